@@ -1,0 +1,562 @@
+//! The validated configuration: what the gateway runs on, with no value that it could not use.
+//!
+//! Made by [`validate`] out of [`raw`] alone. Durations that may be `"off"` are `Option`s; names are resolved to ids;
+//! headers, origins and URLs are parsed. Nothing here reads the outside.
+
+pub mod raw;
+pub mod validate;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+use ipnet::IpNet;
+
+use crate::headers::NameSet;
+use crate::metrics::{ListenerId, RouteId, TemplateId, UpstreamId};
+use crate::secret::Secret;
+
+/// Everything that one snapshot of the gateway is built from.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The issuer and how sessions are verified.
+    pub clerk: Clerk,
+    /// The data listeners and their limits.
+    pub server: Server,
+    /// Probes and metrics; absent when not configured.
+    pub admin: Option<Admin>,
+    /// Logs and the access record.
+    pub log: Log,
+    /// The two maps in memory.
+    pub cache: Cache,
+    /// In the order of [`UpstreamId`].
+    pub upstreams: Vec<Upstream>,
+    /// In the order of [`RouteId`].
+    pub routes: Vec<Route>,
+    /// Distinct template names that routes mint from, in the order of [`TemplateId`].
+    pub templates: Vec<TemplateName>,
+}
+
+/// `[clerk]`
+#[derive(Debug, Clone)]
+pub struct Clerk {
+    /// The key in use first; a later one serves during rotation. Empty where nothing mints, and under `check` without
+    /// secrets.
+    pub secret_keys: Vec<Secret>,
+    /// `pk_live_...`
+    pub publishable_key: Option<PublishableKey>,
+    /// Allowed `azp` values and Origins; empty means that `azp` is not looked at.
+    pub authorized_parties: Vec<Origin>,
+    /// What `iss` must equal, when known.
+    pub issuer: Option<String>,
+    /// What `aud` must contain one of; empty means that `aud` is not looked at.
+    pub audience: Vec<String>,
+    /// Where verification keys come from.
+    pub keys: KeySource,
+    /// `https://api.clerk.com`, without a trailing slash.
+    pub api_url: ApiUrl,
+    /// Sent as `Clerk-API-Version`.
+    pub api_version: String,
+    /// Tolerance for `exp`, `nbf` and `iat`.
+    pub clock_skew: Duration,
+    /// To a TCP and TLS connection with the issuer.
+    pub connect_timeout: Duration,
+    /// One mint with its retries and its waiting, whole.
+    pub timeout: Duration,
+    /// An extra trust root for the issuer, PEM.
+    pub ca: Option<Arc<[u8]>>,
+    /// `[clerk.budget]`
+    pub budget: Budget,
+}
+
+/// Where the keys that verify sessions come from.
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// `jwt_key`: this RSA key alone (DER, SubjectPublicKeyInfo); `kid` is ignored and nothing is downloaded.
+    Pinned(Arc<[u8]>),
+    /// A JWKS that is downloaded at start and refreshed.
+    Jwks {
+        /// Absolute URL.
+        url: ApiUrl,
+        /// Whether the secret key is sent: only to the issuer's own API.
+        with_secret: bool,
+        /// Time between refreshes.
+        refresh: Duration,
+    },
+    /// No route needs a session.
+    None,
+}
+
+/// An absolute `http` or `https` URL without user info, query, fragment or trailing slash; `http` only to loopback.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ApiUrl(pub(crate) Arc<str>);
+
+/// A publishable key and what is derived from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishableKey {
+    /// The key as written.
+    pub text: String,
+    /// The Frontend API host that it encodes.
+    pub frontend_api: String,
+    /// The eight characters that follow `__session_` (contract section 3.3).
+    pub cookie_suffix: String,
+    /// Whether it is a development key (`pk_test_`).
+    pub development: bool,
+}
+
+/// A serialised web origin, lower case: `https://app.example.com`, with a port where it is not the default one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Origin(pub(crate) String);
+
+/// `[clerk.budget]`: the instance's limit and our part of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Budget {
+    /// Calls that the instance allows in `per`.
+    pub requests: u32,
+    /// The window.
+    pub per: Duration,
+    /// Our gateways' part, 0 to 1.
+    pub share: f64,
+    /// How many gateways divide it.
+    pub replicas: u32,
+    /// The part of ours that refresh-ahead may not use, 0 to 1.
+    pub reserve: f64,
+    /// Mints of one session.
+    pub per_session: Rate,
+    /// Mints under way.
+    pub max_concurrent: usize,
+    /// Mints in line.
+    pub max_waiting: usize,
+}
+
+/// So many in so long, written `"20/10s"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In how long.
+    pub per: Duration,
+}
+
+/// `[server]`
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// In the order of [`ListenerId`]; at least one.
+    pub listen: Vec<Listen>,
+    /// Threads that serve connections; 0: as many as the process may use, at most 4.
+    pub workers: usize,
+    /// What a connection and a request may take.
+    pub limits: Limits,
+    /// After SIGTERM: not ready, still serving.
+    pub drain_delay: Duration,
+    /// Then: time to finish what is under way.
+    pub drain_timeout: Duration,
+    /// Peers whose `X-Forwarded-*` are believed.
+    pub trusted_proxies: Trusted,
+}
+
+/// A data listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Its place in metrics.
+    pub id: ListenerId,
+    /// What routes and metrics call it: the address unless named.
+    pub name: String,
+    /// Port 0 lets the kernel choose.
+    pub address: SocketAddr,
+}
+
+/// What a connection and a request may take; `None` means no limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections over all data listeners.
+    pub max_connections: usize,
+    /// Bytes of a request head.
+    pub max_header_bytes: usize,
+    /// Bytes of a request target.
+    pub max_uri_bytes: usize,
+    /// To the first byte of a connection.
+    pub first_byte: Option<Duration>,
+    /// From the first byte of a head to its end.
+    pub header_read: Option<Duration>,
+    /// Between requests.
+    pub idle: Option<Duration>,
+    /// A request body that stands still, until the response head has come.
+    pub body_progress: Option<Duration>,
+    /// A downstream that takes no bytes.
+    pub write_stall: Option<Duration>,
+    /// Bytes of a request body.
+    pub request_body: Option<u64>,
+}
+
+/// `trusted_proxies`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trusted {
+    /// Address ranges.
+    pub networks: Vec<IpNet>,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Where probes and metrics are served.
+    pub listen: SocketAddr,
+    /// Hosts allowed beside IP literals and `localhost`, lower case.
+    pub hosts: Vec<String>,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Directives of `tracing_subscriber::EnvFilter`.
+    pub filter: String,
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// Which requests are logged.
+    pub access: Access,
+    /// What the access record shows of the caller.
+    pub identity: Identity,
+}
+
+/// `log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    /// One readable line.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `log.access`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// No request.
+    Off,
+    /// Our own errors and upstream answers from 500.
+    Errors,
+    /// Every request.
+    All,
+}
+
+/// `log.identity`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// Nothing.
+    None,
+    /// Eight digits of a digest.
+    Hash,
+    /// The ids themselves.
+    Plain,
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cache {
+    /// Weight of all tokens, in bytes.
+    pub max_bytes: u64,
+    /// Weight of all verified sessions, in bytes.
+    pub max_session_bytes: u64,
+    /// A minted token with less life is not injected; at most a quarter of its life time counts.
+    pub min_remaining: Duration,
+    /// A token is not kept longer.
+    pub max_lifetime: Duration,
+    /// The part of its life time after which a token is refreshed by use; `None` turns that off.
+    pub refresh_at: Option<f64>,
+    /// How long 'no such session' and 'no such template' are remembered; `None`: not at all.
+    pub missing_ttl: Option<Duration>,
+}
+
+/// `[upstreams.NAME]`
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its place in metrics.
+    pub id: UpstreamId,
+    /// The name, or the URL when it was written into a route.
+    pub name: String,
+    /// `http` for now; the scheme is part of the address.
+    pub address: UpstreamAddress,
+    /// HTTP/2 with prior knowledge.
+    pub http2: bool,
+    /// To a connection.
+    pub connect_timeout: Option<Duration>,
+    /// From the request's end to the response head.
+    pub response_timeout: Option<Duration>,
+    /// Connections of one worker.
+    pub pool: Pool,
+    /// The whole request head that this upstream accepts, in bytes.
+    pub max_header_bytes: usize,
+    /// Never taken from a caller.
+    pub remove_headers: NameSet,
+}
+
+/// Where an upstream listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamAddress {
+    /// A name or an address literal (IPv6 without brackets).
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// `host[:port]` as it stands in `Host`.
+    pub authority: http::uri::Authority,
+    /// Whether it can only be this machine: then the caller's `Host` is kept by default.
+    pub loopback: bool,
+}
+
+/// `pool = { ... }`, for one worker and one upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Idle connections that are kept.
+    pub max_idle: usize,
+    /// After which an idle one is closed. Shorter than the upstream's own: Node closes at 5 s.
+    pub idle_timeout: Option<Duration>,
+    /// Open ones at most; `None`: no limit.
+    pub max_connections: Option<usize>,
+    /// HTTP/2 streams on one.
+    pub max_streams: usize,
+}
+
+/// `[[routes]]`
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its place in metrics.
+    pub id: RouteId,
+    /// The label in metrics and logs.
+    pub name: String,
+    /// What it answers to.
+    pub matcher: Matcher,
+    /// Where it goes.
+    pub upstream: UpstreamId,
+    /// How the path changes.
+    pub rewrite: Rewrite,
+    /// Whether the caller's `Host` reaches the upstream.
+    pub preserve_host: bool,
+    /// Where to look for a credential, in order. Empty: public.
+    pub session: Vec<SessionSource>,
+    /// Session rules of this route.
+    pub rules: SessionRules,
+    /// What happens without a session.
+    pub on_no_session: OnNoSession,
+    /// What happens without a token.
+    pub on_mint_error: OnMintError,
+    /// Whether a CORS preflight passes without a session.
+    pub preflight: Preflight,
+    /// Leave the session credential in the request.
+    pub forward_credential: bool,
+    /// Leave Clerk's cookies in the request.
+    pub forward_clerk_cookies: bool,
+    /// Names of the upstream's `remove_headers` that may pass.
+    pub keep_headers: NameSet,
+    /// Whole request; `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// Whether requests of this route may be logged.
+    pub log_access: bool,
+    /// What is put into the request.
+    pub inject: Vec<Injection>,
+}
+
+/// `match = { ... }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matcher {
+    /// Which hosts.
+    pub host: HostPattern,
+    /// Begins with `/`; `/` alone matches everything as a prefix. Never ends in `/` otherwise, unless `exact`.
+    pub path: String,
+    /// The whole path, not a prefix of it.
+    pub exact: bool,
+    /// Empty: every method.
+    pub methods: Vec<Method>,
+}
+
+/// `match.host`: exact beats suffix beats any.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// Lower case, no port, no trailing dot.
+    Exact(String),
+    /// `*.example.com`, kept as `.example.com`.
+    Suffix(String),
+    /// Every host, and none.
+    Any,
+}
+
+/// How the path of a request changes on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rewrite {
+    /// Not at all.
+    Keep,
+    /// The prefix goes; what is left begins with `/`.
+    Strip(String),
+    /// The matched path is replaced by this one.
+    Replace {
+        /// What the route matches.
+        from: String,
+        /// What stands there instead.
+        to: String,
+    },
+}
+
+/// Where a credential may stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionSource {
+    /// `Authorization: Bearer`
+    Bearer,
+    /// Clerk's `__session` cookies.
+    Cookie,
+    /// A header of its own, with or without `Bearer `.
+    Header(HeaderName),
+}
+
+/// What a route asks of a session beyond its being valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRules {
+    /// `sts: pending` passes.
+    pub allow_pending: bool,
+    /// Allowed `azp`: `[clerk]`'s, or the route's own part of it. Empty: not looked at.
+    pub authorized_parties: Vec<Origin>,
+}
+
+/// `on_no_session`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnNoSession {
+    /// 401.
+    Reject,
+    /// Forwarded without tokens, their headers removed.
+    Pass,
+}
+
+/// `on_mint_error`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMintError {
+    /// An error answer.
+    Fail,
+    /// The header is absent.
+    Pass,
+    /// The caller's own session token takes its place.
+    Session,
+}
+
+/// `preflight`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preflight {
+    /// Forwarded without credential or token.
+    Pass,
+    /// A request like any other.
+    Reject,
+}
+
+/// One entry of `inject`.
+#[derive(Debug, Clone)]
+pub struct Injection {
+    /// The header that is set.
+    pub header: HeaderName,
+    /// Stands before the value.
+    pub prefix: String,
+    /// Where the value comes from.
+    pub source: Source,
+    /// Without a value the request fails.
+    pub required: bool,
+}
+
+/// Where an injected value comes from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A minted token.
+    Template(MintSpec),
+    /// A value of the verified session.
+    Claim(Claim),
+    /// The caller's own session token.
+    SessionToken,
+    /// A fixed secret. `None` only under `check`, where it is not known.
+    Value(Option<Secret>),
+}
+
+/// What to mint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MintSpec {
+    /// Its place in metrics.
+    pub id: TemplateId,
+    /// The template.
+    pub template: TemplateName,
+    /// Whole seconds, 30 or more; `None`: the template's own.
+    pub expires_in: Option<u32>,
+}
+
+/// The name of a JWT template: `[A-Za-z0-9_-]`, 1 to 128 characters, so that it can stand in a URL.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TemplateName(Arc<str>);
+
+/// A session value that can be named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// The session's id.
+    Sid,
+    /// The user's id.
+    Sub,
+    /// The active organization's id, v1 and v2 alike.
+    OrgId,
+    /// As `org:admin`, v1 and v2 alike.
+    OrgRole,
+    /// The active organization's slug.
+    OrgSlug,
+    /// The party that asked for the session token.
+    Azp,
+    /// A JSON pointer (RFC 6901) into the verified claims.
+    Pointer(String),
+}
+
+/// The text is not a template name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a template name has 1 to 128 of the characters A-Z a-z 0-9 _ -")]
+pub struct BadTemplateName;
+
+// === impl ApiUrl ===
+
+impl ApiUrl {
+    /// The URL, without a trailing slash.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+// === impl Origin ===
+
+impl Origin {
+    /// The origin as a browser sends it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+// === impl TemplateName ===
+
+impl TemplateName {
+    /// Checks the text.
+    ///
+    /// # Errors
+    /// When it could not stand in a URL's path segment as it is.
+    pub fn new(text: &str) -> Result<Self, BadTemplateName> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        if (1..=128).contains(&text.len()) && text.bytes().all(fits) {
+            Ok(Self(text.into()))
+        } else {
+            Err(BadTemplateName)
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+// === impl Trusted ===
+
+impl Trusted {
+    /// Whether this peer's `X-Forwarded-*` are believed.
+    pub fn trusts(&self, peer: SocketAddr) -> bool {
+        let ip = peer.ip().to_canonical();
+        self.networks.iter().any(|network| network.contains(&ip))
+    }
+}

@@ -1,0 +1,14 @@
+//! mintgate: a sidecar reverse proxy that takes a Clerk session from a request, has Clerk mint the JWT-template tokens
+//! that the route asks for, keeps each one until just before it expires, and injects them into the forwarded request.
+//!
+//! A file imports only files of a lower layer; `tests/it/layering.rs` holds the table.
+
+pub mod clock;
+pub mod config;
+pub mod headers;
+pub mod lifecycle;
+pub mod metrics;
+pub mod record;
+pub mod secret;
+pub mod session;
+pub mod token;

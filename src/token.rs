@@ -1,0 +1,316 @@
+//! A minted token: its key, its life, and the trait behind which it is minted.
+
+pub mod budget;
+pub mod cache;
+pub mod clerk;
+pub mod retry;
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use crate::clock::Wall;
+use crate::config::{MintSpec, TemplateName};
+use crate::metrics::{MintResult, TemplateId};
+use crate::secret::{self, Digest, NotHeaderSafe};
+use crate::session::{SessionId, UserId};
+
+/// What a token is minted and kept for. A structured value, never joined strings: two different keys share neither an
+/// entry nor a flight. Cheap to clone; hashed once, when made.
+#[derive(Clone)]
+pub struct TokenKey(Arc<KeyParts>);
+
+/// The parts of a [`TokenKey`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct KeyParts {
+    /// Which issuer: the API URL and the instance. Another one shares nothing.
+    pub issuer: Issuer,
+    /// Whose session.
+    pub sid: SessionId,
+    /// Whose.
+    pub sub: UserId,
+    /// What kind of token.
+    pub kind: Kind,
+    /// Asked life time in seconds; `None`: the template's own.
+    pub expires_in: Option<u32>,
+    /// What else the token's content depends on.
+    pub scope: Scope,
+    /// Uniformly spread over all parts.
+    hash: u64,
+}
+
+/// An issuer's identity: a digest of its API URL and instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Issuer(Digest);
+
+/// What kind of token is minted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// From a JWT template.
+    Template(TemplateName),
+    /// A session token.
+    Session,
+}
+
+/// What a token's content depends on beside its session. The two never share an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Digest of the session's organization, role, slug, permissions and actor.
+    Claims(Digest),
+    /// For those who know no claims.
+    Neutral,
+}
+
+/// A minted token. Opaque: it may be signed with a key that only the upstream knows.
+pub struct Token {
+    /// `Bearer <jwt>`, sensitive.
+    bearer: HeaderValue,
+    /// `<jwt>`, sensitive; shares its bytes with `bearer`.
+    bare: HeaderValue,
+    /// When the mint request was sent: where its life is counted from.
+    pub sent_at: Instant,
+    /// Whole life; `None` when the token tells no `exp`.
+    pub lifetime: Option<Duration>,
+    /// `exp` in the issuer's time, and what to add to our wall clock to get the issuer's.
+    pub expires_at: Option<Wall>,
+    /// Issuer's clock minus ours when this token was minted, in milliseconds.
+    pub offset_ms: i64,
+}
+
+/// One thing to mint.
+#[derive(Debug, Clone)]
+pub struct MintRequest {
+    /// For whom and what.
+    pub key: TokenKey,
+    /// The metric's label.
+    pub template: TemplateId,
+    /// Who asks.
+    pub urgency: Urgency,
+    /// Whether a hub must not answer from its cache.
+    pub forced: bool,
+    /// When the credential behind the request was issued: a very young session may not be known everywhere yet.
+    pub credential_issued_at: Option<Wall>,
+    /// When waiting has no more use.
+    pub deadline: Instant,
+}
+
+/// Who asks for a mint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// A request waits.
+    Waiting,
+    /// Refresh ahead of time: may not touch the reserve of the budget.
+    Ahead,
+}
+
+/// Why there is no token. Shared by all who waited for one mint.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum MintError {
+    /// The issuer knows no such template.
+    #[error("the issuer knows no such template")]
+    TemplateUnknown,
+    /// The issuer does not know the session any more, or it is not active.
+    #[error("the issuer does not know the session any more")]
+    SessionEnded,
+    /// The secret key was refused.
+    #[error("the issuer refused the secret key")]
+    RejectedKey,
+    /// No answer, or a 5xx, to the end; or the breaker is open.
+    #[error("the issuer is unavailable")]
+    Unavailable {
+        /// When it may be worth another try.
+        retry_after: Duration,
+        /// What the last attempt met.
+        #[source]
+        source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    },
+    /// The deadline passed.
+    #[error("the issuer did not answer in time")]
+    Timeout,
+    /// A 200 without a usable token.
+    #[error("the issuer's answer made no sense: {0}")]
+    Malformed(&'static str),
+    /// Any other 3xx or 4xx.
+    #[error("the issuer refused with status {0}")]
+    Refused(u16),
+    /// A 429, or the budget's line is full.
+    #[error("the issuer's rate limit is reached")]
+    Throttled {
+        /// When it is worth another try.
+        retry_after: Duration,
+    },
+    /// The token cannot stand in a header.
+    #[error("the minted token cannot stand in a header")]
+    Unfit,
+    /// The session was revoked while the mint was under way.
+    #[error("the session was revoked while its token was minted")]
+    Revoked,
+}
+
+/// Mints a token. The issuer's client, retries, breaker and budget each implement it around another.
+pub trait Mint: Send + Sync + 'static {
+    /// Mints, within the request's deadline.
+    fn mint(&self, request: MintRequest) -> impl Future<Output = Result<Token, MintError>> + Send;
+}
+
+/// The life time of a token at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// Serve it.
+    Fresh,
+    /// Serve it, and mint the next one in the background.
+    RefreshDue,
+    /// Not to be sent any more.
+    Dead,
+}
+
+// === impl TokenKey ===
+
+impl TokenKey {
+    /// Hashes the parts once.
+    pub fn new(issuer: Issuer, sid: SessionId, sub: UserId, spec: &MintSpec, scope: Scope) -> Self {
+        let kind = Kind::Template(spec.template.clone());
+        let expires_in = spec.expires_in;
+        let (kind_tag, name): (&[u8], &[u8]) = match &kind {
+            Kind::Template(name) => (b"template", name.as_str().as_bytes()),
+            Kind::Session => (b"session", b""),
+        };
+        let (scope_tag, scope_digest): (&[u8], &[u8]) = match &scope {
+            Scope::Claims(digest) => (b"claims", digest.as_bytes()),
+            Scope::Neutral => (b"neutral", b""),
+        };
+        let seconds = expires_in.unwrap_or(0).to_be_bytes();
+        let hash = Digest::of_parts([
+            issuer.0.as_bytes().as_slice(),
+            sid.as_str().as_bytes(),
+            sub.as_str().as_bytes(),
+            kind_tag,
+            name,
+            &seconds,
+            scope_tag,
+            scope_digest,
+        ])
+        .prefix();
+        Self(Arc::new(KeyParts { issuer, sid, sub, kind, expires_in, scope, hash }))
+    }
+
+    /// The parts.
+    pub fn parts(&self) -> &KeyParts {
+        &self.0
+    }
+
+    /// Bytes that the key holds, for weighing.
+    pub fn weight(&self) -> usize {
+        let kind = match &self.0.kind {
+            Kind::Template(name) => name.as_str().len(),
+            Kind::Session => 0,
+        };
+        size_of::<KeyParts>() + self.0.sid.as_str().len() + self.0.sub.as_str().len() + kind
+    }
+}
+
+impl PartialEq for TokenKey {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+    }
+}
+
+impl Eq for TokenKey {}
+
+impl Hash for TokenKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
+    }
+}
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+// === impl Issuer ===
+
+impl Issuer {
+    /// The identity of an API and an instance (its `iss`, where known).
+    pub fn new(api_url: &str, instance: &str) -> Self {
+        Self(Digest::of_parts([api_url.as_bytes(), instance.as_bytes()]))
+    }
+}
+
+// === impl Token ===
+
+impl Token {
+    /// Builds the header values once.
+    ///
+    /// # Errors
+    /// When the JWT is empty or cannot stand in a header.
+    pub fn new(jwt: &str, sent_at: Instant) -> Result<Self, NotHeaderSafe> {
+        if jwt.is_empty() {
+            return Err(NotHeaderSafe);
+        }
+        let text = bytes::Bytes::from(format!("Bearer {jwt}"));
+        let bare = secret::sensitive(text.slice("Bearer ".len()..))?;
+        let bearer = secret::sensitive(text)?;
+        Ok(Self { bearer, bare, sent_at, lifetime: None, expires_at: None, offset_ms: 0 })
+    }
+
+    /// `Bearer <jwt>`
+    pub fn bearer(&self) -> &HeaderValue {
+        &self.bearer
+    }
+
+    /// `<jwt>`
+    pub fn bare(&self) -> &HeaderValue {
+        &self.bare
+    }
+
+    /// Bytes that the token holds, for weighing.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.bearer.len()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("jwt", &"[secret]")
+            .field("bytes", &self.bare.len())
+            .field("lifetime", &self.lifetime)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl MintError ===
+
+impl MintError {
+    /// The metric's label.
+    pub fn result(&self) -> MintResult {
+        match self {
+            Self::TemplateUnknown => MintResult::TemplateUnknown,
+            Self::SessionEnded => MintResult::SessionEnded,
+            Self::RejectedKey => MintResult::RejectedKey,
+            Self::Unavailable { .. } => MintResult::Unavailable,
+            Self::Timeout => MintResult::Timeout,
+            Self::Malformed(_) => MintResult::Malformed,
+            Self::Refused(_) => MintResult::Refused,
+            Self::Throttled { .. } => MintResult::Throttled,
+            Self::Unfit => MintResult::Unfit,
+            Self::Revoked => MintResult::Purged,
+        }
+    }
+
+    /// Whether another attempt may do better.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Timeout | Self::Malformed(_))
+    }
+
+    /// Whether it is remembered for `missing_ttl`.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::TemplateUnknown | Self::SessionEnded)
+    }
+}

@@ -1,0 +1,3 @@
+//! tests
+
+fn main() {}
