@@ -1,0 +1,279 @@
+//! Accepts connections and serves HTTP on them: the one file through which every listener of the process goes.
+//!
+//! A connection is served by one task. hyper's own timers stay off: its HTTP/1 server starts one only when a connection
+//! turns idle and allocates for it, its HTTP/2 server and the detection of the protocol have none. Instead
+//! [`Watched`] holds one lazily armed timer per connection.
+
+pub mod connection;
+pub mod watched;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::config::Limits;
+use crate::lifecycle::{Shutdown, Spawner};
+use crate::listener::connection::{Connection, Version};
+use crate::listener::watched::Watched;
+
+/// The bytes with which an HTTP/2 client begins (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Concurrent streams of one HTTP/2 connection.
+const MAX_STREAMS: u32 = 200;
+
+/// What a connection is served with; one for each worker and listener.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// Limits and deadlines.
+    pub limits: Arc<Limits>,
+    /// Spawns HTTP/2 streams.
+    pub spawner: Spawner,
+    /// Ends the connection.
+    pub shutdown: Shutdown,
+    /// Spare HTTP/1 and HTTP/2 settings, made once.
+    builders: Arc<Builders>,
+}
+
+#[derive(Debug)]
+struct Builders {
+    http1: http1::Builder,
+    http2: http2::Builder<Spawner>,
+}
+
+/// A socket that listens, not yet part of a runtime.
+#[derive(Debug)]
+pub struct Bound {
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+}
+
+/// A socket that listens on the runtime that made it.
+#[derive(Debug)]
+pub struct Acceptor {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// How a connection ended, beside well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Not a request that could be parsed; hyper has answered 400, 414 or 431.
+    #[error("not a valid HTTP request")]
+    Parse(#[source] hyper::Error),
+    /// The caller went away, or a deadline passed.
+    #[error("the connection broke")]
+    Broken(#[source] hyper::Error),
+    /// Before HTTP began.
+    #[error("the connection ended before its first request")]
+    Early(#[source] io::Error),
+}
+
+// === impl Bound ===
+
+impl Bound {
+    /// Binds; the address is the real one, also when port 0 was asked for.
+    ///
+    /// # Errors
+    /// What the system says: in use, not allowed, not an address of this machine.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let domain = if address.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(1024)?;
+        let listener = std::net::TcpListener::from(socket);
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    /// Begins to accept on the runtime that calls this.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the socket.
+    pub fn acceptor(self) -> io::Result<Acceptor> {
+        Ok(Acceptor { listener: TcpListener::from_std(self.listener)?, address: self.address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+// === impl Acceptor ===
+
+impl Acceptor {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The next connection. Waits out a shortage of descriptors instead of spinning on it.
+    pub async fn accept(&self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    // Best effort: without it answers are only later, never wrong.
+                    let _ = stream.set_nodelay(true);
+                    return (stream, peer);
+                }
+                // The caller went away before it was accepted.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+                Err(error) => {
+                    tracing::warn!(address = %self.address, %error, "cannot accept connections; trying again");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+}
+
+// === impl Serving ===
+
+impl Serving {
+    /// Prepares what every connection shares.
+    pub fn new(limits: Arc<Limits>, spawner: Spawner, shutdown: Shutdown) -> Self {
+        let head = limits.max_header_bytes;
+        let mut http1 = http1::Builder::new();
+        // hyper's floor for the buffer is 8 KiB.
+        http1.max_buf_size(head.max(8192)).half_close(false);
+        let mut http2 = http2::Builder::new(spawner.clone());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+            .max_pending_accept_reset_streams(32)
+            .max_local_error_reset_streams(Some(1024))
+            .keep_alive_interval(limits.idle.map(|idle| idle / 3))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let builders = Arc::new(Builders { http1, http2 });
+        Self { limits, spawner, shutdown, builders }
+    }
+
+    /// Serves one connection to its end.
+    ///
+    /// # Errors
+    /// When it did not end well; nothing is left to be done about it but to count it.
+    pub async fn serve<S, B>(
+        &self,
+        stream: TcpStream,
+        connection: Arc<Connection>,
+        service: S,
+    ) -> Result<(), ServeError>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = std::convert::Infallible, Future: Send + 'static>
+            + Send,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+    {
+        let mut io = Watched::new(stream, Arc::clone(&connection), &self.limits);
+        let detected = {
+            let mut drain = pin!(self.shutdown.draining());
+            let mut detect = pin!(detect(&mut io));
+            poll_fn(|cx| {
+                if drain.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                detect.as_mut().poll(cx).map(Some)
+            })
+            .await
+        };
+        let (version, first) = match detected {
+            None | Some(Ok(None)) => return Ok(()),
+            Some(Ok(Some(found))) => found,
+            Some(Err(error)) => return Err(ServeError::Early(error)),
+        };
+        io.rewind(first);
+        connection.set_version(version);
+        let io = TokioIo::new(io);
+        let served = match version {
+            Version::Http1 => {
+                let http = pin!(self.builders.http1.serve_connection(io, service));
+                self.drive(http, &connection, http1::Connection::graceful_shutdown).await
+            }
+            Version::Http2 => {
+                let http = pin!(self.builders.http2.serve_connection(io, service));
+                self.drive(http, &connection, http2::Connection::graceful_shutdown).await
+            }
+        };
+        served.map_err(|error| if error.is_parse() { ServeError::Parse(error) } else { ServeError::Broken(error) })
+    }
+
+    /// Drives a connection. A drain asks it, once, to end after what is under way; so does an HTTP/2 connection's
+    /// having been idle for too long.
+    async fn drive<C: Future>(
+        &self,
+        mut http: Pin<&mut C>,
+        connection: &Connection,
+        shut: impl Fn(Pin<&mut C>),
+    ) -> C::Output {
+        let mut drain = pin!(self.shutdown.draining());
+        let (mut registered, mut asked) = (false, false);
+        poll_fn(|cx| {
+            // The drain's waker is this task's, which stays the same: registering it once is enough, and afterwards a
+            // poll costs one load instead of a lock that all connections share.
+            if !asked && (!registered || self.shutdown.is_draining()) {
+                registered = true;
+                if drain.as_mut().poll(cx).is_ready() {
+                    asked = true;
+                    shut(http.as_mut());
+                }
+            }
+            if connection.close_when_idle() && !asked {
+                asked = true;
+                shut(http.as_mut());
+            }
+            http.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
+/// Reads until it is certain which protocol the caller speaks. `None`: it said nothing and left.
+async fn detect(io: &mut Watched) -> io::Result<Option<(Version, Bytes)>> {
+    let mut buffer = bytes::BytesMut::with_capacity(8192);
+    loop {
+        if io.read_buf(&mut buffer).await? == 0 {
+            return Ok(None);
+        }
+        let compared = buffer.len().min(PREFACE.len());
+        if buffer[..compared] != PREFACE[..compared] {
+            return Ok(Some((Version::Http1, buffer.freeze())));
+        }
+        if compared == PREFACE.len() {
+            return Ok(Some((Version::Http2, buffer.freeze())));
+        }
+    }
+}
+
+/// Answers a connection beyond `max_connections` and closes it. Reads a little first: closing a socket with unread
+/// bytes would reset it, and the answer would be lost.
+pub async fn turn_away(mut stream: TcpStream, answer: &[u8]) {
+    let patience = Duration::from_secs(1);
+    let mut scratch = [0; 4096];
+    let polite = async {
+        let _ = stream.read(&mut scratch).await?;
+        stream.write_all(answer).await?;
+        stream.shutdown().await?;
+        while stream.read(&mut scratch).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // A caller that breaks off here has got all that there was for it.
+    let _ = tokio::time::timeout(patience, polite).await;
+}

@@ -1,0 +1,146 @@
+//! A downstream socket with its deadlines.
+//!
+//! Limits are looked at only when the socket would block, so a busy connection pays nothing for them.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::config::Limits;
+use crate::listener::connection::{Connection, Phase, Version};
+
+/// How long an HTTP/2 peer may take to let go of a connection that was told to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A socket that fails when its peer is silent, or takes no bytes, for too long.
+#[derive(Debug)]
+pub struct Watched {
+    stream: TcpStream,
+    /// What was read to find out the protocol, for the parser to read again.
+    first: Bytes,
+    connection: Arc<Connection>,
+    first_byte: Option<Duration>,
+    header_read: Option<Duration>,
+    idle: Option<Duration>,
+    write_stall: Option<Duration>,
+    write_blocked: Option<Instant>,
+}
+
+// === impl Watched ===
+
+impl Watched {
+    /// Watches over a connection that was just accepted.
+    pub fn new(stream: TcpStream, connection: Arc<Connection>, limits: &Limits) -> Self {
+        Self {
+            stream,
+            first: Bytes::new(),
+            connection,
+            first_byte: limits.first_byte,
+            header_read: limits.header_read,
+            idle: limits.idle,
+            write_stall: limits.write_stall,
+            write_blocked: None,
+        }
+    }
+
+    /// Gives bytes back, to be read again.
+    pub fn rewind(&mut self, first: Bytes) {
+        self.first = first;
+    }
+
+    /// The socket would block on a read: has the limit of this phase passed?
+    fn poll_silence(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let phase = self.connection.phase();
+        let limit = match phase {
+            Phase::First => self.first_byte,
+            Phase::Head => self.header_read,
+            Phase::Idle => self.idle,
+            Phase::Closing => Some(GRACE),
+            Phase::Busy => None,
+        };
+        let Some(limit) = limit else { return Poll::Pending };
+        match self.connection.poll_deadline(cx, self.connection.phase_began() + limit) {
+            Poll::Pending => Poll::Pending,
+            // HTTP/1 between two requests: the end of the stream is a clean close. HTTP/2 says GOAWAY first, which
+            // the connection's task does when it finds the same.
+            Poll::Ready(()) if phase == Phase::Idle && self.connection.version() == Version::Http1 => {
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(()) if phase == Phase::Idle => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    fn written<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.write_blocked = None;
+            return result;
+        }
+        let Some(limit) = self.write_stall else { return Poll::Pending };
+        let since = *self.write_blocked.get_or_insert_with(Instant::now);
+        match self.connection.poll_deadline(cx, since + limit) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let taken = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first[..taken]);
+            self.first.advance(taken);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Pending => self.poll_silence(cx),
+            Poll::Ready(Ok(())) => {
+                if buf.filled().len() > before {
+                    self.connection.received();
+                }
+                Poll::Ready(Ok(()))
+            }
+            broken @ Poll::Ready(Err(_)) => broken,
+        }
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(cx, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

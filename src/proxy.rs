@@ -1,0 +1,270 @@
+//! The path of one request, from its head to the last byte of its answer.
+//!
+//! [`handle`] is the whole of it, [`decide`] its steps 4 to 9. The numbers are those of the design: the order matters
+//! where a comment says so.
+
+pub mod clean;
+pub mod error;
+pub mod forward;
+pub mod gateway;
+pub mod inject;
+pub mod pool;
+pub mod request;
+pub mod tokens;
+pub mod worker;
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderValue};
+use http::{Request, Response, request::Parts};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::config::{OnNoSession, Preflight};
+use crate::headers;
+use crate::listener::connection::Connection;
+use crate::proxy::clean::Consumed;
+use crate::proxy::error::{Asked, Error};
+use crate::proxy::forward::Patience;
+use crate::proxy::gateway::{Gateway, Plan};
+use crate::proxy::inject::Injected;
+use crate::proxy::pool::Lease;
+use crate::proxy::request::Target;
+use crate::proxy::tokens::Subject;
+use crate::proxy::worker::{Snapshot, Worker};
+use crate::record::{BodyEnd, CredentialKind, Outcome, Peer, Record};
+use crate::session::credential::{self, Credential};
+use crate::session::guard;
+use crate::session::memory::Remembered;
+use crate::session::{Reason, SessionError};
+use crate::token::Mint;
+use crate::transport::body::{BodyFate, Ending, RequestBody, ResponseBody};
+
+/// The body of every answer.
+pub type Body = ResponseBody<Finish>;
+
+/// What a request may do: the outcome of steps 4 to 9.
+#[derive(Debug)]
+pub struct Decision<'a> {
+    /// The route that it goes.
+    pub plan: &'a Plan,
+    /// What is put into it.
+    pub injected: Injected,
+    /// Where its credential stood.
+    pub consumed: Consumed,
+}
+
+/// What is left to do at the end of an answer. Dropped early, it was the caller who went away.
+#[derive(Debug)]
+pub struct Finish {
+    record: Record,
+    /// The upstream's connection, and the request's body that must be over too before it serves again.
+    lease: Option<(Lease, Option<Arc<BodyFate>>)>,
+    connection: Arc<Connection>,
+}
+
+/// Serves one request. Every way out of it is counted and logged once, by the record.
+pub async fn handle<M: Mint>(
+    worker: &Worker<M>,
+    connection: &Arc<Connection>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    connection.begin_request();
+    // 2. A reload never changes a request that is under way.
+    let snapshot = worker.snapshot();
+    // 3.
+    let trusted = snapshot.gateway.plans.trusted.trusts(connection.peer);
+    let record = snapshot.recorder.begin(&request, Peer { address: connection.peer, trusted });
+    let mut finish = Finish { record, lease: None, connection: Arc::clone(connection) };
+    let (head, body) = request.into_parts();
+    let asked = Asked::of(&head, &snapshot.gateway.plans.parties);
+    match exchange(worker, &snapshot, &mut finish, head, body, trusted).await {
+        Ok((answer, deadline)) => {
+            let (head, incoming) = answer.into_parts();
+            let body = ResponseBody::incoming(incoming, &snapshot.gateway.plans.response, finish, deadline);
+            Response::from_parts(head, body)
+        }
+        Err(error) => refuse(&error, &asked, finish),
+    }
+}
+
+async fn exchange<M: Mint>(
+    worker: &Worker<M>,
+    snapshot: &Snapshot<M>,
+    finish: &mut Finish,
+    mut head: Parts,
+    incoming: Incoming,
+    trusted: bool,
+) -> Result<(Response<Incoming>, Option<Instant>), Error> {
+    // 4. to 9.
+    let target = request::target(&head, &incoming, &snapshot.gateway.plans)?;
+    let decision = decide(worker, &snapshot.gateway, &head, &target, &finish.connection, &mut finish.record).await?;
+    let (plan, host) = (decision.plan, target.host.into_header());
+    let te_trailers = request::accepts_trailers(&head);
+    plan.cleaner.request(&mut head.headers, decision.consumed, trusted).map_err(|_| Error::Malformed(PROTECTED))?;
+    let credential_replaced = decision.consumed != Consumed::Nothing;
+    inject::inject(&mut head.headers, decision.injected);
+    // 10.
+    let pool = snapshot.pool(plan.route.upstream);
+    if te_trailers && pool.upstream().http2 {
+        head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    head.headers.insert(headers::REQUEST_ID, finish.record.id().to_header());
+    forward::aim(&mut head, &plan.route, pool, &finish.connection, &host, trusted)?;
+    request::fits(&head, pool.upstream().max_header_bytes)?;
+    let (body, fate) = RequestBody::streaming(incoming, &plan.body);
+    let whole = plan.route.timeout.map(|limit| finish.record.start() + limit);
+    let patience = Patience { response: plan.response_timeout, whole };
+    finish.record.upstream_begins(plan.route.upstream);
+    let sent = forward::send(pool, &finish.connection, Request::from_parts(head, body), fate.as_deref(), patience).await;
+    finish.record.upstream_ends();
+    let forward::Answer { response: mut answer, lease } = sent?;
+    finish.lease = Some((lease, fate));
+    clean::response(answer.headers_mut(), &snapshot.gateway.plans.response);
+    if let Some(vary) = &plan.vary {
+        answer.headers_mut().append(header::VARY, vary.clone());
+    }
+    if credential_replaced && !answer.headers().contains_key(header::CACHE_CONTROL) {
+        answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
+    let status = answer.status();
+    finish.record.responds(Outcome { id: error::upstream_outcome(status), status, reason: None });
+    Ok((answer, whole))
+}
+
+/// Why a `Connection` line is refused.
+const PROTECTED: &str = "Connection names a header that is not the connection's";
+
+/// Steps 4 to 9: which route, whose session, which tokens. Changes nothing but the record.
+///
+/// # Errors
+/// The first reason not to forward the request.
+pub async fn decide<'a, M: Mint>(
+    worker: &Worker<M>,
+    gateway: &'a Gateway<M>,
+    head: &Parts,
+    target: &Target<'_>,
+    connection: &Connection,
+    record: &mut Record,
+) -> Result<Decision<'a>, Error> {
+    // 4. Route: without one, no credential is parsed.
+    let (plan, preflight) = find_plan(gateway, head, target)?;
+    record.route(plan.route.id, plan.route.log_access);
+    if preflight {
+        // A browser sends no credential with a preflight; whoever does so gets it removed.
+        return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Authorization });
+    }
+    // 5. Session.
+    let found = session(worker, gateway, plan, head, connection, record).await?;
+    let Some((remembered, credential)) = found else {
+        return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Nothing });
+    };
+    // 6. Guard: a browser sends a cookie on its own account, whoever wrote the page.
+    if credential.kind == CredentialKind::Cookie
+        && !guard::passes(&head.method, &head.headers, &target.origin(connection), &plan.route.rules.authorized_parties)
+    {
+        return Err(Error::OriginForbidden);
+    }
+    // 7. Tokens.
+    let subject = Subject { remembered: &remembered, credential: &credential };
+    let injected = tokens::injected(gateway, plan, &subject, worker.clock().now(), record).await?;
+    let consumed =
+        if credential.kind == CredentialKind::Bearer { Consumed::Authorization } else { Consumed::Other };
+    Ok(Decision { plan, injected, consumed })
+}
+
+/// Step 4. The flag: a preflight that passes without a session.
+fn find_plan<'a, M: Mint>(
+    gateway: &'a Gateway<M>,
+    head: &Parts,
+    target: &Target<'_>,
+) -> Result<(&'a Plan, bool), Error> {
+    let plans = &gateway.plans;
+    if let Some(method) = request::preflight(head)
+        && let Ok(route) = plans.router.find(target.host.as_str(), target.path, &method)
+        && plans.routes[route.index()].route.preflight == Preflight::Pass
+    {
+        return Ok((&plans.routes[route.index()], true));
+    }
+    let route = plans.router.find(target.host.as_str(), target.path, &head.method)?;
+    Ok((&plans.routes[route.index()], false))
+}
+
+/// Step 5. `None`: the route is public, or lets requests without a session pass.
+async fn session<'a, M: Mint>(
+    worker: &Worker<M>,
+    gateway: &Gateway<M>,
+    plan: &Plan,
+    head: &'a Parts,
+    connection: &Connection,
+    record: &mut Record,
+) -> Result<Option<(Arc<Remembered>, Credential<'a>)>, Error> {
+    let route = &plan.route;
+    if route.session.is_empty() {
+        return Ok(None);
+    }
+    let _ = connection;
+    let mut from_cookie = false;
+    let verified = match credential::find(&head.headers, &route.session, &gateway.cookies) {
+        Err(error) => Err(error),
+        Ok(None) => Err(SessionError::Missing),
+        Ok(Some(credential)) => {
+            record.credential(credential.kind);
+            from_cookie = credential.kind == CredentialKind::Cookie;
+            gateway.verify(&credential, &route.rules, worker.clock().now()).await.map(|session| (session, credential))
+        }
+    };
+    match verified {
+        Ok((remembered, credential)) => {
+            record.verdict(crate::metrics::Verdict::Valid);
+            record.caller(Arc::clone(&remembered) as Arc<dyn crate::record::Caller>);
+            Ok(Some((remembered, credential)))
+        }
+        Err(error) => {
+            record.verdict(error.verdict());
+            // A browser always carries a cookie, also one that has run out: that counts as none.
+            let none = match error {
+                SessionError::Missing => true,
+                SessionError::Expired | SessionError::Invalid(Reason::OutdatedCookie) => from_cookie,
+                _ => false,
+            };
+            if none && route.on_no_session == OnNoSession::Pass { Ok(None) } else { Err(error.into()) }
+        }
+    }
+}
+
+/// Answers a request that is not forwarded, or whose upstream did not answer.
+fn refuse(error: &Error, asked: &Asked, mut finish: Finish) -> Response<Body> {
+    let code = error.code();
+    finish.record.cause(error);
+    finish.record.responds(Outcome { id: code.outcome(), status: code.status(), reason: error.reason() });
+    let request_id = finish.record.id().to_string();
+    error.answer(asked, &request_id).map(|body| ResponseBody::full(body, finish))
+}
+
+// === impl Finish ===
+
+impl Ending for Finish {
+    fn passed(&mut self, bytes: usize) {
+        self.record.sent(bytes);
+    }
+
+    fn complete(&mut self) {
+        self.record.body_ends(BodyEnd::Complete);
+        if let Some((lease, fate)) = self.lease.take()
+            && fate.is_none_or(|fate| fate.is_whole())
+        {
+            lease.finish(Instant::now());
+        }
+    }
+
+    fn broken(&mut self) {
+        self.record.body_ends(BodyEnd::Broken);
+    }
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.connection.end_request(Instant::now());
+    }
+}

@@ -1,0 +1,173 @@
+//! What leaves a request and a response on its way: built once per configuration, applied in one pass per message.
+//!
+//! Cleaning comes before injection, or a caller could name our header in `Connection` and have it removed after we set
+//! it.
+
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderName};
+
+use crate::config::{Route, SessionSource, Upstream};
+use crate::headers::{self, HOP_BY_HOP, NameSet};
+use crate::session::credential;
+
+/// The rules of one route.
+#[derive(Debug)]
+pub struct Cleaner {
+    /// Leaves every request: hop-by-hop, framing, ours, every route's injected headers, the credential headers.
+    always: NameSet,
+    /// Leaves unless kept: what the upstream takes from no caller.
+    upstream: NameSet,
+    keep: NameSet,
+    /// Leaves when the peer is not trusted.
+    forwarding: NameSet,
+    /// `Authorization` leaves although it was not the credential.
+    drop_authorization: bool,
+    drop_cookie: bool,
+    forward_credential: bool,
+    forward_clerk_cookies: bool,
+    /// A caller's `Connection` must not name these.
+    protected: NameSet,
+    /// Never passes as a trailer.
+    pub trailers: Arc<NameSet>,
+}
+
+/// Which credential the session was found in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consumed {
+    /// None was.
+    Nothing,
+    /// `Authorization`.
+    Authorization,
+    /// A cookie or a header of its own, which leaves in any case.
+    Other,
+}
+
+/// The caller's `Connection` named a header that it must not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("Connection names a header that is not the connection's")]
+pub struct ProtectedHeader;
+
+// === impl Cleaner ===
+
+impl Cleaner {
+    /// Compiles the rules of a route. `routes` are all of the configuration.
+    pub fn new(route: &Route, upstream: &Upstream, routes: &[Route]) -> Self {
+        let targets = |of: &Route| of.inject.iter().map(|injection| injection.header.clone()).collect::<Vec<_>>();
+        let (mut always, mut protected) = (NameSet::new(), NameSet::new());
+        for name in HOP_BY_HOP.iter().chain(&[header::TE, header::EXPECT, header::CONTENT_LENGTH]) {
+            always.insert(name);
+        }
+        always.insert_pattern("x-mintgate-*").unwrap_or_else(|bad| unreachable!("{bad}"));
+        for target in routes.iter().flat_map(targets) {
+            protected.insert(&target);
+            if target != header::AUTHORIZATION && target != header::COOKIE {
+                always.insert(&target);
+            }
+        }
+        if !route.forward_credential {
+            for source in &route.session {
+                if let SessionSource::Header(name) = source {
+                    always.insert(name);
+                }
+            }
+        }
+        for name in [header::HOST, header::AUTHORIZATION, header::COOKIE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+            protected.insert(&name);
+        }
+        let mut forwarding = NameSet::new();
+        for pattern in ["forwarded", "x-forwarded-*", "x-real-ip", "x-request-id"] {
+            forwarding.insert_pattern(pattern).unwrap_or_else(|bad| unreachable!("{bad}"));
+        }
+        // `authorization` and `cookie` leave where they are this route's own target, or another's to this upstream.
+        let injected = |name: &HeaderName| {
+            let own = targets(route).contains(name);
+            let others = || routes.iter().filter(|other| other.upstream == route.upstream).flat_map(targets).any(|t| t == *name);
+            own || (!route.forward_credential && others())
+        };
+        let mut trailers = always.clone();
+        trailers.extend(&upstream.remove_headers);
+        trailers.extend(&protected);
+        trailers.extend(&forwarding);
+        for name in [header::TRAILER, header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_RANGE, header::SET_COOKIE] {
+            trailers.insert(&name);
+        }
+        Self {
+            always,
+            upstream: upstream.remove_headers.clone(),
+            keep: route.keep_headers.clone(),
+            forwarding,
+            drop_authorization: injected(&header::AUTHORIZATION),
+            drop_cookie: injected(&header::COOKIE),
+            forward_credential: route.forward_credential,
+            forward_clerk_cookies: route.forward_clerk_cookies,
+            protected,
+            trailers: Arc::new(trailers),
+        }
+    }
+
+    /// Removes everything that must not reach the upstream. `trusted` peers keep their forwarding headers.
+    ///
+    /// # Errors
+    /// When the caller's `Connection` names what is not its to name; nothing was removed then.
+    pub fn request(&self, headers: &mut HeaderMap, consumed: Consumed, trusted: bool) -> Result<(), ProtectedHeader> {
+        let mut doomed: Vec<HeaderName> = Vec::new();
+        if headers.contains_key(header::CONNECTION) {
+            for option in headers::connection_options(headers) {
+                // What is not a header name cannot name one.
+                let Ok(name) = HeaderName::from_bytes(option) else { continue };
+                if self.protected.contains(&name) {
+                    return Err(ProtectedHeader);
+                }
+                doomed.push(name);
+            }
+        }
+        for name in headers.keys() {
+            let goes = self.always.contains(name)
+                || (!self.upstream.is_empty() && self.upstream.contains(name) && !self.keep.contains(name))
+                || (!trusted && self.forwarding.contains(name));
+            if goes {
+                doomed.push(name.clone());
+            }
+        }
+        for name in doomed {
+            headers.remove(name);
+        }
+        if self.drop_authorization || (consumed == Consumed::Authorization && !self.forward_credential) {
+            headers.remove(header::AUTHORIZATION);
+        }
+        if self.drop_cookie {
+            headers.remove(header::COOKIE);
+        } else if !self.forward_clerk_cookies && headers.contains_key(header::COOKIE) {
+            credential::remove_clerk_cookies(headers);
+        }
+        Ok(())
+    }
+}
+
+/// Removes from an upstream's response what means its connection alone, and what only we may say.
+pub fn response(headers: &mut HeaderMap, forbidden: &NameSet) {
+    let mut doomed: Vec<HeaderName> = Vec::new();
+    if headers.contains_key(header::CONNECTION) {
+        doomed.extend(
+            headers::connection_options(headers).filter_map(|option| HeaderName::from_bytes(option).ok()).filter(|name| {
+                // An upstream that names these would break the message for the caller.
+                *name != header::CONTENT_LENGTH && *name != header::CONTENT_TYPE
+            }),
+        );
+    }
+    doomed.extend(headers.keys().filter(|name| forbidden.contains(name)).cloned());
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+/// What [`response`] removes.
+pub fn response_names() -> NameSet {
+    let mut names = NameSet::new();
+    for name in HOP_BY_HOP.iter().chain(&[header::TE]) {
+        names.insert(name);
+    }
+    names.insert_pattern("x-mintgate-*").unwrap_or_else(|bad| unreachable!("{bad}"));
+    names
+}

@@ -1,0 +1,25 @@
+//! What pools of either protocol are asked, and how they fail.
+
+use http::Request;
+
+use crate::transport::body::RequestBody;
+
+/// Which connection will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// An idle one, else a new one.
+    Any,
+    /// A new one: the last one turned out to be dead, and its neighbours are as old.
+    New,
+}
+
+/// Why a request got no response head.
+#[derive(Debug)]
+pub struct SendError {
+    /// What hyper said.
+    pub error: hyper::Error,
+    /// The request, when nothing of it was sent.
+    pub unsent: Option<Request<RequestBody>>,
+    /// Whether a byte of the answer had arrived. Certain on HTTP/1; on HTTP/2 true unless the stream was refused unseen.
+    pub answered: bool,
+}

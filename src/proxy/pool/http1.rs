@@ -1,0 +1,108 @@
+//! HTTP/1 connections: each carries one exchange at a time.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use crate::config::Upstream;
+use crate::lifecycle::Spawner;
+use crate::proxy::pool::exchange::{SendError, Want};
+use crate::transport::body::RequestBody;
+use crate::transport::connect::{ConnectError, connect};
+use crate::transport::io::{Answered, UpstreamIo};
+
+/// Connections that wait for work, the youngest last.
+#[derive(Debug, Default)]
+pub(super) struct Idle(Mutex<Vec<Connection>>);
+
+/// One connection. Its socket is driven by a task of its own, which ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Connection {
+    sender: SendRequest<RequestBody>,
+    answered: Answered,
+    /// When it was last given back; `None` while it has not served yet.
+    kept_at: Option<Instant>,
+}
+
+// === impl Idle ===
+
+impl Idle {
+    pub(super) async fn connection(
+        &self,
+        upstream: &Upstream,
+        spawner: &Spawner,
+        want: Want,
+    ) -> Result<Connection, ConnectError> {
+        if want == Want::Any {
+            while let Some(mut connection) = self.pop() {
+                if connection.sender.is_ready() || connection.sender.ready().await.is_ok() {
+                    return Ok(connection);
+                }
+            }
+        }
+        Connection::open(upstream, spawner).await
+    }
+
+    pub(super) fn keep(&self, mut connection: Connection, max_idle: usize, now: Instant) {
+        let mut idle = self.lock();
+        if !connection.sender.is_closed() && idle.len() < max_idle {
+            connection.kept_at = Some(now);
+            idle.push(connection);
+        }
+    }
+
+    pub(super) fn reap(&self, now: Instant, limit: Duration) {
+        // Last in, first out: the old ones stand in front, but a closed one may stand anywhere.
+        self.lock().retain(|connection| {
+            !connection.sender.is_closed() && connection.kept_at.is_none_or(|kept| now.duration_since(kept) < limit)
+        });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn pop(&self) -> Option<Connection> {
+        self.lock().pop()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    async fn open(upstream: &Upstream, spawner: &Spawner) -> Result<Self, ConnectError> {
+        let stream = connect(&upstream.address, upstream.connect_timeout).await?;
+        let (io, answered) = UpstreamIo::new(stream);
+        let handshake = Builder::new().handshake(TokioIo::new(io)).await;
+        let (sender, connection) = handshake
+            .map_err(|source| ConnectError::Handshake { address: upstream.address.authority.to_string(), source })?;
+        drop(spawner.spawn(async move {
+            // A connection that breaks tells so to whoever waits on it; an idle one has nobody to tell.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+        }));
+        Ok(Self { sender, answered, kept_at: None })
+    }
+
+    pub(super) fn is_reused(&self) -> bool {
+        self.kept_at.is_some()
+    }
+
+    pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Box<SendError>> {
+        self.answered.reset();
+        self.sender.try_send_request(request).await.map_err(|mut refused| {
+            let unsent = refused.take_message();
+            Box::new(SendError { unsent, answered: self.answered.get(), error: refused.into_error() })
+        })
+    }
+}

@@ -1,0 +1,206 @@
+//! HTTP/2 connections: each carries many exchanges.
+//!
+//! A connection takes no more streams when our count reaches what the configuration or the peer allows, or when we have
+//! cancelled many of its streams: h2 ends a connection on which too many streams were reset locally, with all that is
+//! under way on it, so a replacement is opened long before that.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::config::Upstream;
+use crate::lifecycle::Spawner;
+use crate::proxy::pool::exchange::{SendError, Want};
+use crate::transport::body::RequestBody;
+use crate::transport::connect::{ConnectError, connect};
+use crate::transport::io::UpstreamIo;
+
+/// Streams that we may cancel before h2 ends the connection; a connection is replaced at half of it.
+const MAX_LOCAL_RESETS: usize = 1024;
+
+/// The open connections.
+#[derive(Debug)]
+pub(super) struct Shared {
+    connections: Mutex<Vec<Arc<Connection>>>,
+    /// One at a time opens a connection; the others then find it.
+    opening: Semaphore,
+}
+
+#[derive(Debug)]
+struct Connection {
+    sender: SendRequest<RequestBody>,
+    streams: AtomicUsize,
+    /// Streams that ended before their time.
+    cancelled: AtomicUsize,
+    /// What the peer allows, as its settings said last.
+    peer_max: Arc<AtomicUsize>,
+    served: AtomicUsize,
+    quiet_since: Mutex<Instant>,
+}
+
+/// One stream's place on a connection.
+#[derive(Debug)]
+pub(super) struct Stream {
+    connection: Arc<Connection>,
+    finished: bool,
+    reused: bool,
+}
+
+// === impl Shared ===
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { connections: Mutex::default(), opening: Semaphore::new(1) }
+    }
+}
+
+impl Shared {
+    pub(super) async fn stream(&self, upstream: &Upstream, spawner: &Spawner, want: Want) -> Result<Stream, ConnectError> {
+        if want == Want::Any && let Some(stream) = self.take(upstream.pool.max_streams) {
+            return Ok(stream);
+        }
+        // Closed never: the semaphore lives as long as `self`.
+        let _turn = self.opening.acquire().await.ok();
+        if want == Want::Any && let Some(stream) = self.take(upstream.pool.max_streams) {
+            return Ok(stream);
+        }
+        let connection = Arc::new(Connection::open(upstream, spawner).await?);
+        let stream = Stream::on(&connection);
+        self.lock().push(connection);
+        Ok(stream)
+    }
+
+    pub(super) fn reap(&self, now: Instant, limit: Duration) {
+        self.lock().retain(|connection| {
+            let idle = connection.streams.load(Relaxed) == 0
+                && now.saturating_duration_since(*lock(&connection.quiet_since)) >= limit;
+            !connection.sender.is_closed() && !idle
+        });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// A place on the connection with the fewest streams that has one.
+    fn take(&self, max_streams: usize) -> Option<Stream> {
+        let mut connections = self.lock();
+        connections.retain(|connection| connection.is_usable());
+        let places = connections.iter().filter(|connection| {
+            connection.streams.load(Relaxed) < max_streams.min(connection.peer_max.load(Relaxed))
+        });
+        places.min_by_key(|connection| connection.streams.load(Relaxed)).map(Stream::on)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
+        lock(&self.connections)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Connection ===
+
+impl Connection {
+    async fn open(upstream: &Upstream, spawner: &Spawner) -> Result<Self, ConnectError> {
+        let stream = connect(&upstream.address, upstream.connect_timeout).await?;
+        let (io, _) = UpstreamIo::new(stream);
+        let handshake = Builder::new(spawner.clone())
+            .timer(TokioTimer::new())
+            .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
+            .keep_alive_interval(Some(Duration::from_secs(20)))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .adaptive_window(true)
+            .handshake(TokioIo::new(io))
+            .await;
+        let (sender, connection) = handshake
+            .map_err(|source| ConnectError::Handshake { address: upstream.address.authority.to_string(), source })?;
+        let peer_max = Arc::new(AtomicUsize::new(connection.current_max_send_streams().max(1)));
+        let seen = Arc::clone(&peer_max);
+        drop(spawner.spawn(async move {
+            let mut connection = pin!(connection);
+            let ended = poll_fn(|cx| {
+                let polled = connection.as_mut().poll(cx);
+                seen.store(connection.current_max_send_streams().max(1), Relaxed);
+                polled
+            });
+            if let Err(error) = ended.await {
+                tracing::debug!(%error, "upstream connection ended");
+            }
+        }));
+        Ok(Self {
+            sender,
+            streams: AtomicUsize::new(0),
+            cancelled: AtomicUsize::new(0),
+            peer_max,
+            served: AtomicUsize::new(0),
+            quiet_since: Mutex::new(Instant::now()),
+        })
+    }
+
+    fn is_usable(&self) -> bool {
+        !self.sender.is_closed() && self.cancelled.load(Relaxed) < MAX_LOCAL_RESETS / 2
+    }
+}
+
+// === impl Stream ===
+
+impl Stream {
+    fn on(connection: &Arc<Connection>) -> Self {
+        connection.streams.fetch_add(1, Relaxed);
+        let reused = connection.served.fetch_add(1, Relaxed) > 0;
+        Self { connection: Arc::clone(connection), finished: false, reused }
+    }
+
+    pub(super) fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Box<SendError>> {
+        let mut sender = self.connection.sender.clone();
+        sender.try_send_request(request).await.map_err(|mut refused| {
+            let unsent = refused.take_message();
+            let error = refused.into_error();
+            Box::new(SendError { unsent, answered: !was_refused(&error), error })
+        })
+    }
+
+    pub(super) fn finish(mut self, now: Instant) {
+        self.finished = true;
+        *lock(&self.connection.quiet_since) = now;
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.streams.fetch_sub(1, Relaxed);
+        if !self.finished {
+            self.connection.cancelled.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// The peer said that it has not looked at the stream: REFUSED_STREAM, or a GOAWAY with NO_ERROR below its id
+/// (RFC 9113 section 8.7).
+fn was_refused(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
+            return h2.reason() == Some(h2::Reason::REFUSED_STREAM)
+                || (h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR));
+        }
+        source = cause.source();
+    }
+    false
+}

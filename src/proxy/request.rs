@@ -1,0 +1,140 @@
+//! What is asked of a request's head before anything is decided: that everybody after us reads it as we do.
+
+use http::header::{self, HeaderValue};
+use http::{Method, request::Parts};
+use http_body::Body;
+
+use crate::listener::connection::Connection;
+use crate::proxy::error::Error;
+use crate::proxy::gateway::Plans;
+use crate::route::{RouteError, check_host};
+
+/// Where a request wants to go.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// The host that it names.
+    pub host: Host<'a>,
+    /// The raw path.
+    pub path: &'a str,
+}
+
+/// The host as the caller wrote it, checked.
+#[derive(Debug)]
+pub enum Host<'a> {
+    /// From `Host`.
+    Header(&'a HeaderValue, &'a str),
+    /// From the target: HTTP/2, or the absolute form of HTTP/1.
+    Authority(&'a str),
+}
+
+// === impl Host, Target ===
+
+impl Host<'_> {
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Header(_, text) | Self::Authority(text) => text,
+        }
+    }
+
+    /// As a header; shares the request's bytes where it was one.
+    pub fn into_header(self) -> HeaderValue {
+        match self {
+            Self::Header(value, _) => value.clone(),
+            // A checked host is made of characters that a header may hold.
+            Self::Authority(text) => HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("")),
+        }
+    }
+}
+
+impl Target<'_> {
+    /// The origin that the request itself has, for the cookie guard.
+    pub fn origin(&self, _connection: &Connection) -> String {
+        format!("http://{}", self.host.as_str().to_ascii_lowercase())
+    }
+}
+
+/// Checks the head and finds where it wants to go.
+///
+/// # Errors
+/// Ambiguity in host, target form or framing, or a limit that is exceeded.
+pub fn target<'a>(head: &'a Parts, body: &impl Body, plans: &Plans) -> Result<Target<'a>, Error> {
+    if head.method == Method::CONNECT {
+        return Err(RouteError::MethodNotAllowed { allow: Vec::new() }.into());
+    }
+    if head.headers.contains_key(header::TRANSFER_ENCODING) {
+        let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+        let (first, second) = (codings.next(), codings.next());
+        if second.is_some() || first.is_none_or(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+            return Err(Error::Malformed("Transfer-Encoding is not one chunked"));
+        }
+    }
+    if let Some(expect) = head.headers.get(header::EXPECT)
+        && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    {
+        return Err(Error::Expectation);
+    }
+    let host = host(head)?;
+    check_host(host.as_str())?;
+    let path = head.uri.path();
+    if path.len() + head.uri.query().map_or(0, |query| query.len() + 1) > plans.max_uri_bytes {
+        return Err(Error::UriTooLong);
+    }
+    Ok(Target { host, path }).and_then(|target| if too_large(body, plans) { Err(Error::BodyTooLarge) } else { Ok(target) })
+}
+
+fn too_large(body: &impl Body, plans: &Plans) -> bool {
+    plans.max_body_bytes.is_some_and(|limit| body.size_hint().lower() > limit)
+}
+
+/// RFC 9112 section 3.2: exactly one `Host`, or the target's own authority, and never two that differ.
+fn host(head: &Parts) -> Result<Host<'_>, Error> {
+    let mut lines = head.headers.get_all(header::HOST).iter();
+    let (first, second) = (lines.next(), lines.next());
+    if second.is_some() {
+        return Err(Error::Malformed("more than one Host"));
+    }
+    match (head.uri.authority(), first) {
+        (None, None) => Err(Error::Malformed("no Host")),
+        (None, Some(value)) => {
+            let text = value.to_str().map_err(|_| Error::Malformed("Host is not a host"))?;
+            Ok(Host::Header(value, text))
+        }
+        (Some(authority), named) => {
+            if authority.as_str().contains('@') {
+                return Err(Error::Malformed("user info in the target"));
+            }
+            if !head.uri.scheme_str().is_none_or(|scheme| scheme == "http" || scheme == "https") {
+                return Err(Error::Malformed("the target's scheme is neither http nor https"));
+            }
+            if named.is_some_and(|named| !named.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
+                return Err(Error::Malformed("Host and the target's authority differ"));
+            }
+            Ok(Host::Authority(authority.as_str()))
+        }
+    }
+}
+
+/// The method that a CORS preflight asks for (Fetch standard, CORS-preflight request).
+pub fn preflight(head: &Parts) -> Option<Method> {
+    if head.method != Method::OPTIONS || !head.headers.contains_key(header::ORIGIN) {
+        return None;
+    }
+    let method = head.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
+    Method::from_bytes(method.as_bytes()).ok()
+}
+
+/// Whether the caller takes trailers: gRPC servers insist on being told.
+pub fn accepts_trailers(head: &Parts) -> bool {
+    head.headers.get_all(header::TE).iter().flat_map(crate::headers::elements).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Whether the head is small enough for the upstream, as HTTP/1 would write it.
+///
+/// # Errors
+/// [`Error::Unfit`].
+pub fn fits(head: &Parts, limit: usize) -> Result<(), Error> {
+    let line = head.method.as_str().len() + head.uri.path().len() + head.uri.query().map_or(0, str::len) + 13;
+    let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if line + lines + 2 > limit { Err(Error::Unfit("the request head is too large for the upstream")) } else { Ok(()) }
+}

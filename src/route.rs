@@ -1,0 +1,450 @@
+//! Finds the route of a request: host, then path, then method. Pure, and cheap with a thousand routes.
+//!
+//! Routing judges the very bytes that are forwarded. A path that some reader downstream would decode or normalise into
+//! another one is refused instead of interpreted.
+
+use std::collections::HashMap;
+
+use http::Method;
+
+use crate::config::{HostPattern, Matcher, Route};
+use crate::metrics::RouteId;
+
+/// Every route of a configuration, by host and path.
+#[derive(Debug, Default)]
+pub struct Router {
+    exact: HashMap<Box<str>, Paths>,
+    /// Longest suffix first.
+    suffixes: Vec<(Box<str>, Paths)>,
+    any: Paths,
+}
+
+/// The routes of one host pattern.
+#[derive(Debug, Default)]
+struct Paths {
+    by_path: HashMap<Box<str>, AtPath>,
+    /// Segments of the deepest prefix: a look-up tries no deeper one.
+    depth: usize,
+}
+
+#[derive(Debug, Default)]
+struct AtPath {
+    exact: Vec<Entry>,
+    prefix: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    route: RouteId,
+    /// Empty: every method.
+    methods: Vec<Method>,
+}
+
+/// Why there is no route.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// No host and path match.
+    #[error("no route")]
+    NoRoute,
+    /// The path matches, the method does not.
+    #[error("method not allowed")]
+    MethodNotAllowed {
+        /// What the path allows.
+        allow: Vec<Method>,
+    },
+    /// The path could be read in two ways.
+    #[error("the path could be read in two ways")]
+    OddPath,
+    /// The host could be read in two ways, or is not one.
+    #[error("not a valid host")]
+    OddHost,
+}
+
+// === impl Router ===
+
+impl Router {
+    /// Indexes the routes. Conflicts were refused when the configuration was validated; the first one wins.
+    pub fn new(routes: &[Route]) -> Self {
+        let mut router = Self::default();
+        for route in routes {
+            let paths = match &route.matcher.host {
+                HostPattern::Exact(host) => router.exact.entry(host.as_str().into()).or_default(),
+                HostPattern::Suffix(suffix) => router.suffix(suffix),
+                HostPattern::Any => &mut router.any,
+            };
+            paths.insert(&route.matcher, route.id);
+        }
+        router.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        router
+    }
+
+    /// The route for a host (as it stands in `Host`), a path and a method.
+    ///
+    /// A less specific host is looked at when no path of a more specific one matches, so that a route without a host
+    /// is one for every host.
+    ///
+    /// # Errors
+    /// See [`RouteError`].
+    pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<RouteId, RouteError> {
+        if is_odd(path) {
+            return Err(RouteError::OddPath);
+        }
+        let at = self.at(host, path);
+        if path.bytes().any(|byte| matches!(byte, b'%' | b';')) && !self.every_reading_agrees(host, path, at) {
+            return Err(RouteError::OddPath);
+        }
+        at.ok_or(RouteError::NoRoute)?.method(method)
+    }
+
+    fn at(&self, host: &str, path: &str) -> Option<&[Entry]> {
+        // Most configurations name no host: then nothing of it needs to be read.
+        if !self.exact.is_empty() || !self.suffixes.is_empty() {
+            let host = normal_host(host);
+            if let Some(at) = self.exact.get(host.as_ref()).and_then(|paths| paths.find(path)) {
+                return Some(at);
+            }
+            for (suffix, paths) in &self.suffixes {
+                let below = host.len() > suffix.len() && host.ends_with(&**suffix);
+                if below && let Some(at) = paths.find(path) {
+                    return Some(at);
+                }
+            }
+        }
+        self.any.find(path)
+    }
+
+    /// An upstream decodes `%61`, may do so twice, and may cut path parameters off: if that leads to another route's
+    /// path, the caller would get there by the rules of this one.
+    fn every_reading_agrees(&self, host: &str, path: &str, at: Option<&[Entry]>) -> bool {
+        let same = |reading: &str| self.at(host, reading).map(<[Entry]>::as_ptr) == at.map(<[Entry]>::as_ptr);
+        let mut reading = path.to_owned();
+        for _ in 0..3 {
+            let without: Vec<&str> = reading.split('/').map(|part| part.split(';').next().unwrap_or(part)).collect();
+            if !same(&reading) || !same(&without.join("/")) {
+                return false;
+            }
+            match decode(reading.as_bytes()).and_then(|decoded| String::from_utf8(decoded).ok()) {
+                Some(decoded) if decoded != reading => reading = decoded,
+                _ => return true,
+            }
+        }
+        // Three layers of escapes are nobody's honest path.
+        !reading.contains('%')
+    }
+
+    fn suffix(&mut self, suffix: &str) -> &mut Paths {
+        let at = self.suffixes.iter().position(|(own, _)| **own == *suffix).unwrap_or_else(|| {
+            self.suffixes.push((suffix.into(), Paths::default()));
+            self.suffixes.len() - 1
+        });
+        &mut self.suffixes[at].1
+    }
+}
+
+impl Paths {
+    fn insert(&mut self, matcher: &Matcher, route: RouteId) {
+        // `/` as a prefix is the empty one: every path has its border there.
+        let path = if matcher.exact { matcher.path.as_str() } else { matcher.path.trim_end_matches('/') };
+        self.depth = self.depth.max(path.bytes().filter(|&byte| byte == b'/').count());
+        let at = self.by_path.entry(path.into()).or_default();
+        let entry = Entry { route, methods: matcher.methods.clone() };
+        if matcher.exact { at.exact.push(entry) } else { at.prefix.push(entry) }
+    }
+
+    /// The entries of the longest path that matches.
+    fn find(&self, path: &str) -> Option<&[Entry]> {
+        if self.by_path.is_empty() {
+            return None;
+        }
+        if let Some(at) = self.by_path.get(path) {
+            let longest = if at.exact.is_empty() { &at.prefix } else { &at.exact };
+            if !longest.is_empty() {
+                return Some(longest);
+            }
+        }
+        // Each border, the last one first; those that lie deeper than every prefix are skipped without a look-up.
+        let mut end = deepest_border(path, self.depth);
+        loop {
+            if let Some(at) = self.by_path.get(&path[..end]).filter(|at| !at.prefix.is_empty()) {
+                return Some(&at.prefix);
+            }
+            if end == 0 {
+                return None;
+            }
+            end = path[..end].rfind('/').unwrap_or(0);
+        }
+    }
+}
+
+/// The byte index at which the first `depth` segments end.
+fn deepest_border(path: &str, depth: usize) -> usize {
+    path.bytes().enumerate().filter(|&(_, byte)| byte == b'/').nth(depth).map_or(path.len(), |(index, _)| index)
+}
+
+trait ByMethod {
+    fn method(&self, method: &Method) -> Result<RouteId, RouteError>;
+}
+
+impl ByMethod for [Entry] {
+    fn method(&self, method: &Method) -> Result<RouteId, RouteError> {
+        // A route that names the method beats one for every method.
+        let named = self.iter().find(|entry| entry.methods.contains(method));
+        match named.or_else(|| self.iter().find(|entry| entry.methods.is_empty())) {
+            Some(entry) => Ok(entry.route),
+            None => Err(RouteError::MethodNotAllowed {
+                allow: self.iter().flat_map(|entry| entry.methods.iter().cloned()).collect(),
+            }),
+        }
+    }
+}
+
+/// The host that a route may name: without port and trailing dot, lower case.
+fn normal_host(host: &str) -> std::borrow::Cow<'_, str> {
+    let host = match host.rfind(':') {
+        // An IPv6 literal keeps its colons.
+        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+        _ => host,
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
+}
+
+/// Checks that the text is `uri-host [":" port]` (RFC 9110 section 7.2) that everybody reads alike.
+///
+/// # Errors
+/// [`RouteError::OddHost`]: empty, with user info, or with bytes that no host has.
+pub fn check_host(host: &str) -> Result<(), RouteError> {
+    let (name, port) = match host.rfind(':') {
+        Some(colon) if !host[colon..].contains(']') => (&host[..colon], &host[colon + 1..]),
+        _ => (host, ""),
+    };
+    let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let fits = match literal {
+        Some(address) => {
+            !address.is_empty() && address.bytes().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))
+        }
+        None => !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')),
+    };
+    if fits && port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()) {
+        Ok(())
+    } else {
+        Err(RouteError::OddHost)
+    }
+}
+
+/// Whether a reader after us could take the path for another one: dot segments (also encoded, also with `;`), empty
+/// segments, backslashes, encoded slashes, NUL, or bytes that are not UTF-8 once decoded.
+pub fn is_odd(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let mut before = 0;
+    for &byte in bytes {
+        // Nothing else makes a path odd, and few paths have any of these.
+        if matches!(byte, b'%' | b'\\' | b'"' | b'<' | b'>' | b'{' | b'}' | b'|' | b'^' | b'`')
+            || !byte.is_ascii_graphic()
+        {
+            return is_odd_in_detail(path);
+        }
+        if before == b'/' && matches!(byte, b'/' | b'.') {
+            return is_odd_in_detail(path);
+        }
+        before = byte;
+    }
+    bytes.first() != Some(&b'/')
+}
+
+fn is_odd_in_detail(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix('/') else { return true };
+    let last = rest.split('/').count() - 1;
+    rest.split('/').enumerate().any(|(index, segment)| (segment.is_empty() && index < last) || is_odd_segment(segment))
+}
+
+fn is_odd_segment(segment: &str) -> bool {
+    let Some(decoded) = decode(segment.as_bytes()) else { return true };
+    if decoded.iter().any(|&byte| matches!(byte, b'/' | b'\\') || byte.is_ascii_control()) {
+        return true;
+    }
+    if std::str::from_utf8(&decoded).is_err() {
+        return true;
+    }
+    // Twice encoded dots and slashes become dots and slashes for a reader that decodes twice.
+    if let Some(twice) = decode(&decoded)
+        && twice != decoded
+        && (is_dots(&twice) || twice.iter().any(|&byte| matches!(byte, b'/' | b'\\' | 0)))
+    {
+        return true;
+    }
+    is_dots(&decoded)
+}
+
+/// `.` and `..`, also followed by the path parameters that some servers cut off.
+fn is_dots(segment: &[u8]) -> bool {
+    let name = segment.split(|&byte| byte == b';').next().unwrap_or(segment);
+    name == b"." || name == b".."
+}
+
+/// Percent-decodes once; `None` when an escape is not one.
+fn decode(text: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.iter();
+    while let Some(&byte) = rest.next() {
+        if byte == b'%' {
+            let digit = |byte: Option<&u8>| byte.and_then(|&digit| char::from(digit).to_digit(16));
+            let (high, low) = (digit(rest.next())?, digit(rest.next())?);
+            decoded.push(u8::try_from(high * 16 + low).ok()?);
+        } else {
+            decoded.push(byte);
+        }
+    }
+    Some(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn router(rules: &[(HostPattern, &str, bool, &[Method])]) -> Router {
+        let mut router = Router::default();
+        for (index, (host, path, exact, methods)) in rules.iter().enumerate() {
+            let matcher =
+                Matcher { host: host.clone(), path: (*path).to_owned(), exact: *exact, methods: methods.to_vec() };
+            let paths = match host {
+                HostPattern::Exact(host) => router.exact.entry(host.as_str().into()).or_default(),
+                HostPattern::Suffix(suffix) => router.suffix(suffix),
+                HostPattern::Any => &mut router.any,
+            };
+            paths.insert(&matcher, RouteId::new(index));
+        }
+        router
+    }
+
+    fn found(router: &Router, host: &str, path: &str) -> Option<usize> {
+        router.find(host, path, &Method::GET).ok().map(RouteId::index)
+    }
+
+    #[test]
+    fn exact_host_beats_suffix_beats_none() {
+        let exact = HostPattern::Exact("api.example.com".to_owned());
+        let suffix = HostPattern::Suffix(".example.com".to_owned());
+        let router =
+            router(&[(HostPattern::Any, "/", false, &[]), (suffix, "/", false, &[]), (exact, "/a", false, &[])]);
+        assert_eq!(found(&router, "API.example.com.:443", "/a/b"), Some(2));
+        assert_eq!(found(&router, "api.example.com", "/b"), Some(1));
+        assert_eq!(found(&router, "example.com", "/b"), Some(0));
+        assert_eq!(found(&router, "xexample.com", "/b"), Some(0));
+        assert_eq!(found(&router, "[::1]:80", "/b"), Some(0));
+    }
+
+    #[test]
+    fn the_longest_path_wins_on_segment_borders() {
+        let any = HostPattern::Any;
+        let router = router(&[
+            (any.clone(), "/a", false, &[]),
+            (any.clone(), "/a/b", false, &[]),
+            (any.clone(), "/a/b/c", true, &[]),
+            (any, "/e/", true, &[]),
+        ]);
+        for (path, route) in [
+            ("/a", Some(0)),
+            ("/a/", Some(0)),
+            ("/ab", None),
+            ("/a/b", Some(1)),
+            ("/a/b/c", Some(2)),
+            ("/a/b/c/d", Some(1)),
+            ("/a/bc", Some(0)),
+            ("/", None),
+            ("/e/", Some(3)),
+            ("/e", None),
+        ] {
+            assert_eq!(found(&router, "h", path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_without_that_method_is_405_and_never_a_shorter_path() {
+        let any = HostPattern::Any;
+        let router = router(&[(any.clone(), "/", false, &[]), (any, "/a", false, &[Method::POST, Method::PUT])]);
+        let error = router.find("h", "/a/x", &Method::GET);
+        assert_eq!(error, Err(RouteError::MethodNotAllowed { allow: vec![Method::POST, Method::PUT] }));
+        assert!(router.find("h", "/a", &Method::POST).is_ok());
+    }
+
+    #[test]
+    fn odd_paths_are_refused() {
+        for odd in [
+            "/a/../b",
+            "/a/./b",
+            "/..",
+            "/.",
+            "//",
+            "/a//b",
+            "/a\\b",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/%2e%2e/b",
+            "/.%2e/b",
+            "/..;/b",
+            "/..;x=1/b",
+            "/a%00b",
+            "/%ff",
+            "/%zz",
+            "/%2",
+            "/%252e%252e/b",
+            "/%252f",
+            "a",
+            "",
+            "*",
+            "/a%0ab",
+        ] {
+            assert!(is_odd(odd), "{odd:?}");
+        }
+        for fine in
+            ["/", "/a", "/a/", "/.well-known/x", "/...", "/a;b", "/%20", "/%C3%A9", "/a.b/..c", "/~a!$&'()*+,;=:@"]
+        {
+            assert!(!is_odd(fine), "{fine:?}");
+        }
+    }
+
+    #[test]
+    fn a_spelling_that_leads_to_another_route_is_refused() {
+        let any = HostPattern::Any;
+        let router = router(&[(any.clone(), "/", false, &[]), (any, "/admin", false, &[])]);
+        for spelling in ["/%61dmin", "/admi%6e/x", "/%2561dmin", "/admin;x/y", "/admin%3bx"] {
+            assert_eq!(router.find("h", spelling, &Method::GET), Err(RouteError::OddPath), "{spelling}");
+        }
+        for (path, route) in [("/admin/%61", 1), ("/a%20b", 0), ("/x;y=1", 0), ("/admin/x;y", 1)] {
+            assert_eq!(found(&router, "h", path), Some(route), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_one_thing_only() {
+        for good in ["a", "a.b:1", "[::1]", "[::1]:80", "127.0.0.1:6468", "a.", "a_b"] {
+            assert!(check_host(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a@b", "a b", "a/b", "a:b", "[::1", "a:123456", "é", "[]", ":80", "a?b", "a#b", "a,b"] {
+            assert_eq!(check_host(bad), Err(RouteError::OddHost), "{bad}");
+        }
+    }
+
+    proptest! {
+        /// Whatever decoding and normalising a reader does, it ends at a path of the same route.
+        #[test]
+        fn no_spelling_of_a_path_gets_another_route(path in "/([a-c./;%25eEfF\\\\-]|%2[eEfF]|\\.\\.){0,12}") {
+            if !is_odd(&path) {
+                let mut once = String::from_utf8(decode(path.as_bytes()).unwrap()).unwrap();
+                for _ in 0..2 {
+                    let segments: Vec<_> = once.split('/').skip(1).collect();
+                    let (last, middle) = segments.split_last().unwrap();
+                    prop_assert!(middle.iter().all(|segment| !segment.is_empty()), "{path} -> {once}");
+                    prop_assert!(segments.iter().all(|segment| !is_dots(segment.as_bytes())), "{path} -> {once} {last}");
+                    let Some(twice) = decode(once.as_bytes()).and_then(|twice| String::from_utf8(twice).ok()) else { break };
+                    prop_assert_eq!(twice.matches('/').count(), once.matches('/').count());
+                    once = twice;
+                }
+            }
+        }
+    }
+}
