@@ -3,6 +3,7 @@
 //!
 //! A file imports only files of a lower layer; `tests/it/layering.rs` holds the table.
 
+pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod headers;
@@ -11,4 +12,5 @@ pub mod metrics;
 pub mod record;
 pub mod secret;
 pub mod session;
+pub mod telemetry;
 pub mod token;
