@@ -437,15 +437,20 @@ mod tests {
         Outcome { id: OutcomeId::new(id), status: StatusCode::from_u16(status).unwrap(), reason: None }
     }
 
-    struct Alice;
+    struct Alice {
+        sub: &'static str,
+        sid: &'static str,
+    }
+
+    const ALICE: Alice = Alice { sub: "user_canary\nlevel=ERROR", sid: "sess_canary" };
 
     impl Caller for Alice {
         fn sub(&self) -> &str {
-            "user_canary\nlevel=ERROR"
+            self.sub
         }
 
         fn sid(&self) -> &str {
-            "sess_canary"
+            self.sid
         }
 
         fn org(&self) -> Option<&str> {
@@ -460,7 +465,7 @@ mod tests {
         let mut record = test.begin();
         record.credential(CredentialKind::Bearer);
         record.verdict(Verdict::Valid);
-        record.caller(Arc::new(Alice));
+        record.caller(Arc::new(ALICE));
         record.looked_up(Lookup::Hit);
         step(3).await;
         for wait in [20, 30] {
@@ -546,7 +551,7 @@ mod tests {
         for identity in [Identity::None, Identity::Hash] {
             let test = Test::new(Access::All, identity);
             let mut record = test.begin();
-            record.caller(Arc::new(Alice));
+            record.caller(Arc::new(ALICE));
             let debug = format!("{record:?}");
             drop(record);
             assert!(!debug.contains("canary") && !test.text().contains("canary"), "{debug} {}", test.text());

@@ -199,7 +199,7 @@ impl Shared {
                     thread::sleep(AGAIN);
                 }
                 Ok(0) | Err(_) => {
-                    let lines = bytes.iter().filter(|&&byte| byte == b'\n').count();
+                    let lines = bytes.split_inclusive(|&byte| byte == b'\n').count();
                     self.dropped.fetch_add(lines as u64, Relaxed);
                     return false;
                 }
@@ -271,20 +271,21 @@ mod tests {
     #[test]
     fn every_line_is_written_before_the_end() {
         let Test { sink, flush, permit, written } = test();
-        for index in 0..100 {
-            log(&sink, format!("{index}\n").as_bytes());
+        let lines: Vec<String> = (0..100).map(|index| format!("{index}\n")).collect();
+        for line in &lines {
+            log(&sink, line.as_bytes());
             permit.send(()).unwrap();
         }
         let dropped = flush.counter();
         drop(flush);
-        let expected: String = (0..100).map(|index| format!("{index}\n")).collect();
+        let expected = lines.concat();
         assert_eq!((text(&written), dropped.get()), (expected, 0));
     }
 
     #[test]
     fn a_writer_that_hangs_stops_nobody_and_the_loss_is_told() {
         let Test { sink, flush, permit, written } = test();
-        let line = [&[b'x'; 64 * 1024 - 1][..], b"\n"].concat();
+        let line = [vec![b'x'; 64 * 1024 - 1], vec![b'\n']].concat();
         // At most one buffer is at the writer and one waits.
         for _ in 0..64 {
             log(&sink, &line);
