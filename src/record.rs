@@ -350,13 +350,13 @@ impl fmt::Debug for Record {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::Mutex;
 
     use tracing::subscriber::DefaultGuard;
 
     use super::*;
     use crate::clock::Wall;
     use crate::metrics::{Names, OutcomeName};
+    use crate::telemetry::tests::Seen;
     use crate::telemetry::{FilterFrom, LogFormat, parse, subscriber};
 
     const OK: usize = 0;
@@ -366,27 +366,13 @@ mod tests {
 
     struct Test {
         recorder: Arc<Recorder>,
-        lines: Lines,
+        lines: Seen,
         _guard: DefaultGuard,
-    }
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
     }
 
     impl Test {
         fn new(access: Access, identity: Identity) -> Self {
-            let lines = Lines::default();
+            let lines = Seen::default();
             let (writer, filter) = (lines.clone(), parse("trace", FilterFrom::Config).unwrap());
             let subscriber = subscriber(filter, LogFormat::Json, false, move || writer.clone());
             let outcome = |status: &str, code| OutcomeName { status: status.to_owned(), code };
@@ -425,7 +411,7 @@ mod tests {
         }
 
         fn text(&self) -> String {
-            String::from_utf8(self.lines.0.lock().unwrap().clone()).unwrap()
+            self.lines.text()
         }
 
         fn line(&self) -> serde_json::Value {

@@ -208,22 +208,20 @@ fn literal(payload: &(dyn Any + Send)) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
 
-    /// What was written, as text.
-    fn lines(format: LogFormat, terminal: bool, log: impl FnOnce()) -> String {
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let writer = Arc::clone(&seen);
-        let filter = parse("info", FilterFrom::Config).unwrap();
-        let make = move || Seen(Arc::clone(&writer));
-        tracing::subscriber::with_default(subscriber(filter, format, terminal, make), log);
-        String::from_utf8(std::mem::take(&mut *seen.lock().unwrap())).unwrap()
-    }
+    /// A writer whose lines can be read.
+    #[derive(Clone, Default)]
+    pub(crate) struct Seen(Arc<Mutex<Vec<u8>>>);
 
-    struct Seen(Arc<Mutex<Vec<u8>>>);
+    impl Seen {
+        pub(crate) fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
 
     impl io::Write for Seen {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -234,6 +232,14 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    /// What was written, as text.
+    fn lines(format: LogFormat, terminal: bool, log: impl FnOnce()) -> String {
+        let seen = Seen::default();
+        let (writer, filter) = (seen.clone(), parse("info", FilterFrom::Config).unwrap());
+        tracing::subscriber::with_default(subscriber(filter, format, terminal, move || writer.clone()), log);
+        seen.text()
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! Every family is always there. Combinations of labels that never occurred are left out of the large tables (route
 //! with outcome, verdict or result) and of the histograms, so that a scrape stays small; small tables are whole.
 
+mod text;
+
 use std::fmt::{self, Display, Formatter, Write as _};
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use crate::metrics::{
     BYTE_BOUNDS, CacheName, Control, Counter, Fetch, Gauge, Histogram, ListenerId, Lookup, Metrics, MintResult,
     OutcomeId, RouteId, Shard, TIME_BOUNDS, TemplateId, Verdict,
 };
+use text::{Bound, Escaped, Millis, Nanos, Unit};
 
 /// The two text formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,14 +57,6 @@ struct Family<'a, 'f> {
 struct Reading {
     buckets: [u64; 17],
     sum: u64,
-}
-
-/// What the numbers of a histogram are.
-#[derive(Clone, Copy)]
-enum Unit {
-    /// Nanoseconds, shown as seconds.
-    Time,
-    Bytes,
 }
 
 type Labels<'a> = &'a [(&'static str, &'a str)];
@@ -219,8 +214,7 @@ impl<'a> Exposition<'a> {
     /// Mints and what limits them.
     fn write_mints(&self, out: &mut Formatter<'_>) -> fmt::Result {
         let control = self.control();
-        let mut mints =
-            self.family(out, Kind::Counter, "mints", "Mints that requests waited for, by how they ended.")?;
+        let mut mints = self.family(out, Kind::Counter, "mints", "Mints, by how they ended.")?;
         for (template, name) in self.templates() {
             for &result in MintResult::ALL {
                 let count = control.mints(template, result).get();
@@ -378,71 +372,6 @@ impl Reading {
     }
 }
 
-// === numbers and text ===
-
-/// Milliseconds, as seconds.
-struct Millis(i64);
-
-/// Nanoseconds, as seconds. Both are exact: no sum is lost to a float's rounding.
-struct Nanos(u64);
-
-/// A bucket's bound as every client library writes it: a float, small ones with an exponent.
-struct Bound {
-    bound: u64,
-    unit: Unit,
-}
-
-struct Escaped<'a> {
-    text: &'a str,
-    /// Whether a quote ends the text: in a label, and in OpenMetrics' help.
-    quotes: bool,
-}
-
-impl Display for Millis {
-    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        let (sign, millis) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());
-        write!(out, "{sign}{}.{:03}", millis / 1000, millis % 1000)
-    }
-}
-
-impl Display for Nanos {
-    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        write!(out, "{}.{:09}", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
-    }
-}
-
-impl Display for Bound {
-    #[expect(clippy::cast_precision_loss, reason = "the bounds are small")]
-    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        let value = match self.unit {
-            Unit::Time => self.bound as f64 / 1e9,
-            Unit::Bytes => self.bound as f64,
-        };
-        // Below 1e-4 Go and Python write an exponent of two digits.
-        if value < 1e-4 {
-            let text = format!("{value:e}");
-            let (digits, exponent) = text.split_once("e-").unwrap_or((&text, "0"));
-            write!(out, "{digits}e-{exponent:0>2}")
-        } else {
-            write!(out, "{value:?}")
-        }
-    }
-}
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        for part in self.text.split_inclusive(['\\', '\n', '"']) {
-            match part.as_bytes().last() {
-                Some(b'\\') => write!(out, "{part}\\")?,
-                Some(b'\n') => write!(out, "{}\\n", &part[..part.len() - 1])?,
-                Some(b'"') if self.quotes => write!(out, "{}\\\"", &part[..part.len() - 1])?,
-                _ => out.write_str(part)?,
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -575,11 +504,5 @@ mod tests {
         assert_eq!(age(&metrics), "# TYPE mintgate_jwks_age_seconds gauge");
         metrics.control().jwks_fetched_at_ms.set(940_500);
         assert_eq!(age(&metrics), "# TYPE mintgate_jwks_age_seconds gauge\nmintgate_jwks_age_seconds 59.500");
-    }
-
-    #[test]
-    fn help_is_escaped_as_each_format_asks() {
-        let help = |quotes| Escaped { text: "a\\b\nc\"d\"", quotes }.to_string();
-        assert_eq!((help(false), help(true)), ("a\\\\b\\nc\"d\"".to_owned(), "a\\\\b\\nc\\\"d\\\"".to_owned()));
     }
 }
