@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use crate::headers::NameSet;
 use crate::metrics::{ListenerId, RouteId, TemplateId, UpstreamId};
 use crate::secret::Secret;
+pub use crate::telemetry::{Access, Identity, LogFormat};
 
 /// Everything that one snapshot of the gateway is built from.
 #[derive(Debug, Clone)]
@@ -217,39 +218,6 @@ pub struct Log {
     pub access: Access,
     /// What the access record shows of the caller.
     pub identity: Identity,
-}
-
-/// `log.format`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text on a terminal, else JSON.
-    Auto,
-    /// One readable line.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// `log.access`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// No request.
-    Off,
-    /// Our own errors and upstream answers from 500.
-    Errors,
-    /// Every request.
-    All,
-}
-
-/// `log.identity`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Identity {
-    /// Nothing.
-    None,
-    /// Eight digits of a digest.
-    Hash,
-    /// The ids themselves.
-    Plain,
 }
 
 /// `[cache]`

@@ -3,6 +3,7 @@
 //!
 //! A file imports only files of a lower layer; `tests/it/layering.rs` holds the table.
 
+pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod headers;
@@ -13,5 +14,6 @@ pub mod record;
 pub mod route;
 pub mod secret;
 pub mod session;
+pub mod telemetry;
 pub mod token;
 pub mod transport;

@@ -22,6 +22,34 @@ pub struct Shutdown {
     draining: Arc<AtomicBool>,
 }
 
+/// What the probes tell. Both facts are latched: once true they never turn false, and least of all because of the
+/// issuer, since live tokens and known keys go on serving. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    facts: Arc<Facts>,
+    shutdown: Shutdown,
+}
+
+#[derive(Debug)]
+struct Facts {
+    listening: AtomicBool,
+    key_known: AtomicBool,
+}
+
+/// Why the process should get no traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// The listeners are not bound yet.
+    #[error("starting: the listeners are not bound yet")]
+    Starting,
+    /// A route needs a session and no verification key has been fetched yet.
+    #[error("waiting for the issuer's verification keys")]
+    NoKey,
+    /// A drain has begun.
+    #[error("draining")]
+    Draining,
+}
+
 /// Spawns tasks on one runtime and knows how many are left. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Spawner {
@@ -68,6 +96,46 @@ impl Shutdown {
     /// Resolves when everything must end.
     pub fn stopped(&self) -> WaitForCancellationFutureOwned {
         self.stop.clone().cancelled_owned()
+    }
+}
+
+// === impl Readiness ===
+
+impl Readiness {
+    /// Nothing is bound. `needs_key`: some route verifies sessions with keys that must be fetched first.
+    pub fn new(shutdown: Shutdown, needs_key: bool) -> Self {
+        let facts = Facts { listening: AtomicBool::new(false), key_known: AtomicBool::new(!needs_key) };
+        Self { facts: Arc::new(facts), shutdown }
+    }
+
+    /// Every listener is bound.
+    pub fn set_listening(&self) {
+        self.facts.listening.store(true, Ordering::Release);
+    }
+
+    /// A verification key is known.
+    pub fn set_key_known(&self) {
+        self.facts.key_known.store(true, Ordering::Release);
+    }
+
+    /// Whether the listeners are bound.
+    ///
+    /// # Errors
+    /// [`NotReady::Starting`] alone.
+    pub fn started(&self) -> Result<(), NotReady> {
+        if self.facts.listening.load(Ordering::Acquire) { Ok(()) } else { Err(NotReady::Starting) }
+    }
+
+    /// Whether requests should be sent here.
+    ///
+    /// # Errors
+    /// The first reason why not.
+    pub fn ready(&self) -> Result<(), NotReady> {
+        if self.shutdown.is_draining() {
+            return Err(NotReady::Draining);
+        }
+        self.started()?;
+        if self.facts.key_known.load(Ordering::Acquire) { Ok(()) } else { Err(NotReady::NoKey) }
     }
 }
 
@@ -132,5 +200,26 @@ mod tests {
         shutdown.drain();
         tasks.idle().await;
         assert!(shutdown.is_draining() && tasks.alive() == 0);
+    }
+
+    #[test]
+    fn ready_means_bound_with_a_key_and_not_draining() {
+        let shutdown = Shutdown::new();
+        let readiness = Readiness::new(shutdown.clone(), true);
+        readiness.set_key_known();
+        assert_eq!((readiness.started(), readiness.ready()), (Err(NotReady::Starting), Err(NotReady::Starting)));
+        readiness.set_listening();
+        assert_eq!((readiness.started(), readiness.ready()), (Ok(()), Ok(())));
+        shutdown.drain();
+        assert_eq!((readiness.started(), readiness.ready()), (Ok(()), Err(NotReady::Draining)));
+    }
+
+    #[test]
+    fn a_key_is_waited_for_only_where_one_is_needed() {
+        for (needs_key, ready) in [(true, Err(NotReady::NoKey)), (false, Ok(()))] {
+            let readiness = Readiness::new(Shutdown::new(), needs_key);
+            readiness.set_listening();
+            assert_eq!(readiness.ready(), ready);
+        }
     }
 }

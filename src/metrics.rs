@@ -191,6 +191,10 @@ pub struct OutcomeName {
     pub code: &'static str,
 }
 
+/// The `code` of a request whose caller went away before there was an answer. Nobody is ever sent it; its status is
+/// 499, as in nginx's log, since the code table of the design's section 7 is of answers.
+pub const CLIENT_GONE: &str = "client-gone";
+
 /// The label values, known at load.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
@@ -202,7 +206,7 @@ pub struct Names {
     pub upstreams: Vec<String>,
     /// Listener names.
     pub listeners: Vec<String>,
-    /// Outcomes of a request.
+    /// Outcomes of a request, without the `client-gone` that is appended.
     pub outcomes: Vec<OutcomeName>,
 }
 
@@ -264,6 +268,7 @@ pub struct Shard {
     lookups: Box<[Counter]>,
     degraded: Box<[Counter]>,
     connections: Box<[Gauge]>,
+    websockets: Box<[Gauge]>,
     parse_errors: Counter,
     /// Head read to last byte written, by route.
     pub request_seconds: Box<[Histogram]>,
@@ -303,6 +308,8 @@ pub struct Control {
     pub reloads_failed: Counter,
     /// 1 unless the last reload was refused.
     pub last_reload_ok: Gauge,
+    /// Log lines that were lost because standard error took no more, as of the last scrape.
+    pub log_lines_dropped: Gauge,
 }
 
 // === impl Metrics ===
@@ -312,10 +319,11 @@ fn table<T: Default>(size: usize) -> Box<[T]> {
 }
 
 impl Metrics {
-    /// Tables for these names. The route `none` and the template `other` are appended.
+    /// Tables for these names. The route `none`, the template `other` and the outcome `client-gone` are appended.
     pub fn new(mut names: Names) -> Self {
         names.routes.push("none".to_owned());
         names.templates.push("other".to_owned());
+        names.outcomes.push(OutcomeName { status: "499".to_owned(), code: CLIENT_GONE });
         let control = Control::new(names.templates.len());
         Self { names, shards: Mutex::default(), control }
     }
@@ -333,6 +341,11 @@ impl Metrics {
     /// The id that stands for a template that no route names.
     pub fn other_template(&self) -> TemplateId {
         TemplateId::new(self.names.templates.len() - 1)
+    }
+
+    /// The id that stands for a request whose caller went away before there was an answer.
+    pub fn client_gone(&self) -> OutcomeId {
+        OutcomeId::new(self.names.outcomes.len() - 1)
     }
 
     /// A new shard, for one writer.
@@ -365,6 +378,7 @@ impl Shard {
             lookups: table(routes * Lookup::ALL.len()),
             degraded: table(routes),
             connections: table(names.listeners.len()),
+            websockets: table(routes),
             parse_errors: Counter::default(),
             request_seconds: table(routes),
             overhead_seconds: table(routes),
@@ -397,6 +411,11 @@ impl Shard {
         &self.connections[listener.index()]
     }
 
+    /// Open WebSockets of a route.
+    pub fn websockets(&self, route: RouteId) -> &Gauge {
+        &self.websockets[route.index()]
+    }
+
     /// Requests that hyper's parser refused before there was a request.
     pub fn parse_errors(&self) -> &Counter {
         &self.parse_errors
@@ -424,6 +443,7 @@ impl Control {
             reloads_ok: Counter::default(),
             reloads_failed: Counter::default(),
             last_reload_ok: Gauge::default(),
+            log_lines_dropped: Gauge::default(),
         };
         control.last_reload_ok.set(1);
         control

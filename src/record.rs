@@ -1,1 +1,587 @@
-//! record
+//! The access record of one request: made before anything is decided, it counts once and logs once, from `Drop`.
+//!
+//! It moves into the response body and ends with it, so an early return, a caller that goes away and a body that breaks
+//! are all counted like any other end. While the request runs it only stores what it is told: reference counts, small
+//! copies, no text. Text is made when the line is written, which happens only for requests that shall be logged.
+//!
+//! A line never holds a query, a header beside `Host`, or a body. Bytes that a caller chose are escaped, so that they
+//! can neither end a line nor look like another field.
+
+mod id;
+mod value;
+
+use std::error::Error;
+use std::fmt::{self, Write as _};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use http::{Method, Request, StatusCode, header};
+use tokio::time::Instant;
+use tracing::field::display;
+
+use crate::clock::Clock;
+use crate::headers;
+use crate::metrics::{CLIENT_GONE, Lookup, Metrics, OutcomeId, RouteId, Shard, UpstreamId, Verdict};
+use crate::telemetry::{Access, Identity};
+use id::RequestIds;
+use value::{Escaped, Host, Lookups, shown};
+
+pub use id::RequestId;
+pub use value::{BodyEnd, CredentialKind};
+
+/// The target of access lines, for the log filter.
+pub const TARGET: &str = "mintgate::access";
+
+/// Makes the records of one worker. Used by that worker's thread alone: its shard has one writer.
+#[derive(Debug)]
+pub struct Recorder {
+    metrics: Arc<Metrics>,
+    shard: Arc<Shard>,
+    access: Access,
+    identity: Identity,
+    clock: Clock,
+    ids: RequestIds,
+}
+
+/// Who is at the other end of the connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether its `X-Forwarded-*` and `X-Request-Id` are believed.
+    pub trusted: bool,
+}
+
+/// What a record may show of a verified session. [`Identity`] decides how.
+pub trait Caller: Send + Sync {
+    /// The user.
+    fn sub(&self) -> &str;
+    /// The session.
+    fn sid(&self) -> &str;
+    /// The active organization.
+    fn org(&self) -> Option<&str>;
+}
+
+/// How a request was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// The metric's `status` and `code`.
+    pub id: OutcomeId,
+    /// The exact status, an upstream's too.
+    pub status: StatusCode,
+    /// The public reason of `session-invalid`.
+    pub reason: Option<&'static str>,
+}
+
+/// The access record of one request.
+#[must_use = "a record that is dropped has counted its request"]
+pub struct Record {
+    recorder: Arc<Recorder>,
+    id: RequestId,
+    start: Instant,
+    peer: SocketAddr,
+    method: Method,
+    /// The target and the host stay empty where no request is logged.
+    target: Option<PathAndQuery>,
+    host: Option<Host>,
+    route: RouteId,
+    route_logs: bool,
+    degraded: bool,
+    lookups: Lookups,
+    body_end: BodyEnd,
+    credential: Option<CredentialKind>,
+    verdict: Option<Verdict>,
+    outcome: Option<Outcome>,
+    upstream: Option<(UpstreamId, Instant)>,
+    upstream_wait: Duration,
+    overhead: Option<Duration>,
+    bytes: u64,
+    caller: Option<Arc<dyn Caller>>,
+    cause: Option<Box<str>>,
+}
+
+// === impl Recorder ===
+
+impl Recorder {
+    /// For one worker and the shard that it writes.
+    pub fn new(
+        metrics: Arc<Metrics>,
+        shard: Arc<Shard>,
+        access: Access,
+        identity: Identity,
+        clock: Clock,
+    ) -> Arc<Self> {
+        Arc::new(Self { metrics, shard, access, identity, clock, ids: RequestIds::new() })
+    }
+
+    /// The record of a request whose head has just been read.
+    pub fn begin<B>(self: &Arc<Self>, request: &Request<B>, peer: Peer) -> Record {
+        let kept = if peer.trusted { request.headers().get(headers::REQUEST_ID) } else { None };
+        let id = kept.and_then(RequestId::kept).unwrap_or_else(|| self.ids.next());
+        let (target, host) = if self.access == Access::Off {
+            (None, None)
+        } else {
+            let uri = request.uri();
+            let named = || request.headers().get(header::HOST).cloned().map(Host::Header);
+            (uri.path_and_query().cloned(), uri.authority().cloned().map(Host::Authority).or_else(named))
+        };
+        Record {
+            recorder: Arc::clone(self),
+            id,
+            start: Instant::now(),
+            peer: peer.address,
+            method: request.method().clone(),
+            target,
+            host,
+            route: self.metrics.no_route(),
+            route_logs: true,
+            degraded: false,
+            lookups: Lookups::default(),
+            body_end: BodyEnd::Cut,
+            credential: None,
+            verdict: None,
+            outcome: None,
+            upstream: None,
+            upstream_wait: Duration::ZERO,
+            overhead: None,
+            bytes: 0,
+            caller: None,
+            cause: None,
+        }
+    }
+}
+
+// === impl Record ===
+
+impl Record {
+    /// The request's id.
+    pub fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// When the head had been read.
+    pub fn start(&self) -> Instant {
+        self.start
+    }
+
+    /// The request belongs to this route; `logs` is the route's own `access`.
+    pub fn route(&mut self, route: RouteId, logs: bool) {
+        self.route = route;
+        self.route_logs = logs;
+    }
+
+    /// Where the credential was found.
+    pub fn credential(&mut self, kind: CredentialKind) {
+        self.credential = Some(kind);
+    }
+
+    /// What the session check found. The last one counts.
+    pub fn verdict(&mut self, verdict: Verdict) {
+        self.verdict = Some(verdict);
+    }
+
+    /// Whose session it is.
+    pub fn caller(&mut self, caller: Arc<dyn Caller>) {
+        self.caller = Some(caller);
+    }
+
+    /// A token was looked for; told once for each.
+    pub fn looked_up(&mut self, result: Lookup) {
+        self.lookups.insert(result);
+    }
+
+    /// The request goes on without a token because `on_mint_error` says so.
+    pub fn degraded(&mut self) {
+        self.degraded = true;
+    }
+
+    /// The request waits for this upstream from now on: for a connection, for its taking the request, for its head.
+    pub fn upstream_begins(&mut self, upstream: UpstreamId) {
+        self.upstream_ends();
+        self.upstream = Some((upstream, Instant::now()));
+    }
+
+    /// The upstream answered with a head, or it is certain that it will not. Waits of several attempts add up.
+    pub fn upstream_ends(&mut self) {
+        if let Some((upstream, since)) = self.upstream.take() {
+            let wait = since.elapsed();
+            self.recorder.shard.upstream_seconds[upstream.index()].observe(wait);
+            self.upstream_wait += wait;
+        }
+    }
+
+    /// The head of the answer is ready. Called again, the last call counts.
+    pub fn responds(&mut self, outcome: Outcome) {
+        self.upstream_ends();
+        self.overhead = Some(self.start.elapsed().saturating_sub(self.upstream_wait));
+        self.outcome = Some(outcome);
+    }
+
+    /// The chain of errors behind the answer, for the line. Text is made only where a line is written.
+    pub fn cause(&mut self, error: &(dyn Error + 'static)) {
+        if self.recorder.access == Access::Off || !self.route_logs {
+            return;
+        }
+        let mut text = error.to_string();
+        let mut inner = error.source();
+        while let Some(error) = inner {
+            // Writing to a String does not fail; an error that fails to print leaves what it wrote.
+            if write!(text, ": {error}").is_err() {
+                break;
+            }
+            inner = error.source();
+        }
+        self.cause = Some(text.into());
+    }
+
+    /// Bytes of the answer's body that were handed over, before any framing.
+    pub fn sent(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// How the body ended. A body that has no bytes to give (also the answer to HEAD) is complete from the start.
+    pub fn body_ends(&mut self, end: BodyEnd) {
+        self.body_end = end;
+    }
+
+    /// Everything except waiting for the upstream, up to the head of the answer: reading the rules, checking the
+    /// session, waiting for a token (a mint too), building the head. Without an upstream it is the whole time.
+    fn overhead(&self, total: Duration) -> Duration {
+        self.overhead.unwrap_or_else(|| total.saturating_sub(self.upstream_wait))
+    }
+
+    fn count(&self, total: Duration) {
+        let (shard, route) = (&*self.recorder.shard, self.route);
+        let outcome = self.outcome.map_or_else(|| self.recorder.metrics.client_gone(), |outcome| outcome.id);
+        shard.requests(route, outcome).bump();
+        shard.request_seconds[route.index()].observe(total);
+        shard.overhead_seconds[route.index()].observe(self.overhead(total));
+        if let Some(verdict) = self.verdict {
+            shard.verdicts(route, verdict).bump();
+        }
+        for (result, count) in self.lookups.iter() {
+            (0..count).for_each(|_| shard.lookups(route, result).bump());
+        }
+        if self.degraded {
+            shard.degraded(route).bump();
+        }
+    }
+
+    fn is_logged(&self) -> bool {
+        match self.recorder.access {
+            _ if !self.route_logs => false,
+            Access::Off => false,
+            Access::All => true,
+            Access::Errors => {
+                let failed = |outcome: Outcome| outcome.status.is_server_error() || !self.code(outcome).is_empty();
+                self.body_end == BodyEnd::Broken || self.outcome.is_some_and(failed)
+            }
+        }
+    }
+
+    fn code(&self, outcome: Outcome) -> &'static str {
+        self.recorder.metrics.names().outcomes[outcome.id.index()].code
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds for a reader")]
+    fn log(&self, total: Duration) {
+        let millis = |time: Duration| (time.as_micros() as f64) / 1000.0;
+        let recorder = &*self.recorder;
+        let began = recorder.clock.wall().minus(total).to_system();
+        let code = self.outcome.map_or(CLIENT_GONE, |outcome| self.code(outcome));
+        let host = self.host.as_ref().map(|host| display(Escaped(host.as_bytes())));
+        let path = self.target.as_ref().map(|target| display(Escaped(target.path().as_bytes())));
+        let (sub, sid, org) = match &self.caller {
+            Some(caller) => (Some(caller.sub()), Some(caller.sid()), caller.org()),
+            None => (None, None, None),
+        };
+        tracing::info!(
+            target: TARGET,
+            began = %humantime::format_rfc3339_millis(began),
+            request_id = %self.id,
+            route = recorder.metrics.names().routes[self.route.index()],
+            method = %Escaped(self.method.as_str().as_bytes()),
+            host,
+            path,
+            status = self.outcome.map_or(499, |outcome| outcome.status.as_u16()),
+            code = (!code.is_empty()).then_some(code),
+            reason = self.outcome.and_then(|outcome| outcome.reason),
+            cause = self.cause.as_deref(),
+            body = self.outcome.map(|_| self.body_end.as_str()),
+            credential = self.credential.map(CredentialKind::as_str),
+            verdict = self.verdict.map(Verdict::as_str),
+            token = self.lookups.iter().next().map(|_| display(self.lookups)),
+            degraded = self.degraded.then_some(true),
+            total_ms = millis(total),
+            overhead_ms = millis(self.overhead(total)),
+            upstream_ms = (!self.upstream_wait.is_zero()).then(|| millis(self.upstream_wait)),
+            bytes = self.bytes,
+            peer = %self.peer,
+            sub = sub.and_then(|id| shown(recorder.identity, id)).map(display),
+            sid = sid.and_then(|id| shown(recorder.identity, id)).map(display),
+            org = org.and_then(|id| shown(recorder.identity, id)).map(display),
+            "request"
+        );
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Some((_, since)) = self.upstream.take() {
+            // The caller went away first: how long the upstream would have taken is not known, so it is not observed.
+            self.upstream_wait += since.elapsed();
+        }
+        let total = self.start.elapsed();
+        self.count(total);
+        if self.is_logged() {
+            self.log(total);
+        }
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record").field("id", &format_args!("{}", self.id)).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tracing::subscriber::DefaultGuard;
+
+    use super::*;
+    use crate::clock::Wall;
+    use crate::metrics::{Names, OutcomeName};
+    use crate::telemetry::tests::Seen;
+    use crate::telemetry::{FilterFrom, LogFormat, parse, subscriber};
+
+    const OK: usize = 0;
+    const BAD_GATEWAY: usize = 1;
+    const INVALID: usize = 2;
+    const GONE: usize = 3;
+
+    struct Test {
+        recorder: Arc<Recorder>,
+        lines: Seen,
+        _guard: DefaultGuard,
+    }
+
+    impl Test {
+        fn new(access: Access, identity: Identity) -> Self {
+            let lines = Seen::default();
+            let (writer, filter) = (lines.clone(), parse("trace", FilterFrom::Config).unwrap());
+            let subscriber = subscriber(filter, LogFormat::Json, false, move || writer.clone());
+            let outcome = |status: &str, code| OutcomeName { status: status.to_owned(), code };
+            let metrics = Arc::new(Metrics::new(Names {
+                routes: vec!["graphql".to_owned()],
+                upstreams: vec!["hasura".to_owned()],
+                outcomes: vec![outcome("2xx", ""), outcome("5xx", ""), outcome("401", "session-invalid")],
+                ..Names::default()
+            }));
+            let shard = metrics.shard();
+            let clock = Clock::following(Wall::from_seconds(1_700_000_000));
+            let recorder = Recorder::new(metrics, shard, access, identity, clock);
+            Self { recorder, lines, _guard: tracing::subscriber::set_default(subscriber) }
+        }
+
+        fn begin(&self) -> Record {
+            let request = Request::get("/v1/graphql?token=canary-query")
+                .header("host", "api.example.com")
+                .header("authorization", "Bearer canary-header")
+                .header("x-request-id", "from-a-peer")
+                .body(())
+                .unwrap();
+            self.begin_with(&request, false)
+        }
+
+        fn begin_with(&self, request: &Request<()>, trusted: bool) -> Record {
+            let peer = Peer { address: "192.0.2.1:5000".parse().unwrap(), trusted };
+            let mut record = self.recorder.begin(request, peer);
+            record.route(RouteId::new(0), true);
+            record
+        }
+
+        fn counted(&self) -> Vec<u64> {
+            let count = |outcome| self.recorder.shard.requests(RouteId::new(0), OutcomeId::new(outcome)).get();
+            [OK, BAD_GATEWAY, INVALID, GONE].map(count).to_vec()
+        }
+
+        fn text(&self) -> String {
+            self.lines.text()
+        }
+
+        fn line(&self) -> serde_json::Value {
+            serde_json::from_str(&self.text()).unwrap()
+        }
+    }
+
+    fn outcome(id: usize, status: u16) -> Outcome {
+        Outcome { id: OutcomeId::new(id), status: StatusCode::from_u16(status).unwrap(), reason: None }
+    }
+
+    struct Alice {
+        sub: &'static str,
+        sid: &'static str,
+    }
+
+    const ALICE: Alice = Alice { sub: "user_canary\nlevel=ERROR", sid: "sess_canary" };
+
+    impl Caller for Alice {
+        fn sub(&self) -> &str {
+            self.sub
+        }
+
+        fn sid(&self) -> &str {
+            self.sid
+        }
+
+        fn org(&self) -> Option<&str> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_counts_once_and_logs_once() {
+        let test = Test::new(Access::All, Identity::Plain);
+        let step = |millis| tokio::time::advance(Duration::from_millis(millis));
+        let mut record = test.begin();
+        record.credential(CredentialKind::Bearer);
+        record.verdict(Verdict::Valid);
+        record.caller(Arc::new(ALICE));
+        record.looked_up(Lookup::Hit);
+        step(3).await;
+        for wait in [20, 30] {
+            record.upstream_begins(UpstreamId::new(0));
+            step(wait).await;
+        }
+        record.responds(outcome(OK, 204));
+        record.sent(5);
+        record.sent(6);
+        step(100).await;
+        record.body_ends(BodyEnd::Complete);
+        // As it moves into a body.
+        drop(Box::new(record));
+
+        assert_eq!(test.counted(), [1, 0, 0, 0]);
+        let (shard, route) = (&test.recorder.shard, RouteId::new(0));
+        assert_eq!(shard.verdicts(route, Verdict::Valid).get(), 1);
+        assert_eq!(shard.lookups(route, Lookup::Hit).get(), 1);
+        assert_eq!(shard.request_seconds[0].read().1, 153_000_000);
+        assert_eq!(shard.overhead_seconds[0].read().1, 3_000_000);
+        let (attempts, waited) = shard.upstream_seconds[0].read();
+        assert_eq!((attempts.iter().sum::<u64>(), waited), (2, 50_000_000));
+
+        let mut line = test.line();
+        let id = line["request_id"].take();
+        assert_eq!(id.as_str().unwrap().len(), 32);
+        line.as_object_mut().unwrap().retain(|name, _| name != "timestamp" && name != "request_id");
+        assert_eq!(
+            line,
+            serde_json::json!({
+                "level": "INFO", "target": TARGET, "message": "request", "began": "2023-11-14T22:13:20.000Z",
+                "route": "graphql", "method": "GET", "host": "api.example.com", "path": "/v1/graphql",
+                "status": 204, "body": "complete", "credential": "bearer", "verdict": "valid", "token": "hit",
+                "total_ms": 153.0, "overhead_ms": 3.0, "upstream_ms": 50.0, "bytes": 11, "peer": "192.0.2.1:5000",
+                "sub": r"user_canary\x0alevel=ERROR", "sid": "sess_canary",
+            })
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_goes_away_is_counted_and_the_upstream_is_not_blamed() {
+        let test = Test::new(Access::All, Identity::Hash);
+        let mut record = test.begin();
+        record.upstream_begins(UpstreamId::new(0));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        drop(record);
+        assert_eq!(test.counted(), [0, 0, 0, 1]);
+        assert_eq!(test.recorder.shard.upstream_seconds[0].read(), ([0; 17], 0));
+        assert_eq!(test.recorder.shard.overhead_seconds[0].read().1, 0);
+        let line = test.line();
+        assert_eq!((&line["status"], &line["code"]), (&499.into(), &CLIENT_GONE.into()));
+        assert!(line.get("body").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_errors_are_logged_when_asked_for_errors() {
+        for (access, expected) in [(Access::Off, 0), (Access::Errors, 3), (Access::All, 5)] {
+            let test = Test::new(access, Identity::None);
+            for (id, status, end) in [
+                (Some(OK), 404, BodyEnd::Complete),
+                (Some(BAD_GATEWAY), 503, BodyEnd::Complete),
+                (Some(INVALID), 401, BodyEnd::Complete),
+                (Some(OK), 200, BodyEnd::Broken),
+                (None, 0, BodyEnd::Cut),
+            ] {
+                let mut record = test.begin();
+                if let Some(id) = id {
+                    record.responds(outcome(id, status));
+                }
+                record.body_ends(end);
+            }
+            let mut silent = test.begin();
+            silent.route(RouteId::new(0), false);
+            silent.responds(outcome(INVALID, 401));
+            drop(silent);
+            assert_eq!(test.text().lines().count(), expected, "{access:?}");
+            assert_eq!(test.counted().iter().sum::<u64>(), 6);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_secret_reaches_a_line() {
+        for identity in [Identity::None, Identity::Hash] {
+            let test = Test::new(Access::All, identity);
+            let mut record = test.begin();
+            record.caller(Arc::new(ALICE));
+            let debug = format!("{record:?}");
+            drop(record);
+            assert!(!debug.contains("canary") && !test.text().contains("canary"), "{debug} {}", test.text());
+            assert_eq!(test.line().get("sub").is_some(), identity == Identity::Hash);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_cannot_forge_a_line() {
+        let test = Test::new(Access::All, Identity::None);
+        let host = http::HeaderValue::from_bytes(b"a\xff status=200\t\"x").unwrap();
+        let request = Request::get("/a\u{9b}31m\u{202e}\"b").header("host", host).body(()).unwrap();
+        drop(test.begin_with(&request, false));
+        let line = test.line();
+        assert_eq!(line["host"], r#"a\xff\x20status=200\x09"x"#);
+        assert_eq!(line["path"], r#"/a\xc2\x9b31m\xe2\x80\xae"b"#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_chain_of_errors_is_told() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the mint failed")]
+        struct Outer(#[source] io::Error);
+        let test = Test::new(Access::Errors, Identity::None);
+        let mut record = test.begin();
+        record.cause(&Outer(io::Error::other("no route\nto host")));
+        record.responds(Outcome { reason: Some("signature"), ..outcome(INVALID, 401) });
+        drop(record);
+        let line = test.line();
+        assert_eq!(line["cause"], "the mint failed: no route\nto host");
+        assert_eq!((&line["code"], &line["reason"]), (&"session-invalid".into(), &"signature".into()));
+        assert_eq!(test.text().lines().count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_id_is_kept_from_a_trusted_peer_alone() {
+        let test = Test::new(Access::Off, Identity::None);
+        let request = Request::get("/").header("x-request-id", "from-a-peer").body(()).unwrap();
+        assert_eq!(test.begin_with(&request, true).id().to_string(), "from-a-peer");
+        assert_ne!(test.begin_with(&request, false).id().to_string(), "from-a-peer");
+    }
+
+    #[test]
+    fn a_record_moves_cheaply() {
+        assert!(size_of::<Record>() <= 384, "{}", size_of::<Record>());
+    }
+}

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::clock::Wall;
 use crate::config::Claim;
 use crate::metrics::Verdict;
+use crate::record::Caller;
 use crate::secret::Digest;
 
 /// A session's id: `^[A-Za-z0-9_-]{1,128}$`, so it can stand in a URL.
@@ -207,6 +208,20 @@ impl Session {
                 }
             }
         }
+    }
+}
+
+impl Caller for Session {
+    fn sub(&self) -> &str {
+        self.sub.as_str()
+    }
+
+    fn sid(&self) -> &str {
+        self.sid.as_str()
+    }
+
+    fn org(&self) -> Option<&str> {
+        self.org.as_ref().map(|org| &*org.id)
     }
 }
 

@@ -1,3 +1,6 @@
-//! tests
+//! Tests that need more than one part of the gateway, or a program beside it.
 
-fn main() {}
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod metrics;
+mod telemetry;
