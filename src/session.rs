@@ -1,10 +1,16 @@
 //! A verified session, and why a credential is not one.
 
+pub mod cookies;
 pub mod credential;
+pub mod guard;
 pub mod jwks;
+mod json;
 pub mod memory;
 pub mod revoked;
 pub mod verify;
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +31,7 @@ pub struct SessionId(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserId(Arc<str>);
 
-/// The id of a verification key (`kid`); for a pinned key a fixed text.
+/// The id of a verification key: its `kid` (for a pinned key a fixed text) with a digest of the key itself.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct KeyId(Arc<str>);
 

@@ -1,1 +1,268 @@
-//! session/jwks
+//! The keys that verify sessions: one immutable set at a time, fetched in the background, read without waiting.
+
+pub mod keys;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::clock::Clock;
+use crate::lifecycle::{Shutdown, Spawner};
+use crate::metrics::{Fetch, Metrics};
+use crate::session::jwks::keys::{BadJwks, KeySet};
+
+/// An unknown `kid` starts a fetch no oftener than this, whoever asks.
+pub const UNKNOWN_KID_INTERVAL: Duration = Duration::from_secs(10);
+
+/// After a failed fetch: this long to the next one, doubling.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// Downloads the JWKS document. The implementor caps the answer at 1 MiB and follows no redirect.
+pub trait FetchKeys: Send + Sync + 'static {
+    /// One exchange.
+    fn fetch(&self) -> impl Future<Output = Result<Bytes, FetchError>> + Send;
+}
+
+/// No JWKS document came.
+#[derive(Debug, thiserror::Error)]
+#[error("the JWKS could not be downloaded")]
+pub struct FetchError(#[source] pub Box<dyn Error + Send + Sync>);
+
+/// How often keys are fetched and how long anybody waits for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Between good fetches.
+    pub refresh: Duration,
+    /// For one fetch, and for a caller with an unknown `kid`.
+    pub timeout: Duration,
+}
+
+/// The current keys. Cheap to clone; when the last clone is gone the background task ends.
+#[derive(Clone)]
+pub struct Jwks {
+    shared: Arc<Shared>,
+    /// `None` for keys that never change.
+    _task: Option<Arc<DropGuard>>,
+}
+
+struct Shared {
+    current: watch::Sender<Arc<KeySet>>,
+    /// The current set's generation, so that a request looks at the set only when it changed. Stored after `current`.
+    generation: AtomicU64,
+    rounds: watch::Sender<Rounds>,
+    wanted: Notify,
+}
+
+/// Fetches, counted from 1.
+#[derive(Debug, Clone, Copy, Default)]
+struct Rounds {
+    begun: u64,
+    ended: u64,
+    /// The round that an unknown `kid` asked for last, and when.
+    asked: u64,
+    asked_at: Option<Instant>,
+}
+
+struct Task<F> {
+    shared: Arc<Shared>,
+    fetch: F,
+    pace: Pace,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("the JWKS endpoint did not answer in time")]
+    Timeout,
+    #[error(transparent)]
+    Bad(#[from] BadJwks),
+}
+
+// === impl Jwks ===
+
+impl Jwks {
+    /// Keys that never change: a pinned one, or none.
+    pub fn fixed(keys: KeySet) -> Self {
+        Self { shared: Arc::new(Shared::new(keys)), _task: None }
+    }
+
+    /// Fetches now, again with back-off until it succeeds, and then every [`Pace::refresh`]. The task ends at
+    /// [`Shutdown::stopped`] or with the last clone.
+    pub fn start<F: FetchKeys>(
+        fetch: F,
+        pace: Pace,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        spawner: &Spawner,
+        shutdown: &Shutdown,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(KeySet::empty()));
+        let task = Task { shared: Arc::clone(&shared), fetch, pace, clock, metrics };
+        let (gone, stopped) = (CancellationToken::new(), shutdown.stopped());
+        let unowned = gone.clone();
+        drop(spawner.spawn(async move {
+            tokio::select! {
+                () = task.run() => {}
+                () = unowned.cancelled() => {}
+                () = stopped => {}
+            }
+        }));
+        Self { shared, _task: Some(Arc::new(gone.drop_guard())) }
+    }
+
+    /// The current set.
+    pub fn current(&self) -> Arc<KeySet> {
+        Arc::clone(&self.shared.current.borrow())
+    }
+
+    /// Changes whenever the set does; never 0. A load, no lock.
+    pub fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::Acquire)
+    }
+
+    /// Whether a key is known. Once true it stays true, whatever the issuer does.
+    pub fn is_ready(&self) -> bool {
+        !self.shared.current.borrow().is_empty()
+    }
+
+    /// Resolves when a key is known.
+    pub async fn ready(&self) {
+        // The sender lives in `shared`, so the channel cannot close.
+        let _ = self.shared.current.subscribe().wait_for(|keys| !keys.is_empty()).await;
+    }
+
+    /// For a token whose `kid` is not in `seen`: a newer set, when there is one or a fetch brings one in time.
+    ///
+    /// Waits for a fetch that is under way or asked for. Asks for one when the last one that was asked for lies
+    /// [`UNKNOWN_KID_INTERVAL`] back; otherwise answers `None` at once.
+    pub async fn newer_than(&self, seen: &KeySet, patience: Duration) -> Option<Arc<KeySet>> {
+        // Fixed keys do not change.
+        self._task.as_ref()?;
+        let newer = || Some(self.current()).filter(|keys| keys.generation() != seen.generation());
+        if let Some(keys) = newer() {
+            return Some(keys);
+        }
+        let round = self.shared.ask(Instant::now())?;
+        let mut rounds = self.shared.rounds.subscribe();
+        let _ = tokio::time::timeout(patience, rounds.wait_for(|rounds| rounds.ended >= round)).await;
+        newer()
+    }
+}
+
+impl std::fmt::Debug for Jwks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Jwks").field("current", &self.current()).finish_non_exhaustive()
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn new(keys: KeySet) -> Self {
+        Self {
+            current: watch::Sender::new(Arc::new(keys.with_generation(1))),
+            generation: AtomicU64::new(1),
+            rounds: watch::Sender::default(),
+            wanted: Notify::new(),
+        }
+    }
+
+    /// The round to wait for; `None` when it is too early for another one.
+    fn ask(&self, now: Instant) -> Option<u64> {
+        let mut round = None;
+        self.rounds.send_if_modified(|rounds| {
+            let pending = rounds.begun.max(rounds.asked);
+            if pending > rounds.ended {
+                round = Some(pending);
+            } else if rounds.asked_at.is_none_or(|at| now.duration_since(at) >= UNKNOWN_KID_INTERVAL) {
+                rounds.asked = rounds.begun + 1;
+                rounds.asked_at = Some(now);
+                round = Some(rounds.asked);
+                self.wanted.notify_one();
+            }
+            // Nobody waits for a round to be asked for.
+            false
+        });
+        round
+    }
+
+    /// Puts a good answer to use. A key that is not in it is gone at once.
+    fn install(&self, keys: KeySet) {
+        let generation = self.generation.load(Ordering::Relaxed);
+        let changed = self.current.send_if_modified(|current| {
+            let changed = !current.same_keys(&keys);
+            if changed {
+                *current = Arc::new(keys.with_generation(generation + 1));
+            }
+            changed
+        });
+        if changed {
+            self.generation.store(generation + 1, Ordering::Release);
+        }
+    }
+}
+
+// === impl Task ===
+
+impl<F: FetchKeys> Task<F> {
+    async fn run(&self) {
+        let retries = || {
+            ExponentialBuilder::default()
+                .with_min_delay(FIRST_RETRY)
+                .with_max_delay(LAST_RETRY.min(self.pace.refresh.max(FIRST_RETRY)))
+                .without_max_times()
+                .with_jitter()
+                .build()
+        };
+        let mut backoff = retries();
+        loop {
+            let pause = match self.round().await {
+                Ok(()) => {
+                    backoff = retries();
+                    self.pace.refresh
+                }
+                Err(error) => {
+                    let error: &(dyn Error + 'static) = &error;
+                    tracing::warn!(error, "JWKS fetch failed; known keys stay in use");
+                    backoff.next().unwrap_or(LAST_RETRY)
+                }
+            };
+            // A timeout is as good as being wanted: the next round is due.
+            let _ = tokio::time::timeout(pause, self.shared.wanted.notified()).await;
+        }
+    }
+
+    async fn round(&self) -> Result<(), RoundError> {
+        self.shared.rounds.send_modify(|rounds| rounds.begun += 1);
+        let result = self.fetch().await;
+        let control = self.metrics.control();
+        match &result {
+            Ok(()) => {
+                control.jwks_fetches(Fetch::Ok).add();
+                control.jwks_fetched_at_ms.set(self.clock.wall().as_millis());
+            }
+            Err(_) => control.jwks_fetches(Fetch::Failed).add(),
+        }
+        // After the keys are in place, so that whoever waited sees them.
+        self.shared.rounds.send_modify(|rounds| rounds.ended = rounds.begun);
+        result
+    }
+
+    async fn fetch(&self) -> Result<(), RoundError> {
+        let answer = tokio::time::timeout(self.pace.timeout, self.fetch.fetch()).await;
+        let keys = KeySet::parse(&answer.map_err(|_| RoundError::Timeout)??)?;
+        self.shared.install(keys);
+        Ok(())
+    }
+}

@@ -1,1 +1,234 @@
-//! session/memory
+//! Verified sessions by a digest of their credential, so that a hot session costs no RSA operation.
+
+use std::fmt;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::HeaderValue;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use crate::clock::Wall;
+use crate::secret::Digest;
+use crate::session::Session;
+use crate::session::jwks::Jwks;
+use crate::token::{KeyParts, TokenKey};
+
+/// What the map itself spends on an entry (measured).
+const ENTRY_OVERHEAD: usize = 450;
+
+/// An entry is verified anew after this long, however long its token lives.
+const LONGEST: Duration = Duration::from_hours(24);
+
+/// Verified sessions, least recently used out first, bounded in bytes. Cheap to clone.
+#[derive(Clone)]
+pub struct Memory {
+    map: Cache<Key, Arc<Remembered>, BuildHasherDefault<Prefix>>,
+}
+
+/// A verified session, with what the snapshot that verified it derives from it again and again.
+pub struct Remembered {
+    /// What was verified.
+    pub session: Session,
+    snapshot: u64,
+    /// The generation of the key set that held the session's key when somebody looked last; 0: nobody did.
+    key_seen_in: AtomicU64,
+    keep_for: Duration,
+    keys: Box<[OnceLock<TokenKey>]>,
+    values: Box<[OnceLock<Option<HeaderValue>>]>,
+}
+
+/// How many slots a snapshot wants beside each session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Slots {
+    /// One for each distinct thing to mint.
+    pub keys: usize,
+    /// One for each distinct header value made of a claim.
+    pub values: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Key(Digest);
+
+/// Passes a digest's first bytes through: they are uniformly spread already.
+#[derive(Default)]
+struct Prefix(u64);
+
+struct UntilExpiry;
+
+// === impl Memory ===
+
+impl Memory {
+    /// Holds about so many bytes.
+    pub fn new(max_bytes: u64) -> Self {
+        let map = Cache::builder()
+            .max_capacity(max_bytes)
+            .weigher(|_, remembered: &Arc<Remembered>| u32::try_from(remembered.weight()).unwrap_or(u32::MAX))
+            .eviction_policy(EvictionPolicy::lru())
+            .expire_after(UntilExpiry)
+            .build_with_hasher(BuildHasherDefault::default());
+        Self { map }
+    }
+
+    /// The session that this credential proved, when the same snapshot verified it and its key is still in the set.
+    /// An entry that is not so is removed. Whether the session has expired is for the check on every request to say.
+    pub fn get(&self, credential: &Digest, snapshot: u64, jwks: &Jwks) -> Option<Arc<Remembered>> {
+        let key = Key(*credential);
+        let found = self.map.get(&key)?;
+        if found.snapshot == snapshot && found.key_is_in(jwks) {
+            return Some(found);
+        }
+        self.map.invalidate(&key);
+        None
+    }
+
+    /// Remembers a session until it has expired; one that has is only wrapped.
+    pub fn remember(
+        &self,
+        credential: Digest,
+        session: Session,
+        snapshot: u64,
+        slots: Slots,
+        now: Wall,
+        skew: Duration,
+    ) -> Arc<Remembered> {
+        let remembered = Arc::new(Remembered::new(session, snapshot, slots, now, skew));
+        if !remembered.keep_for.is_zero() {
+            self.map.insert(Key(credential), Arc::clone(&remembered));
+        }
+        remembered
+    }
+
+    /// How many there are, about.
+    pub fn entries(&self) -> u64 {
+        self.map.entry_count()
+    }
+
+    /// Their weight in bytes, about.
+    pub fn bytes(&self) -> u64 {
+        self.map.weighted_size()
+    }
+
+    /// Does the map's own tidying now, so that the numbers are exact; for a scrape.
+    pub fn tidy(&self) {
+        self.map.run_pending_tasks();
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("entries", &self.entries()).field("bytes", &self.bytes()).finish()
+    }
+}
+
+// === impl Remembered ===
+
+impl Remembered {
+    /// A session that no map holds.
+    pub fn new(session: Session, snapshot: u64, slots: Slots, now: Wall, skew: Duration) -> Self {
+        let keep_for = session.expires_at.plus(skew).since(now).min(LONGEST);
+        Self {
+            session,
+            snapshot,
+            key_seen_in: AtomicU64::new(0),
+            keep_for,
+            keys: (0..slots.keys).map(|_| OnceLock::new()).collect(),
+            values: (0..slots.values).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    /// The key of the `slot`th thing to mint, made on first use.
+    ///
+    /// # Panics
+    /// Beyond the [`Slots`] that the snapshot asked for.
+    pub fn token_key(&self, slot: usize, make: impl FnOnce(&Session) -> TokenKey) -> &TokenKey {
+        self.keys[slot].get_or_init(|| make(&self.session))
+    }
+
+    /// The `slot`th header value, made on first use; `None` when the session has none.
+    ///
+    /// # Panics
+    /// Beyond the [`Slots`] that the snapshot asked for.
+    pub fn value(&self, slot: usize, make: impl FnOnce(&Session) -> Option<HeaderValue>) -> Option<&HeaderValue> {
+        self.values[slot].get_or_init(|| make(&self.session)).as_ref()
+    }
+
+    /// One load while the set stays the same.
+    fn key_is_in(&self, jwks: &Jwks) -> bool {
+        if self.key_seen_in.load(Ordering::Relaxed) == jwks.generation() {
+            return true;
+        }
+        let keys = jwks.current();
+        let held = keys.holds(&self.session.key);
+        if held {
+            self.key_seen_in.store(keys.generation(), Ordering::Relaxed);
+        }
+        held
+    }
+
+    /// Bytes, counting each slot as if it were filled: the map weighs an entry once.
+    fn weight(&self) -> usize {
+        let session = &self.session;
+        let ids = session.sid.as_str().len() + session.sub.as_str().len();
+        let org = session.org.as_ref().map_or(0, |org| {
+            org.id.len() + org.role.as_deref().map_or(0, str::len) + org.slug.as_deref().map_or(0, str::len)
+        });
+        let texts = ids + org + session.azp.as_deref().map_or(0, str::len) + session.claims.get().len();
+        // The ids inside a token key are shared; a header value is seldom longer than the longest id.
+        let slots = self.keys.len() * (size_of::<OnceLock<TokenKey>>() + size_of::<KeyParts>())
+            + self.values.len() * (size_of::<OnceLock<Option<HeaderValue>>>() + 64);
+        size_of::<Key>() + size_of::<Self>() + texts + slots + ENTRY_OVERHEAD
+    }
+}
+
+impl fmt::Debug for Remembered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remembered").field("snapshot", &self.snapshot).finish_non_exhaustive()
+    }
+}
+
+// === impl Key, Prefix, UntilExpiry ===
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.prefix());
+    }
+}
+
+impl Hasher for Prefix {
+    fn write(&mut self, bytes: &[u8]) {
+        // Only `Key` is hashed, by `write_u64`; anything else is folded in all the same.
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, prefix: u64) {
+        self.0 = prefix;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Dead entries make room before live ones. Both methods answer, and always with a time: an update would keep the old
+/// deadline, and an entry without one is what the map has had bugs with.
+#[expect(clippy::disallowed_types, reason = "the map's own interface; the time is not looked at")]
+impl moka::Expiry<Key, Arc<Remembered>> for UntilExpiry {
+    fn expire_after_create(&self, _: &Key, new: &Arc<Remembered>, _: std::time::Instant) -> Option<Duration> {
+        Some(new.keep_for)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &Key,
+        new: &Arc<Remembered>,
+        _: std::time::Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(new.keep_for)
+    }
+}

@@ -1,1 +1,135 @@
-//! session/revoked
+//! Tombstones: sessions and users that are refused although their tokens are still valid.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::session::{SessionId, UserId};
+
+/// How long a tombstone stands: Clerk's longest default life of a session (contract section 1.3).
+pub const LIFE: Duration = Duration::from_hours(7 * 24);
+
+/// Tombstones of one kind at most. The oldest gives way: what it refused has expired long since, for a session token
+/// lives a minute.
+pub const CAPACITY: usize = 100_000;
+
+/// Revoked sessions and users, bounded in time and number.
+#[derive(Debug)]
+pub struct Revoked {
+    /// How many there are, so that a look costs one load while there are none.
+    count: AtomicUsize,
+    graves: RwLock<Graves>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Graves {
+    sessions: Stones<SessionId>,
+    users: Stones<UserId>,
+}
+
+/// Until when each is refused. All stand equally long, so the order of arrival is the order of departure.
+#[derive(Debug)]
+struct Stones<K> {
+    until: HashMap<K, Instant>,
+    order: VecDeque<(Instant, K)>,
+    capacity: usize,
+}
+
+// === impl Revoked ===
+
+impl Revoked {
+    /// Nobody is revoked.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self::with_capacity(metrics, CAPACITY)
+    }
+
+    fn with_capacity(metrics: Arc<Metrics>, capacity: usize) -> Self {
+        let graves = Graves { sessions: Stones::new(capacity), users: Stones::new(capacity) };
+        Self { count: AtomicUsize::new(0), graves: RwLock::new(graves), metrics }
+    }
+
+    /// Refuses a session from now on.
+    pub fn revoke_session(&self, sid: SessionId, now: Instant) {
+        self.change(now, |graves| graves.sessions.add(sid, now + LIFE));
+    }
+
+    /// Refuses every session of a user from now on.
+    pub fn revoke_user(&self, sub: UserId, now: Instant) {
+        self.change(now, |graves| graves.users.add(sub, now + LIFE));
+    }
+
+    /// Whether a session or its user is refused.
+    pub fn refuses(&self, sid: &SessionId, sub: &UserId, now: Instant) -> bool {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let graves = self.graves.read().unwrap_or_else(PoisonError::into_inner);
+        graves.sessions.refuses(sid, now) || graves.users.refuses(sub, now)
+    }
+
+    /// Removes what stood long enough; for whoever tidies up from time to time.
+    pub fn sweep(&self, now: Instant) {
+        self.change(now, |_| {});
+    }
+
+    /// How many stand.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Whether nobody is revoked.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn change(&self, now: Instant, change: impl FnOnce(&mut Graves)) {
+        let mut graves = self.graves.write().unwrap_or_else(PoisonError::into_inner);
+        graves.sessions.sweep(now);
+        graves.users.sweep(now);
+        change(&mut graves);
+        let count = graves.sessions.until.len() + graves.users.until.len();
+        self.count.store(count, Ordering::Release);
+        self.metrics.control().tombstones.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
+
+// === impl Stones ===
+
+impl<K: Hash + Eq + Clone> Stones<K> {
+    fn new(capacity: usize) -> Self {
+        Self { until: HashMap::new(), order: VecDeque::new(), capacity }
+    }
+
+    fn add(&mut self, key: K, until: Instant) {
+        // A second revocation only renews the first.
+        self.until.insert(key.clone(), until);
+        self.order.push_back((until, key));
+        while self.order.len() > self.capacity {
+            self.drop_oldest();
+        }
+    }
+
+    fn refuses(&self, key: &K, now: Instant) -> bool {
+        self.until.get(key).is_some_and(|&until| now < until)
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        while self.order.front().is_some_and(|&(until, _)| until <= now) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((until, key)) = self.order.pop_front()
+            && self.until.get(&key) == Some(&until)
+        {
+            self.until.remove(&key);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Reading `Cookie` lines, and taking Clerk's cookies out of them for the upstream.
+
+use http::header::{self, HeaderMap, HeaderValue};
+
+/// One `name=value` of a `Cookie` header; a part without `=` has an empty value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair<'a> {
+    /// Without surrounding white space.
+    pub name: &'a [u8],
+    /// Without surrounding white space; nothing is unquoted or decoded.
+    pub value: &'a [u8],
+}
+
+/// The pairs of all `Cookie` lines. HTTP/2 may split the header into crumbs (RFC 9113 section 8.2.3); reading line by
+/// line sees the same pairs as joining them first.
+pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = Pair<'_>> {
+    headers.get_all(header::COOKIE).iter().flat_map(|line| parts(line.as_bytes())).map(Pair::parse)
+}
+
+/// Whether a name is one of Clerk's (contract section 3.3): `__session`, `__client_uat`, `__refresh`, each alone or
+/// with `_<suffix>`, and everything that begins with `__clerk_`. An application's `__sessions` is not.
+pub fn is_clerk(name: &[u8]) -> bool {
+    let Some(rest) = name.strip_prefix(b"__") else { return false };
+    let ends = |base: &[u8]| matches!(rest.strip_prefix(base), Some([] | [b'_', ..]));
+    rest.starts_with(b"clerk_") || [&b"session"[..], b"client_uat", b"refresh"].into_iter().any(ends)
+}
+
+/// The `Cookie` lines without the cookies that `drop` names; what stays is kept byte for byte and in order. A line that
+/// loses all its cookies is left out. `None` when there is nothing to drop: then nothing was allocated.
+pub fn without(headers: &HeaderMap, drop: impl Fn(&[u8]) -> bool) -> Option<Vec<HeaderValue>> {
+    if !pairs(headers).any(|pair| drop(pair.name)) {
+        return None;
+    }
+    let lines = headers.get_all(header::COOKIE).iter();
+    Some(lines.filter_map(|line| rewrite(line, &drop)).collect())
+}
+
+/// Takes Clerk's cookies out of a request, but for the one named `keep`. Says whether anything changed.
+pub fn strip_clerk(headers: &mut HeaderMap, keep: Option<&[u8]>) -> bool {
+    let Some(lines) = without(headers, |name| is_clerk(name) && Some(name) != keep) else { return false };
+    replace(headers, lines);
+    true
+}
+
+/// Puts these lines in the place of the request's `Cookie` lines.
+pub fn replace(headers: &mut HeaderMap, lines: Vec<HeaderValue>) {
+    headers.remove(header::COOKIE);
+    for line in lines {
+        headers.append(header::COOKIE, line);
+    }
+}
+
+fn parts(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|&byte| byte == b';')
+}
+
+fn rewrite(line: &HeaderValue, drop: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
+    let dropped = |part: &[u8]| drop(Pair::parse(part).name);
+    if !parts(line.as_bytes()).any(dropped) {
+        return Some(line.clone());
+    }
+    let mut kept = Vec::with_capacity(line.len());
+    for part in parts(line.as_bytes()).filter(|part| !dropped(part)) {
+        if kept.is_empty() {
+            kept.extend_from_slice(part.trim_ascii_start());
+        } else {
+            kept.push(b';');
+            kept.extend_from_slice(part);
+        }
+    }
+    // The bytes come from a header value, so they make one; an impossible failure drops the line.
+    let mut value = HeaderValue::from_maybe_shared(bytes::Bytes::from(kept)).ok().filter(|kept| !kept.is_empty())?;
+    value.set_sensitive(line.is_sensitive());
+    Some(value)
+}
+
+// === impl Pair ===
+
+impl<'a> Pair<'a> {
+    fn parse(part: &'a [u8]) -> Self {
+        let (name, value) = match part.iter().position(|&byte| byte == b'=') {
+            Some(at) => (&part[..at], &part[at + 1..]),
+            None => (part, &part[part.len()..]),
+        };
+        Self { name: name.trim_ascii(), value: value.trim_ascii() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lines(of: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in of {
+            headers.append(header::COOKIE, HeaderValue::from_str(line).unwrap());
+        }
+        headers
+    }
+
+    fn stripped(of: &[&str]) -> Vec<String> {
+        let mut headers = lines(of);
+        strip_clerk(&mut headers, None);
+        headers.get_all(header::COOKIE).iter().map(|line| line.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn clerks_names_are_told_from_an_applications() {
+        for clerk in ["__session", "__session_QvfNY2dr", "__client_uat", "__client_uat_x", "__refresh_a", "__clerk_db_jwt"] {
+            assert!(is_clerk(clerk.as_bytes()), "{clerk}");
+        }
+        for other in ["session", "_session", "__sessions", "__sessionid", "__client", "__refresher", "__clerk", "__Session", ""] {
+            assert!(!is_clerk(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_clerks_stays_byte_for_byte() {
+        assert_eq!(stripped(&["a=1; __session=t; b=\"2;3\" ;c"]), ["a=1; b=\"2;3\" ;c"]);
+        assert_eq!(stripped(&["__session=t; a=1"]), ["a=1"]);
+        assert_eq!(stripped(&["a=1;__client_uat_x=5"]), ["a=1"]);
+        assert_eq!(stripped(&["__session=t;__refresh=r", "x = y", "__clerk_a=b"]), ["x = y"]);
+        assert_eq!(stripped(&["a=__session=t; \t__session =t"]), ["a=__session=t"]);
+    }
+
+    #[test]
+    fn nothing_is_made_when_nothing_is_clerks() {
+        assert_eq!(without(&lines(&["a=1; b=2", "c"]), is_clerk), None);
+        assert_eq!(without(&HeaderMap::new(), is_clerk), None);
+    }
+
+    #[test]
+    fn the_named_cookie_is_kept() {
+        let mut headers = lines(&["__session=t; __client_uat=5; a=1"]);
+        assert!(strip_clerk(&mut headers, Some(b"__session")));
+        assert_eq!(headers[header::COOKIE], "__session=t; a=1");
+    }
+
+    proptest! {
+        #[test]
+        fn no_clerk_cookie_survives_and_no_other_is_lost(parts in proptest::collection::vec("(__session|__client_uat_a|a|b| c )(=[ -:<-~]{0,5})?", 0..6)) {
+            let line = parts.join(";");
+            let headers = lines(&[&line]);
+            let names = |headers: &HeaderMap| -> Vec<Vec<u8>> {
+                pairs(headers).map(|pair| pair.name.to_vec()).filter(|name| !name.is_empty()).collect()
+            };
+            let expected: Vec<_> = names(&headers).into_iter().filter(|name| !is_clerk(name)).collect();
+            let mut after = headers.clone();
+            strip_clerk(&mut after, None);
+            prop_assert_eq!(names(&after), expected);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Strict reading of JSON from outside: no duplicate keys at any depth, and a way to tell `null` from absent.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+/// A string that borrows from the input unless it holds an escape.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
+
+/// Any JSON value in which no object has two equal keys.
+struct Unique;
+
+/// The same, and the outermost value is an object.
+struct UniqueObject;
+
+struct TextVisitor;
+
+struct UniqueVisitor;
+
+/// Whether the text is one JSON object without duplicate keys, at any depth. Keys count as they are read, so an
+/// escaped twin is a duplicate. Numbers beyond a double and unpaired surrogates are refused too.
+pub(crate) fn is_strict_object(text: &str) -> bool {
+    serde_json::from_str::<UniqueObject>(text).is_ok()
+}
+
+/// For `#[serde(default, deserialize_with)]`: an absent field is `None`, but `null` is not absent.
+pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+// === impl Text ===
+
+impl Text<'_> {
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(TextVisitor)
+    }
+}
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Text<'de>, E> {
+        Ok(Text(Cow::Owned(text.to_owned())))
+    }
+}
+
+// === impl Unique, UniqueObject ===
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(UniqueVisitor).map(|()| Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for UniqueObject {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(UniqueVisitor).map(|()| Self)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON without duplicate keys")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while list.next_element::<Unique>()?.is_some() {}
+        Ok(())
+    }
+
+    // Sorted, not compared pair by pair: the caller chooses how many keys there are.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut keys: Vec<Text<'de>> = Vec::new();
+        while let Some((key, Unique)) = map.next_entry()? {
+            keys.push(key);
+        }
+        keys.sort_unstable();
+        if keys.is_sorted_by(|a, b| a < b) { Ok(()) } else { Err(Error::custom("duplicate key")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicate_keys_are_refused_at_any_depth() {
+        for good in ["{}", r#"{"a":1,"b":{"a":[{"a":null}]}}"#, r#" {"a":[1.5,-1,true,"\u00e9"]} "#] {
+            assert!(is_strict_object(good), "{good}");
+        }
+        let bad = [
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"\u0061":1}"#,
+            r#"{"b":{"a":1,"c":2,"a":1}}"#,
+            r#"{"b":[{"a":1,"a":1}]}"#,
+            "[]",
+            "1",
+            "",
+            "{} {}",
+            r#"{"a":NaN}"#,
+            r#"{"a":1e400}"#,
+            r#"{"a":"\ud800"}"#,
+        ];
+        for text in bad {
+            assert!(!is_strict_object(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! An immutable set of verification keys, and what a JWKS document (RFC 7517) gives for it.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use aws_lc_rs::rsa::PublicEncryptingKey;
+use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use crate::secret::Digest;
+use crate::session::KeyId;
+
+/// Keys by `kid`, or one key whatever the `kid`.
+#[derive(Default)]
+pub struct KeySet {
+    generation: u64,
+    pinned: Option<Key>,
+    keys: HashMap<Box<str>, Key>,
+}
+
+/// One key, parsed once.
+#[derive(Clone)]
+pub struct Key {
+    id: KeyId,
+    parsed: ParsedPublicKey,
+}
+
+/// A JWKS document from which no key can be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BadJwks {
+    /// Not JSON, or without a list of keys.
+    #[error("the answer is not a JWKS")]
+    NotAJwks(#[source] serde_json::Error),
+    /// No public RSA key of 2048 bits or more that signs.
+    #[error("the JWKS holds no usable key")]
+    NoUsableKey,
+}
+
+/// Not an RSA public key of 2048 to 8192 bits in SubjectPublicKeyInfo form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an RSA public key of 2048 to 8192 bits")]
+pub struct BadKey;
+
+#[derive(Deserialize)]
+struct Document<'a> {
+    #[serde(borrow)]
+    keys: Vec<&'a RawValue>,
+}
+
+/// Clerk's specification also admits other kinds and private keys (contract section 1.4); what a key must not have is
+/// listed, so that it is refused and not overlooked.
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: String,
+    n: String,
+    e: String,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    alg: Option<String>,
+    key_ops: Option<Vec<String>>,
+    d: Option<IgnoredAny>,
+    p: Option<IgnoredAny>,
+    q: Option<IgnoredAny>,
+}
+
+// === impl KeySet ===
+
+impl KeySet {
+    /// No keys: nothing verifies.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// One key (DER, SubjectPublicKeyInfo) for every `kid`, and for none.
+    ///
+    /// # Errors
+    /// When it is not an RSA key of 2048 bits or more.
+    pub fn pinned(spki: &[u8]) -> Result<Self, BadKey> {
+        // The parsed key checks its length only when it verifies; this one at once.
+        PublicEncryptingKey::from_der(spki).map_err(|_| BadKey)?;
+        let parsed = ParsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, spki).map_err(|_| BadKey)?;
+        Ok(Self { pinned: Some(Key::new("pinned", parsed)), ..Self::default() })
+    }
+
+    /// The usable keys of a JWKS document: public RSA keys of 2048 bits or more with a `kid`, for signatures, for RS256
+    /// or not said. Others are passed over; of two different keys with one `kid` neither is used.
+    ///
+    /// # Errors
+    /// When it is no such document, or holds no usable key.
+    pub fn parse(document: &[u8]) -> Result<Self, BadJwks> {
+        let document: Document<'_> = serde_json::from_slice(document).map_err(BadJwks::NotAJwks)?;
+        let mut found: HashMap<Box<str>, Option<Key>> = HashMap::new();
+        for (kid, key) in document.keys.into_iter().filter_map(usable) {
+            found
+                .entry(kid)
+                .and_modify(|slot| {
+                    slot.take_if(|before| before.id != key.id);
+                })
+                .or_insert(Some(key));
+        }
+        let keys: HashMap<_, _> = found.into_iter().filter_map(|(kid, key)| Some((kid, key?))).collect();
+        if keys.is_empty() { Err(BadJwks::NoUsableKey) } else { Ok(Self { keys, ..Self::default() }) }
+    }
+
+    /// The key that a token names.
+    pub fn find(&self, kid: Option<&str>) -> Option<&Key> {
+        self.pinned.as_ref().or_else(|| self.keys.get(kid?))
+    }
+
+    /// Whether a key that verified something is still here: the same key, not another one with its `kid`.
+    pub fn holds(&self, id: &KeyId) -> bool {
+        self.pinned.iter().chain(self.keys.values()).any(|key| key.id == *id)
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.pinned.is_none() && self.keys.is_empty()
+    }
+
+    /// Tells this set from the ones before it.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(super) fn with_generation(self, generation: u64) -> Self {
+        Self { generation, ..self }
+    }
+
+    pub(super) fn same_keys(&self, other: &Self) -> bool {
+        let all = |set: &Self| set.pinned.iter().chain(set.keys.values()).count();
+        all(self) == all(other) && self.keys.values().all(|key| other.holds(&key.id))
+    }
+}
+
+impl fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys: Vec<_> = self.pinned.iter().chain(self.keys.values()).map(|key| key.id.as_str()).collect();
+        f.debug_struct("KeySet").field("generation", &self.generation).field("keys", &keys).finish()
+    }
+}
+
+fn usable(raw: &RawValue) -> Option<(Box<str>, Key)> {
+    let jwk: Jwk = serde_json::from_str(raw.get()).ok()?;
+    let public = jwk.d.is_none() && jwk.p.is_none() && jwk.q.is_none();
+    let verifies = jwk.usage.is_none_or(|usage| usage == "sig")
+        && jwk.alg.is_none_or(|alg| alg == "RS256")
+        && jwk.key_ops.is_none_or(|ops| ops.iter().any(|op| op == "verify"));
+    if jwk.kty != "RSA" || jwk.kid.is_empty() || !public || !verifies {
+        return None;
+    }
+    let (n, e) = (URL_SAFE_NO_PAD.decode(&jwk.n).ok()?, URL_SAFE_NO_PAD.decode(&jwk.e).ok()?);
+    let bits = n.len() * 8 - n.first()?.leading_zeros() as usize;
+    // An exponent of 1 would make every text its own signature.
+    let exponent_fits = e.last()? & 1 == 1 && *e != [1];
+    if !(2048..=8192).contains(&bits) || !exponent_fits {
+        return None;
+    }
+    let parsed = RsaPublicKeyComponents { n, e }.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).ok()?;
+    Some((jwk.kid.as_str().into(), Key::new(&jwk.kid, parsed)))
+}
+
+// === impl Key ===
+
+impl Key {
+    fn new(name: &str, parsed: ParsedPublicKey) -> Self {
+        let digest = URL_SAFE_NO_PAD.encode(Digest::of(parsed.as_ref()).as_bytes());
+        Self { id: KeyId::new(&format!("{name}#{digest}")), parsed }
+    }
+
+    /// Its `kid` with a digest of the key: Clerk's `kid` is the instance's id and may stay when the key changes.
+    pub fn id(&self) -> &KeyId {
+        &self.id
+    }
+
+    /// For verifying.
+    pub fn parsed(&self) -> &ParsedPublicKey {
+        &self.parsed
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Key").field(&self.id).finish()
+    }
+}

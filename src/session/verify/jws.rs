@@ -1,0 +1,111 @@
+//! A JSON Web Signature in compact form (RFC 7515), as far as Clerk uses it: three parts, RS256, nothing critical.
+
+use aws_lc_rs::signature::ParsedPublicKey;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use crate::session::Reason;
+use crate::session::json::{self, Text};
+
+/// A token whose header was read and that nothing vouches for yet.
+pub(super) struct Jws<'a> {
+    /// `header.payload`: what is signed.
+    signed: &'a str,
+    payload: &'a str,
+    signature: &'a str,
+    kid: Option<Box<str>>,
+    category: Category,
+}
+
+/// What the `cat` header says (contract section 3.2): one key signs several kinds of token.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Category {
+    /// A session token, or one of an instance that does not tell.
+    Session,
+    /// A template's, a machine's or an unknown one.
+    Other,
+}
+
+/// The header parameters that count; others are ignored, as RFC 7515 section 4 demands.
+#[derive(Deserialize)]
+struct Header<'a> {
+    #[serde(borrow, default, deserialize_with = "json::present")]
+    alg: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "json::present")]
+    typ: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "json::present")]
+    kid: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "json::present")]
+    cat: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "json::present")]
+    crit: Option<IgnoredAny>,
+}
+
+// === impl Jws ===
+
+impl<'a> Jws<'a> {
+    /// Splits the token and judges its header. Keys that the header brings along (`jwk`, `jku`, `x5c`, `x5u`) are never
+    /// looked at.
+    pub(super) fn parse(token: &'a str, max_bytes: usize) -> Result<Self, Reason> {
+        if token.len() > max_bytes {
+            return Err(Reason::Malformed);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(Reason::Malformed)?;
+        let (header, payload) = signed.split_once('.').ok_or(Reason::Malformed)?;
+        if payload.contains('.') {
+            return Err(Reason::Malformed);
+        }
+        let header = String::from_utf8(decode(header)?).map_err(|_| Reason::Malformed)?;
+        if !json::is_strict_object(&header) {
+            return Err(Reason::Malformed);
+        }
+        let header: Header<'_> = serde_json::from_str(&header).map_err(|_| Reason::Malformed)?;
+        if header.crit.is_some() || header.alg.as_ref().map(Text::as_str) != Some("RS256") {
+            return Err(Reason::Algorithm);
+        }
+        // `at+jwt` is an OAuth access token of the same instance (RFC 9068).
+        if header.typ.as_ref().is_some_and(|typ| typ.as_str() != "JWT") {
+            return Err(Reason::NotASessionToken);
+        }
+        let category = header.cat.map_or(Category::Session, |cat| Category::of(cat.get()));
+        Ok(Self { signed, payload, signature, kid: header.kid.map(|kid| kid.as_str().into()), category })
+    }
+
+    /// Which key signed it, as it says.
+    pub(super) fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// The payload, once the signature fits.
+    pub(super) fn open(&self, key: &ParsedPublicKey) -> Result<Vec<u8>, Reason> {
+        let signature = decode(self.signature)?;
+        key.verify_sig(self.signed.as_bytes(), &signature).map_err(|_| Reason::Signature)?;
+        decode(self.payload)
+    }
+
+    /// Whether the header lets it be a session token. Means something only once the signature fits.
+    pub(super) fn may_be_session(&self) -> bool {
+        self.category == Category::Session
+    }
+}
+
+/// Base64url without padding (RFC 7515 section 2) in its one canonical form: trailing bits must be zero, so no two
+/// texts are the same token.
+fn decode(part: &str) -> Result<Vec<u8>, Reason> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| Reason::Malformed)
+}
+
+// === impl Category ===
+
+impl Category {
+    /// From the JSON of a `cat` that is there; `null` is not absent.
+    fn of(json: &str) -> Self {
+        match serde_json::from_str::<Text<'_>>(json) {
+            Ok(cat) if matches!(cat.as_str(), "cl_B7d4PD111AAA" | "cl_I7d4PD111III") => Self::Session,
+            _ => Self::Other,
+        }
+    }
+}
