@@ -41,7 +41,7 @@ impl Wall {
     }
 
     /// From milliseconds since the epoch.
-    pub fn from_millis(millis: i64) -> Self {
+    pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 

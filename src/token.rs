@@ -1,8 +1,12 @@
 //! A minted token: its key, its life, and the trait behind which it is minted.
 
+pub mod breaker;
 pub mod budget;
 pub mod cache;
 pub mod clerk;
+#[cfg(test)]
+pub(crate) mod fake;
+pub mod freshness;
 pub mod retry;
 
 use std::fmt;
@@ -18,6 +22,9 @@ use crate::config::{MintSpec, TemplateName};
 use crate::metrics::{MintResult, TemplateId};
 use crate::secret::{self, Digest, NotHeaderSafe};
 use crate::session::{SessionId, UserId};
+
+pub use self::freshness::Freshness;
+use self::freshness::{Life, Rules};
 
 /// What a token is minted and kept for. A structured value, never joined strings: two different keys share neither an
 /// entry nor a flight. Cheap to clone; hashed once, when made.
@@ -157,16 +164,10 @@ pub trait Mint: Send + Sync + 'static {
     fn mint(&self, request: MintRequest) -> impl Future<Output = Result<Token, MintError>> + Send;
 }
 
-/// The life time of a token at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Freshness {
-    /// Serve it.
-    Fresh,
-    /// Serve it, and mint the next one in the background.
-    RefreshDue,
-    /// Not to be sent any more.
-    Dead,
-}
+/// Why there was no attempt at all: the issuer failed several times in a row and is left alone for a while.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the breaker is open after repeated failures of the issuer")]
+pub struct BreakerOpen;
 
 // === impl TokenKey ===
 
@@ -259,6 +260,21 @@ impl Token {
         Ok(Self { bearer, bare, sent_at, lifetime: None, expires_at: None, offset_ms: 0 })
     }
 
+    /// Fixes its life: `exp` and `iat` as it tells them, our wall clock when the mint request was sent, and what to add
+    /// to our wall clock to get the issuer's, in milliseconds.
+    pub fn dated(mut self, exp: Wall, iat: Option<Wall>, sent: Wall, offset_ms: i64) -> Self {
+        self.lifetime = Some(freshness::lifetime(exp, iat, sent, offset_ms));
+        self.expires_at = Some(exp);
+        self.offset_ms = offset_ms;
+        self
+    }
+
+    /// When it is fresh, due for a refresh and dead; `None` when it tells no `exp`. `jitter` is from 0 to 1.
+    pub fn life(&self, rules: &Rules, jitter: f64) -> Option<Life> {
+        let (lifetime, expires_at) = self.lifetime.zip(self.expires_at)?;
+        Some(Life::new(self.sent_at, lifetime, expires_at.shifted(self.offset_ms.saturating_neg()), rules, jitter))
+    }
+
     /// `Bearer <jwt>`
     pub fn bearer(&self) -> &HeaderValue {
         &self.bearer
@@ -304,9 +320,12 @@ impl MintError {
         }
     }
 
-    /// Whether another attempt may do better.
+    /// Whether another attempt may do better. Not while the breaker is open: it tells when to come back.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Timeout | Self::Malformed(_))
+        match self {
+            Self::Unavailable { source, .. } => !source.as_ref().is_some_and(|source| source.is::<BreakerOpen>()),
+            other => matches!(other, Self::Timeout | Self::Malformed(_)),
+        }
     }
 
     /// Whether it is remembered for `missing_ttl`.

@@ -1,1 +1,421 @@
-//! token/budget
+//! The instance's budget: how many calls the issuer gets, in which order, and none while it says "too many".
+
+mod bucket;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use self::bucket::{Bucket, Paces};
+use crate::config;
+use crate::metrics::Metrics;
+use crate::token::{Mint, MintError, MintRequest, Token, Urgency};
+
+/// A longer pause is cut: a slip in one `Retry-After` must not end minting for good.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+
+/// What somebody is told who finds the line full.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A [`Mint`] of which each call takes one unit of the budget.
+#[derive(Debug)]
+pub struct Budget<M> {
+    inner: M,
+    limiter: Arc<Limiter>,
+}
+
+/// The budget itself. It outlives a reload that does not change `[clerk.budget]`: the issuer's count does too.
+///
+/// Who waits stands in one line, first come first served, for at most the request's own deadline. Whoever is at its head
+/// waits for a free place among `max_concurrent`, for the end of a pause, and for a unit. Refresh ahead of time never
+/// stands in line: it is refused when it cannot go at once.
+#[derive(Debug)]
+pub struct Limiter {
+    bucket: Mutex<Bucket>,
+    paces: Mutex<Paces>,
+    /// The head of the line; fair, so it is the line.
+    head: Semaphore,
+    under_way: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    max_waiting: usize,
+    /// After a 429: nothing is sent before this.
+    paused_until: watch::Sender<Option<Instant>>,
+    metrics: Arc<Metrics>,
+}
+
+/// A place in the line.
+struct Place<'a>(&'a AtomicUsize);
+
+// === impl Budget ===
+
+impl<M> Budget<M> {
+    /// Puts the budget before `inner`.
+    pub fn new(inner: M, limiter: Arc<Limiter>) -> Self {
+        Self { inner, limiter }
+    }
+}
+
+impl<M: Mint> Mint for Budget<M> {
+    async fn mint(&self, request: MintRequest) -> Result<Token, MintError> {
+        let _permit = self.limiter.admit(&request).await?;
+        let result = self.inner.mint(request).await;
+        if let Err(MintError::Throttled { retry_after }) = &result {
+            self.limiter.pause(*retry_after);
+        }
+        result
+    }
+}
+
+// === impl Limiter ===
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn throttled<T>(retry_after: Duration) -> Result<T, MintError> {
+    Err(MintError::Throttled { retry_after })
+}
+
+impl Limiter {
+    /// A full budget.
+    pub fn new(budget: &config::Budget, metrics: Arc<Metrics>) -> Arc<Self> {
+        let limiter = Self {
+            bucket: Mutex::new(Bucket::new(budget, Instant::now())),
+            paces: Mutex::new(Paces::new(budget.per_session)),
+            head: Semaphore::new(1),
+            under_way: Arc::new(Semaphore::new(budget.max_concurrent.clamp(1, Semaphore::MAX_PERMITS))),
+            waiting: AtomicUsize::new(0),
+            max_waiting: budget.max_waiting,
+            paused_until: watch::Sender::new(None),
+            metrics,
+        };
+        limiter.observe();
+        Arc::new(limiter)
+    }
+
+    /// Brings the gauge up to date; for a scrape.
+    pub fn observe(&self) {
+        let available = locked(&self.bucket).available(Instant::now());
+        self.metrics.control().budget_available.set(available);
+    }
+
+    async fn admit(&self, request: &MintRequest) -> Result<OwnedSemaphorePermit, MintError> {
+        match request.urgency {
+            Urgency::Ahead => self.admit_ahead(request),
+            Urgency::Waiting => self.admit_waiting(request).await,
+        }
+    }
+
+    /// At once or not at all.
+    fn admit_ahead(&self, request: &MintRequest) -> Result<OwnedSemaphorePermit, MintError> {
+        let now = Instant::now();
+        if let Some(until) = self.paused(now) {
+            return throttled(until - now);
+        }
+        // Somebody who waits comes first.
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            return throttled(FULL_RETRY_AFTER);
+        }
+        let Ok(permit) = Arc::clone(&self.under_way).try_acquire_owned() else {
+            return throttled(FULL_RETRY_AFTER);
+        };
+        if let Err(wait) = locked(&self.paces).take(&request.key.parts().sid, now, now) {
+            return throttled(wait);
+        }
+        match self.take(true) {
+            Ok(()) => Ok(permit),
+            Err(at) => throttled(at.saturating_duration_since(now)),
+        }
+    }
+
+    async fn admit_waiting(&self, request: &MintRequest) -> Result<OwnedSemaphorePermit, MintError> {
+        let Some(_place) = self.place() else { return throttled(FULL_RETRY_AFTER) };
+        let now = Instant::now();
+        let from = match locked(&self.paces).take(&request.key.parts().sid, now, request.deadline) {
+            Ok(from) => from,
+            Err(wait) => return throttled(wait),
+        };
+        let mut pause = self.paused_until.subscribe();
+        let turn = async {
+            // A session that is too fast waits aside and does not hold up the line.
+            sleep_until(from).await;
+            self.turn().await
+        };
+        tokio::pin!(turn);
+        loop {
+            let now = Instant::now();
+            if let Some(until) = self.paused(now).filter(|until| *until > request.deadline) {
+                return throttled(until - now);
+            }
+            tokio::select! {
+                biased;
+                permit = timeout_at(request.deadline, &mut turn) => {
+                    return permit.unwrap_or_else(|_| throttled(FULL_RETRY_AFTER));
+                }
+                // A new pause is told to everybody in line; the sender lives as long as `self`.
+                _ = pause.changed() => {}
+            }
+        }
+    }
+
+    /// Waits in line, and at its head for everything that a call needs.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, MintError> {
+        let closed = |_| MintError::Throttled { retry_after: FULL_RETRY_AFTER };
+        let _head = self.head.acquire().await.map_err(closed)?;
+        let permit = Arc::clone(&self.under_way).acquire_owned().await.map_err(closed)?;
+        loop {
+            let at = match self.paused(Instant::now()) {
+                Some(until) => until,
+                None => match self.take(false) {
+                    Ok(()) => return Ok(permit),
+                    Err(at) => at,
+                },
+            };
+            sleep_until(at).await;
+        }
+    }
+
+    fn take(&self, ahead: bool) -> Result<(), Instant> {
+        let now = Instant::now();
+        let mut bucket = locked(&self.bucket);
+        let taken = bucket.take(ahead, now);
+        self.metrics.control().budget_available.set(bucket.available(now));
+        taken
+    }
+
+    fn place(&self) -> Option<Place<'_>> {
+        let place = Place(&self.waiting);
+        // Counted before it is compared, so that no two take the last place; `place` gives it back.
+        (self.waiting.fetch_add(1, Ordering::AcqRel) < self.max_waiting).then_some(place)
+    }
+
+    fn paused(&self, now: Instant) -> Option<Instant> {
+        self.paused_until.borrow().filter(|until| *until > now)
+    }
+
+    fn pause(&self, retry_after: Duration) {
+        let until = Instant::now() + retry_after.min(LONGEST_PAUSE);
+        let longer = self.paused_until.send_if_modified(|paused| {
+            let longer = paused.is_none_or(|paused| paused < until);
+            if longer {
+                *paused = Some(until);
+            }
+            longer
+        });
+        if longer {
+            tracing::warn!(retry_after_s = retry_after.as_secs(), "the issuer's rate limit is reached: minting pauses");
+        }
+    }
+}
+
+// === impl Place ===
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinHandle;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+    use crate::clock::{Clock, Wall};
+    use crate::config::Rate;
+    use crate::lifecycle::Spawner;
+    use crate::token::fake::{Fake, key, metrics, request};
+
+    fn config() -> config::Budget {
+        config::Budget {
+            requests: 100,
+            per: Duration::from_secs(10),
+            share: 0.8,
+            replicas: 1,
+            reserve: 0.25,
+            per_session: Rate { count: 20, per: Duration::from_secs(10) },
+            max_concurrent: 1000,
+            max_waiting: 1024,
+        }
+    }
+
+    struct Bench {
+        fake: Arc<Fake>,
+        budget: Arc<Budget<Arc<Fake>>>,
+        tasks: Spawner,
+        metrics: Arc<Metrics>,
+    }
+
+    type Task = JoinHandle<Result<Token, MintError>>;
+
+    impl Bench {
+        fn new(config: &config::Budget, fake: Arc<Fake>) -> Self {
+            let metrics = metrics();
+            let budget = Arc::new(Budget::new(Arc::clone(&fake), Limiter::new(config, Arc::clone(&metrics))));
+            Self { fake, budget, tasks: Spawner::current(), metrics }
+        }
+
+        fn healthy(config: &config::Budget, latency: u64) -> Self {
+            let clock = Clock::following(Wall::from_seconds(1000));
+            Self::new(config, Fake::healthy(&clock, 60, Duration::from_millis(latency)))
+        }
+
+        fn mint(&self, number: usize) -> Task {
+            let (budget, request) = (Arc::clone(&self.budget), request(&key(number)));
+            self.tasks.spawn(async move { budget.mint(request).await })
+        }
+
+        async fn ahead(&self, number: usize) -> Result<Token, MintError> {
+            self.budget.mint(MintRequest { urgency: Urgency::Ahead, ..request(&key(number)) }).await
+        }
+    }
+
+    async fn is_throttled(task: Task) -> Option<Duration> {
+        match task.await.unwrap() {
+            Err(MintError::Throttled { retry_after }) => Some(retry_after),
+            _ => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_budget_is_the_instances() {
+        let bench = Bench::healthy(&config(), 0);
+        let mut refreshed = 0;
+        for number in 0..200 {
+            refreshed += usize::from(bench.ahead(number).await.is_ok());
+        }
+        assert_eq!(refreshed, 60, "80 units, of which 20 are kept for those who wait");
+        assert_eq!(bench.metrics.control().budget_available.get(), 20);
+        let started = Instant::now();
+        let tasks: Vec<_> = (0..60).map(|number| bench.mint(number)).collect();
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(bench.fake.calls(), 80, "the burst is over");
+        for task in tasks {
+            assert!(task.await.unwrap().is_ok());
+        }
+        // 40 more at 8 a second.
+        assert_eq!(started.elapsed().as_millis() / 100, 50);
+        assert!(bench.ahead(1).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_line_is_fair_and_bounded() {
+        let bench = Bench::healthy(&config::Budget { max_concurrent: 1, max_waiting: 10, ..config() }, 100);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = Vec::new();
+        for number in 0..30 {
+            let (budget, request, order) = (Arc::clone(&bench.budget), request(&key(number)), Arc::clone(&order));
+            tasks.push(bench.tasks.spawn(async move {
+                let result = budget.mint(request).await;
+                if result.is_ok() {
+                    order.lock().unwrap().push(number);
+                }
+                result
+            }));
+            tokio::task::yield_now().await;
+        }
+        let started = Instant::now();
+        let mut refused = 0;
+        for task in tasks {
+            refused += usize::from(is_throttled(task).await.is_some());
+        }
+        // One under way, ten in line.
+        assert_eq!((refused, started.elapsed().as_millis() / 100), (19, 11));
+        assert_eq!(*order.lock().unwrap(), (0..11).collect::<Vec<_>>());
+        assert_eq!(bench.fake.most_busy(), 1);
+        assert_eq!(bench.budget.limiter.waiting.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_stands_in_line_beyond_the_deadline() {
+        let bench = Bench::healthy(&config::Budget { max_concurrent: 1, ..config() }, 60_000);
+        let first = bench.mint(0);
+        let second = bench.mint(1);
+        let started = Instant::now();
+        assert!(is_throttled(second).await.is_some());
+        assert_eq!(started.elapsed().as_secs(), 5);
+        first.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_session_cannot_drain_the_instance() {
+        let bench = Bench::healthy(&config::Budget { max_concurrent: 1, ..config() }, 1);
+        let greedy: Vec<_> = (0..60).map(|_| bench.mint(0)).collect();
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(bench.fake.calls(), 20);
+        let started = Instant::now();
+        assert!(bench.mint(1).await.unwrap().is_ok());
+        assert!(started.elapsed() < Duration::from_millis(100), "it does not stand behind the greedy one");
+        let mut refused = 0;
+        for task in greedy {
+            refused += usize::from(is_throttled(task).await.is_some());
+        }
+        // 2 a second for the 5 s that a request waits; what could not come in time was refused at once.
+        assert_eq!((bench.fake.calls(), refused), (31, 30));
+    }
+
+    /// 429 with `Retry-After` on the first call.
+    fn throttling(retry_after: u64) -> Arc<Fake> {
+        Fake::new(move |call, _| async move {
+            if call == 0 {
+                return Err(MintError::Throttled { retry_after: Duration::from_secs(retry_after) });
+            }
+            Ok(Token::new("t", Instant::now()).unwrap())
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_429_stops_every_mint_for_as_long_as_it_says() {
+        let bench = Bench::new(&config(), throttling(3));
+        let started = Instant::now();
+        assert!(is_throttled(bench.mint(0)).await.is_some());
+        assert!(bench.ahead(1).await.is_err());
+        let waiting = bench.mint(1);
+        sleep(Duration::from_millis(2990)).await;
+        assert_eq!(bench.fake.calls(), 1, "not one call before it is over");
+        assert!(waiting.await.unwrap().is_ok());
+        assert_eq!(started.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_longer_than_a_request_may_wait_is_answered_at_once() {
+        let bench = Bench::new(&config(), throttling(30));
+        assert!(is_throttled(bench.mint(0)).await.is_some());
+        let started = Instant::now();
+        advance(Duration::from_secs(10)).await;
+        assert_eq!(is_throttled(bench.mint(1)).await.unwrap().as_secs(), 20);
+        assert_eq!((started.elapsed().as_secs(), bench.fake.calls()), (10, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_is_told_to_those_in_line() {
+        let fake = Fake::new(|_, _| async move {
+            sleep(Duration::from_millis(200)).await;
+            Err(MintError::Throttled { retry_after: Duration::from_secs(30) })
+        });
+        let bench = Bench::new(&config::Budget { max_concurrent: 1, ..config() }, fake);
+        let tasks: Vec<_> = (0..10).map(|number| bench.mint(number)).collect();
+        let started = Instant::now();
+        for task in tasks {
+            assert_eq!(is_throttled(task).await.unwrap().as_secs(), 30);
+        }
+        assert_eq!((started.elapsed().as_millis() / 100, bench.fake.calls()), (2, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refresh_does_not_push_in() {
+        let bench = Bench::healthy(&config::Budget { max_concurrent: 2, ..config() }, 100);
+        let first = bench.mint(0);
+        sleep(Duration::from_millis(1)).await;
+        let ahead = bench.ahead(1);
+        tokio::pin!(ahead);
+        assert!(tokio::time::timeout(Duration::from_millis(1), &mut ahead).await.is_err(), "there is a free place");
+        assert!(bench.ahead(2).await.is_err(), "there is none");
+        let waiting = bench.mint(3);
+        assert!(ahead.await.is_ok() && first.await.unwrap().is_ok() && waiting.await.unwrap().is_ok());
+    }
+}

@@ -1,1 +1,314 @@
-//! token/cache
+//! The cache of minted tokens: finds a live one, or has one minted, once for all who ask.
+//!
+//! It owns entries and flights only. How a token is minted comes with each request, out of that request's snapshot, so
+//! tokens survive a reload while the issuer (a part of the key) stays the same.
+
+mod entries;
+mod flights;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::time::timeout_at;
+
+use self::entries::{Entries, Kept};
+use self::flights::{Flight, Flights, Next};
+use crate::clock::{Clock, Now};
+use crate::config;
+use crate::lifecycle::Spawner;
+use crate::metrics::{CacheName, Lookup, Metrics, MintResult, TemplateId};
+use crate::session::{SessionId, UserId};
+use crate::token::freshness::{Jitter, Rules};
+use crate::token::{Freshness, Mint, MintError, MintRequest, Token, TokenKey, Urgency};
+
+/// What somebody is told when too many mints are under way, or one ended in a panic.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Tokens in memory, and the mints under way.
+///
+/// - An expired token is never given, nor one with less than `min_remaining` left.
+/// - One mint for each key at a time, in a task of its own: a caller that goes away harms nobody.
+/// - A failure is shared with those who wait for it, then forgotten; but 'no such session' and 'no such template' are
+///   remembered for `missing_ttl`.
+/// - A failing issuer neither delays nor loses a valid token: refresh goes on beside it.
+/// - A purge cannot be outrun by a mint that began before it.
+#[derive(Debug)]
+pub struct TokenCache {
+    entries: Entries,
+    flights: Flights,
+    settings: RwLock<Arc<Settings>>,
+    /// Counts the purges of revoked sessions. Who waited while it moved looks again instead of taking what it was given.
+    revocations: AtomicU64,
+    jitter: Jitter,
+    clock: Clock,
+    /// Of the control runtime.
+    tasks: Spawner,
+}
+
+/// Whose tokens are purged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PurgeScope {
+    /// Those of one session.
+    Session(SessionId),
+    /// Those of all sessions of one user.
+    User(UserId),
+    /// Every token.
+    All,
+}
+
+/// What a reload changes. A mint ends under the settings under which it began: its template's id belongs to them.
+#[derive(Debug)]
+struct Settings {
+    rules: Rules,
+    missing_ttl: Option<Duration>,
+    metrics: Arc<Metrics>,
+}
+
+/// A mint's task. Dropped before it has landed (the task panicked, or its runtime ended) it fails the flight, so that
+/// nobody waits for it in vain and the key is free.
+struct Landing {
+    cache: Arc<TokenCache>,
+    flight: Option<Arc<Flight>>,
+    settings: Arc<Settings>,
+    template: TemplateId,
+}
+
+// === impl TokenCache ===
+
+impl TokenCache {
+    /// An empty cache. Mints run on `tasks`.
+    pub fn new(
+        config: &config::Cache,
+        clock: Clock,
+        tasks: Spawner,
+        jitter: Jitter,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            entries: Entries::new(config.max_bytes),
+            flights: Flights::default(),
+            settings: RwLock::new(Arc::new(Settings::new(config, metrics))),
+            revocations: AtomicU64::new(0),
+            jitter,
+            clock,
+            tasks,
+        })
+    }
+
+    /// Takes what a reload may change, for tokens that are minted from now on. `max_bytes` needs a restart.
+    pub fn reconfigure(&self, config: &config::Cache, metrics: Arc<Metrics>) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Settings::new(config, metrics));
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A live token, if there is one. Never [`Freshness::Dead`]; on [`Freshness::RefreshDue`] the caller should call
+    /// [`TokenCache::refresh`]. Allocates nothing and takes no lock of its own.
+    pub fn get_fresh(&self, key: &TokenKey, now: Now) -> Option<(Arc<Token>, Freshness)> {
+        let Kept { token, life } = self.entries.get(key)?;
+        match life.at(now) {
+            Freshness::Dead => None,
+            freshness => Some((token, freshness)),
+        }
+    }
+
+    /// A live token: out of memory, out of the mint that is under way, or newly minted through `mint`. Waits until the
+    /// request's deadline at most.
+    pub async fn get<M: Mint>(
+        self: &Arc<Self>,
+        request: MintRequest,
+        mint: &Arc<M>,
+    ) -> (Lookup, Result<Arc<Token>, MintError>) {
+        let mut lookup = Lookup::Hit;
+        loop {
+            let now = self.clock.now();
+            if let Some((token, freshness)) = self.get_fresh(&request.key, now) {
+                if freshness == Freshness::RefreshDue {
+                    self.refresh(request, mint);
+                }
+                return (lookup, Ok(token));
+            }
+            if now.mono >= request.deadline {
+                return (lookup, Err(MintError::Timeout));
+            }
+            let revocations = self.revocations.load(Ordering::Acquire);
+            let live = || self.get_fresh(&request.key, now).map(|(token, _)| token);
+            let flight = match self.flights.next(&request.key, now.mono, live) {
+                Next::Live(token) => return (lookup, Ok(token)),
+                Next::Missing(error) => return (Lookup::Missing, Err(error)),
+                Next::Full => return (lookup, Err(MintError::Throttled { retry_after: RETRY_AFTER })),
+                Next::Join(flight) => {
+                    lookup = Lookup::Wait;
+                    flight
+                }
+                Next::Begin(flight) => {
+                    lookup = Lookup::Mint;
+                    let request = MintRequest { urgency: Urgency::Waiting, ..request.clone() };
+                    self.launch(Arc::clone(&flight), request, mint);
+                    flight
+                }
+            };
+            match timeout_at(request.deadline, flight.wait()).await {
+                Err(_) => return (lookup, Err(MintError::Timeout)),
+                // A refresh may not touch the reserve and never stands in line: somebody who waits may do better.
+                Ok(Err(error)) if flight.urgency == Urgency::Ahead && !is_final(&error) => {}
+                Ok(Err(error)) => return (lookup, Err(error)),
+                // A session was revoked meanwhile, perhaps this one; the entries know.
+                Ok(Ok(_)) if self.revocations.load(Ordering::Acquire) != revocations => {}
+                Ok(Ok(token)) if self.is_dead(&token) => {}
+                Ok(Ok(token)) => return (lookup, Ok(token)),
+            }
+        }
+    }
+
+    /// Mints the next token in the background, unless that is under way, was tried in vain a moment ago, or is not due
+    /// any more. The token that is in memory serves meanwhile.
+    pub fn refresh<M: Mint>(self: &Arc<Self>, request: MintRequest, mint: &Arc<M>) {
+        let now = self.clock.now();
+        let due = || self.get_fresh(&request.key, now).is_some_and(|(_, freshness)| freshness == Freshness::RefreshDue);
+        if let Some(flight) = self.flights.refresh(&request.key, now.mono, due) {
+            self.launch(flight, MintRequest { urgency: Urgency::Ahead, ..request }, mint);
+        }
+    }
+
+    /// Removes the tokens of a scope. What is being minted for it is not kept; with `revoked` it is given to nobody
+    /// either, and those who wait are told at once. Whoever asks afterwards gets a mint that begins afterwards.
+    pub fn purge(&self, scope: &PurgeScope, revoked: bool) {
+        if revoked {
+            self.revocations.fetch_add(1, Ordering::AcqRel);
+        }
+        // First what is under way, then what is there: a mint that lands in between was taken out of the table, and one
+        // that landed before is among the entries.
+        self.flights.purge(revoked, |key| scope.covers(key));
+        self.entries.remove_if(|key, _| scope.covers(key));
+    }
+
+    /// Forgets tokens that are dead, so that they do not stay in memory until something else needs the room. For a
+    /// call every minute or so.
+    pub fn sweep(&self) -> usize {
+        let now = self.clock.now();
+        self.entries.remove_if(|_, kept| kept.life.at(now) == Freshness::Dead)
+    }
+
+    /// Brings the gauges up to date; for a scrape.
+    pub fn observe(&self) {
+        let (entries, bytes) = self.entries.size();
+        let settings = self.settings();
+        let control = settings.metrics.control();
+        control.cache_entries(CacheName::Tokens).set(i64::try_from(entries).unwrap_or(i64::MAX));
+        control.cache_bytes(CacheName::Tokens).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Mints under way.
+    pub fn under_way(&self) -> usize {
+        self.flights.len()
+    }
+
+    fn launch<M: Mint>(self: &Arc<Self>, flight: Arc<Flight>, request: MintRequest, mint: &Arc<M>) {
+        let settings = self.settings();
+        let template = settings.known(request.template);
+        let landing = Landing { cache: Arc::clone(self), flight: Some(flight), settings, template };
+        let mint = Arc::clone(mint);
+        // Not awaited: the outcome is told through the flight.
+        drop(self.tasks.spawn(async move {
+            let minting = timeout_at(request.deadline, mint.mint(request));
+            landing.land(minting.await.unwrap_or(Err(MintError::Timeout)));
+        }));
+    }
+
+    fn is_dead(&self, token: &Token) -> bool {
+        let life = token.life(&self.settings().rules, 0.0);
+        life.is_some_and(|life| life.at(self.clock.now()) == Freshness::Dead)
+    }
+
+    /// Keeps what is worth it, counts, and tells those who wait.
+    fn land(&self, flight: &Arc<Flight>, template: TemplateId, settings: &Settings, minted: Result<Token, MintError>) {
+        let now = self.clock.now();
+        let minted = minted.and_then(|token| match token.life(&settings.rules, self.jitter.next()) {
+            Some(life) if life.at(now) == Freshness::Dead => Err(MintError::Malformed("the token was dead on arrival")),
+            life => Ok((Arc::new(token), life)),
+        });
+        let control = settings.metrics.control();
+        let mut result = match &minted {
+            Ok((token, _)) => {
+                control.token_bytes[template.index()].observe_bytes(token.bare().len());
+                MintResult::Ok
+            }
+            Err(error) => error.result(),
+        };
+        // Without a readable `exp` it is for those who wait, and not kept.
+        let kept =
+            minted.as_ref().ok().and_then(|(token, life)| Some(Kept { token: Arc::clone(token), life: (*life)? }));
+        let keep = || {
+            if let Some(kept) = kept {
+                self.entries.insert(&flight.key, kept);
+            }
+        };
+        let outcome = minted.map(|(token, _)| token);
+        let current = self.flights.land(flight, outcome, now.mono, settings.missing_ttl, keep);
+        if !current && result == MintResult::Ok {
+            result = MintResult::Purged;
+        }
+        control.mints(template, result).add();
+        if flight.urgency == Urgency::Ahead {
+            control.refreshes(template, result).add();
+        }
+    }
+}
+
+/// Whether asking again, as somebody who waits, could not change the answer of a refresh.
+fn is_final(error: &MintError) -> bool {
+    error.is_missing() || matches!(error, MintError::Revoked)
+}
+
+// === impl PurgeScope ===
+
+impl PurgeScope {
+    fn covers(&self, key: &TokenKey) -> bool {
+        match self {
+            Self::Session(sid) => key.parts().sid == *sid,
+            Self::User(sub) => key.parts().sub == *sub,
+            Self::All => true,
+        }
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    fn new(config: &config::Cache, metrics: Arc<Metrics>) -> Self {
+        Self { rules: Rules::from(config), missing_ttl: config.missing_ttl, metrics }
+    }
+
+    /// A request of an older or newer snapshot may bring an id that these tables do not have.
+    fn known(&self, template: TemplateId) -> TemplateId {
+        let known = template.index() < self.metrics.names().templates.len();
+        if known { template } else { self.metrics.other_template() }
+    }
+}
+
+// === impl Landing ===
+
+impl Landing {
+    fn land(mut self, minted: Result<Token, MintError>) {
+        if let Some(flight) = self.flight.take() {
+            self.cache.land(&flight, self.template, &self.settings, minted);
+        }
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        if let Some(flight) = self.flight.take() {
+            tracing::error!("BUG: a mint ended without a result");
+            let lost = MintError::Unavailable { retry_after: RETRY_AFTER, source: None };
+            self.cache.land(&flight, self.template, &self.settings, Err(lost));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
