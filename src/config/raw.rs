@@ -1,1 +1,239 @@
-//! config/raw
+//! The file as it is written: every key that this version knows, with its position, and nothing decided yet.
+//!
+//! Unknown keys, keys that are not served yet and values of the wrong type are reported here, all of them; what the
+//! values mean is the business of [`validate`](super::validate). Strings are expanded already.
+
+pub(crate) mod expand;
+pub(crate) mod not_yet;
+pub(crate) mod problem;
+pub(crate) mod reader;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use self::problem::Problems;
+use self::reader::{At, Field, Named, NumberOrWord, OneOrMany, Read, Reader, SecretRef, tables};
+
+tables! {
+    /// The whole file.
+    File at "" {
+        clerk: Clerk,
+        server: Server,
+        admin: Admin,
+        log: Log,
+        cache: Cache,
+        upstreams: Named<Upstream>,
+        routes: Vec<At<Route>>,
+    }
+
+    /// `[clerk]`
+    Clerk at "clerk" {
+        secret_key: OneOrMany<SecretRef>,
+        publishable_key: String,
+        authorized_parties: Vec<At<String>>,
+        issuer: String,
+        audience: Vec<At<String>>,
+        jwt_key: SecretRef,
+        jwks_url: String,
+        jwks_refresh: String,
+        api_url: String,
+        api_version: String,
+        clock_skew: String,
+        connect_timeout: String,
+        timeout: String,
+        ca_file: String,
+        budget: Budget,
+    }
+
+    /// `[clerk.budget]`
+    Budget at "clerk.budget" {
+        requests: i64,
+        per: String,
+        share: f64,
+        replicas: i64,
+        reserve: f64,
+        per_session: String,
+        max_concurrent: i64,
+        max_waiting: i64,
+    }
+
+    /// `[server]`
+    Server at "server" {
+        listen: Vec<At<Listen>>,
+        workers: i64,
+        max_connections: i64,
+        max_header_bytes: String,
+        max_uri_bytes: String,
+        first_byte_timeout: String,
+        header_read_timeout: String,
+        idle_timeout: String,
+        body_progress_timeout: String,
+        write_stall_timeout: String,
+        request_body_limit: String,
+        drain_delay: String,
+        drain_timeout: String,
+        trusted_proxies: Vec<At<String>>,
+    }
+
+    /// A listener that is written as a table.
+    NamedListen at "server.listen[]" {
+        name: String,
+        address: String,
+    }
+
+    /// `[admin]`
+    Admin at "admin" {
+        listen: String,
+        hosts: Vec<At<String>>,
+    }
+
+    /// `[log]`
+    Log at "log" {
+        filter: String,
+        format: String,
+        access: String,
+        identity: String,
+    }
+
+    /// `[cache]`
+    Cache at "cache" {
+        max_bytes: String,
+        max_session_bytes: String,
+        min_remaining: String,
+        max_lifetime: String,
+        refresh_at: NumberOrWord,
+        missing_ttl: String,
+    }
+
+    /// `[upstreams.NAME]`
+    Upstream at "upstreams.*" {
+        url: String,
+        http2: bool,
+        connect_timeout: String,
+        response_timeout: String,
+        pool: Pool,
+        max_header_bytes: String,
+        remove_headers: Vec<At<String>>,
+    }
+
+    /// `pool`
+    Pool at "upstreams.*.pool" {
+        max_idle: i64,
+        idle_timeout: String,
+        max_connections: i64,
+        max_streams: i64,
+    }
+
+    /// `[[routes]]`
+    Route at "routes[]" {
+        name: String,
+        matching as "match": Match,
+        upstream: String,
+        strip_prefix: String,
+        rewrite_prefix: String,
+        preserve_host: bool,
+        session: Vec<At<SessionSource>>,
+        keep_headers: Vec<At<String>>,
+        on_no_session: String,
+        on_mint_error: String,
+        preflight: String,
+        allow_pending: bool,
+        forward_credential: bool,
+        forward_clerk_cookies: bool,
+        authorized_parties: Vec<At<String>>,
+        timeout: String,
+        access: String,
+        inject: Vec<At<Inject>>,
+    }
+
+    /// `match`
+    Match at "routes[].match" {
+        host: String,
+        path: String,
+        exact: bool,
+        methods: Vec<At<String>>,
+    }
+
+    /// A session source that is written as a table.
+    HeaderSource at "routes[].session[]" {
+        header: String,
+    }
+
+    /// One entry of `inject`.
+    Inject at "routes[].inject[]" {
+        header: String,
+        prefix: String,
+        required: bool,
+        template: String,
+        expires_in: String,
+        claim: String,
+        session_token: bool,
+        value: SecretRef,
+    }
+}
+
+/// One entry of `server.listen`.
+pub(crate) struct Listen {
+    pub(crate) name: Field<String>,
+    pub(crate) address: At<String>,
+}
+
+/// One entry of `session`.
+pub(crate) enum SessionSource {
+    /// A word.
+    Word(String),
+    /// `{ header = "..." }`
+    Header(At<String>),
+}
+
+/// The document, and everything about its shape that is wrong.
+pub(crate) fn read(document: &DeTable<'_>, var: &dyn Fn(&str) -> Option<String>) -> (File, Problems) {
+    let mut reader = Reader { problems: Problems::default(), var };
+    let reported = reader.check_keys(document, "", File::KEYS);
+    let file = File::from_table(document, reported, &mut reader);
+    (file, reader.problems)
+}
+
+// === impl Listen ===
+
+impl Read for Listen {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        if let DeValue::String(text) = value.get_ref() {
+            let address = At { value: reader.text(text, &value.span())?, span: value.span() };
+            return Some(Self { name: Field::Absent, address });
+        }
+        let NamedListen { name, address, reported } = NamedListen::read(value, reader)?;
+        match address {
+            Field::Good(address) => Some(Self { name, address }),
+            Field::Bad => None,
+            Field::Absent => {
+                if !reported {
+                    reader.problems.error(&value.span(), "a listener needs an `address`");
+                }
+                None
+            }
+        }
+    }
+}
+
+// === impl SessionSource ===
+
+impl Read for SessionSource {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        if let DeValue::String(text) = value.get_ref() {
+            return reader.text(text, &value.span()).map(Self::Word);
+        }
+        let HeaderSource { header, reported } = HeaderSource::read(value, reader)?;
+        match header {
+            Field::Good(header) => Some(Self::Header(header)),
+            Field::Bad => None,
+            Field::Absent => {
+                if !reported {
+                    let advice = "the sources are \"bearer\", \"cookie\" and { header = \"...\" }";
+                    reader.problems.error(&value.span(), "not a session source").advice(advice);
+                }
+                None
+            }
+        }
+    }
+}

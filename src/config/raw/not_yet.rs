@@ -1,0 +1,80 @@
+//! The one list of keys and values that have a meaning which this version does not serve yet. They are refused, never
+//! ignored: a protection that silently does nothing is worse than none.
+
+/// A key that is not served yet.
+pub(crate) struct NotYet {
+    /// The table it stands in, as [`Reader`](super::reader::Reader) names tables.
+    pub(crate) table: &'static str,
+    /// The key.
+    pub(crate) key: &'static str,
+    /// The value that asks for nothing, and is accepted.
+    pub(crate) harmless: Harmless,
+}
+
+/// The value of a key that asks for nothing more than what happens anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Harmless {
+    /// No value is.
+    Nothing,
+    /// `true` or `false`.
+    Flag(bool),
+    /// `"0"`, `"0s"` or `"off"`.
+    Off,
+    /// An empty list or table.
+    Empty,
+}
+
+const fn no(table: &'static str, key: &'static str) -> NotYet {
+    NotYet { table, key, harmless: Harmless::Nothing }
+}
+
+const fn but(table: &'static str, key: &'static str, harmless: Harmless) -> NotYet {
+    NotYet { table, key, harmless }
+}
+
+const KEYS: &[NotYet] = &[
+    no("", "authz"),
+    no("", "token_api"),
+    no("", "webhooks"),
+    no("server", "tls"),
+    but("server", "max_connection_age", Harmless::Off),
+    no("admin", "control"),
+    no("admin", "token"),
+    no("cache", "shared"),
+    no("upstreams.*", "urls"),
+    no("upstreams.*", "tls"),
+    but("routes[]", "require", Harmless::Empty),
+    but("routes[]", "allow_impersonation", Harmless::Flag(true)),
+    but("routes[]", "clerk_app", Harmless::Flag(false)),
+    but("routes[]", "websocket", Harmless::Flag(false)),
+    but("routes[]", "allow_odd_paths", Harmless::Flag(false)),
+    no("routes[]", "retry_rejected"),
+    no("routes[].match", "listener"),
+    no("routes[].session[]", "session_id_header"),
+    no("routes[].session[]", "trust"),
+    no("routes[].session[]", "caller_token"),
+    but("routes[].inject[]", "minted_session_token", Harmless::Flag(false)),
+    but("routes[].inject[]", "expect", Harmless::Empty),
+    but("routes[].inject[]", "vary", Harmless::Empty),
+];
+
+/// Beginnings of values that are not served yet, with what they ask for.
+const VALUES: &[(&str, &str, &str)] = &[
+    ("server.listen", "unix:", "listening on a Unix socket"),
+    ("server.listen", "systemd:", "a socket from systemd"),
+    ("admin.listen", "unix:", "listening on a Unix socket"),
+    ("admin.listen", "systemd:", "a socket from systemd"),
+    ("server.trusted_proxies", "unix", "peers on a Unix socket"),
+    ("upstreams.*.url", "https:", "TLS to an upstream"),
+    ("upstreams.*.url", "unix:", "an upstream on a Unix socket"),
+];
+
+/// The entry of a key, when it has one.
+pub(crate) fn key(table: &str, key: &str) -> Option<&'static NotYet> {
+    KEYS.iter().find(|entry| entry.table == table && entry.key == key)
+}
+
+/// What a value asks for that is not served yet.
+pub(crate) fn value(place: &str, text: &str) -> Option<&'static str> {
+    VALUES.iter().find(|(at, start, _)| *at == place && text.starts_with(start)).map(|(_, _, what)| *what)
+}

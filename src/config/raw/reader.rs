@@ -1,0 +1,407 @@
+//! Walks a parsed TOML document into typed fields with positions, and reports everything that has the wrong shape
+//! instead of stopping at the first.
+
+use std::ops::Deref;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::expand::{self, ExpandError};
+use super::not_yet::{self, Harmless};
+use super::problem::{Problem, Problems, Span, looks_secret, nearest};
+
+/// A value and where it stands.
+#[derive(Clone)]
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) span: Span,
+}
+
+/// A key of a table.
+#[derive(Default)]
+pub(crate) enum Field<T> {
+    /// Not written.
+    #[default]
+    Absent,
+    /// Written, and already reported.
+    Bad,
+    /// Written and well shaped.
+    Good(At<T>),
+}
+
+/// What a walk needs and collects.
+pub(crate) struct Reader<'a> {
+    pub(crate) problems: Problems,
+    /// Looks an environment variable up.
+    pub(crate) var: &'a dyn Fn(&str) -> Option<String>,
+}
+
+/// A shape that a TOML value may have.
+pub(crate) trait Read: Sized {
+    /// Reads the value; `None` when it was reported instead.
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self>;
+}
+
+/// Where a secret is kept: never in the file itself.
+pub(crate) enum SecretRef {
+    /// The name of an environment variable.
+    Env(At<String>),
+    /// The path of a file.
+    File(At<String>),
+}
+
+/// One, or a list.
+pub(crate) struct OneOrMany<T>(pub(crate) Vec<At<T>>);
+
+/// A table whose keys are names, in the order of the file.
+pub(crate) struct Named<T>(pub(crate) Vec<(At<String>, At<T>)>);
+
+/// A number, or a word in its place.
+pub(crate) enum NumberOrWord {
+    Number(f64),
+    Word(String),
+}
+
+// === impl At ===
+
+impl<T> Deref for At<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+// === impl Field ===
+
+impl<T> Field<T> {
+    pub(crate) fn get(&self) -> Option<&At<T>> {
+        match self {
+            Self::Good(at) => Some(at),
+            Self::Absent | Self::Bad => None,
+        }
+    }
+
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    /// The value, or the given one when it is absent or bad.
+    pub(crate) fn or(&self, default: T) -> T
+    where
+        T: Clone,
+    {
+        self.get().map_or(default, |at| at.value.clone())
+    }
+
+    /// The value, or an empty one.
+    pub(crate) fn or_default(self) -> T
+    where
+        T: Default,
+    {
+        match self {
+            Self::Good(at) => at.value,
+            Self::Absent | Self::Bad => T::default(),
+        }
+    }
+}
+
+// === impl Reader ===
+
+impl Reader<'_> {
+    /// The table behind a value, once its keys are known to be good or reported, and whether one had to be.
+    pub(crate) fn table<'v, 'i>(
+        &mut self,
+        value: &'v Spanned<DeValue<'i>>,
+        name: &str,
+        known: &[&str],
+    ) -> Option<(&'v DeTable<'i>, bool)> {
+        let DeValue::Table(table) = value.get_ref() else {
+            self.wrong_type(value, "a table");
+            return None;
+        };
+        Some((table, self.check_keys(table, name, known)))
+    }
+
+    /// Reports every key that is unknown or not served yet, and says whether there was one.
+    pub(crate) fn check_keys(&mut self, table: &DeTable<'_>, name: &str, known: &[&str]) -> bool {
+        let mut reported = false;
+        for (key, value) in table {
+            let text: &str = key.get_ref();
+            if known.contains(&text) {
+                continue;
+            }
+            if let Some(entry) = not_yet::key(name, text) {
+                if !is_harmless(value.get_ref(), entry.harmless) {
+                    reported = true;
+                    self.hide_nested(value);
+                    self.problems
+                        .error(&key.span(), format!("this version does not support `{text}` yet"))
+                        .label("not supported yet")
+                        .advice("remove it; it is refused so that nobody relies on what is not there");
+                }
+                continue;
+            }
+            reported = true;
+            self.hide(value);
+            let shown: String = text.chars().take(64).flat_map(char::escape_debug).collect();
+            let problem = self.problems.error(&key.span(), format!("unknown key `{shown}`"));
+            match nearest(text, known.iter().copied()) {
+                Some(near) => problem.label(format!("did you mean `{near}`?")),
+                None => problem
+                    .label("unknown key")
+                    .advice(format!("the keys here are {}", known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "))),
+            };
+        }
+        reported
+    }
+
+    /// One key of a table.
+    pub(crate) fn field<T: Read>(&mut self, table: &DeTable<'_>, key: &str) -> Field<T> {
+        match table.get(key) {
+            None => Field::Absent,
+            Some(value) => match T::read(value, self) {
+                Some(read) => Field::Good(At { value: read, span: value.span() }),
+                None => Field::Bad,
+            },
+        }
+    }
+
+    /// A string, expanded.
+    pub(crate) fn text(&mut self, text: &str, span: &Span) -> Option<String> {
+        match expand::expand(text, self.var) {
+            Ok(expanded) => {
+                if looks_secret(text) {
+                    self.problems.hide(span);
+                }
+                Some(expanded.into_owned())
+            }
+            Err(error) => {
+                let advice = match error {
+                    ExpandError::Lone => "write `$$` for a dollar, `${NAME}` for an environment variable",
+                    ExpandError::Open | ExpandError::Name => "write `${NAME}` or `${NAME:-default}`",
+                    ExpandError::Unset => "set it, or give a default: `${NAME:-default}`",
+                };
+                self.problems.error(span, error.to_string()).advice(advice);
+                None
+            }
+        }
+    }
+
+    /// Reports a value of another type than the key takes.
+    pub(crate) fn wrong_type(&mut self, value: &Spanned<DeValue<'_>>, expected: &str) -> &mut Problem {
+        let found = match value.get_ref() {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "an integer",
+            DeValue::Float(_) => "a float",
+            DeValue::Boolean(_) => "a boolean",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        self.problems.error(&value.span(), format!("expected {expected}, found {found}")).label(format!("not {expected}"))
+    }
+
+    /// Blots out every scalar of a value of which nothing is known.
+    fn hide(&mut self, value: &Spanned<DeValue<'_>>) {
+        match value.get_ref() {
+            DeValue::Array(_) | DeValue::Table(_) => self.hide_nested(value),
+            _ => self.problems.hide(&value.span()),
+        }
+    }
+
+    fn hide_nested(&mut self, value: &Spanned<DeValue<'_>>) {
+        match value.get_ref() {
+            DeValue::Array(items) => items.iter().for_each(|item| self.hide(item)),
+            DeValue::Table(table) => table.values().for_each(|item| self.hide(item)),
+            _ => {}
+        }
+    }
+}
+
+fn is_harmless(value: &DeValue<'_>, harmless: Harmless) -> bool {
+    match (harmless, value) {
+        (Harmless::Flag(flag), DeValue::Boolean(value)) => flag == *value,
+        (Harmless::Off, DeValue::String(text)) => matches!(&**text, "0" | "0s" | "off"),
+        (Harmless::Empty, DeValue::Array(items)) => items.is_empty(),
+        (Harmless::Empty, DeValue::Table(table)) => table.is_empty(),
+        _ => false,
+    }
+}
+
+// === impl Read ===
+
+impl Read for String {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        let DeValue::String(text) = value.get_ref() else {
+            let problem = reader.wrong_type(value, "a string");
+            if matches!(value.get_ref(), DeValue::Integer(_) | DeValue::Float(_)) {
+                problem.advice("durations and sizes are strings with a unit: \"30s\", \"64KiB\"");
+            }
+            return None;
+        };
+        reader.text(text, &value.span())
+    }
+}
+
+impl Read for bool {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        let found = value.get_ref().as_bool();
+        if found.is_none() {
+            reader.wrong_type(value, "true or false");
+        }
+        found
+    }
+}
+
+impl Read for i64 {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        let DeValue::Integer(integer) = value.get_ref() else {
+            reader.wrong_type(value, "an integer");
+            return None;
+        };
+        let parsed = Self::from_str_radix(integer.as_str(), integer.radix()).ok();
+        if parsed.is_none() {
+            reader.problems.error(&value.span(), "the number is too large");
+        }
+        parsed
+    }
+}
+
+impl Read for NumberOrWord {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::String(text) => reader.text(text, &value.span()).map(Self::Word),
+            _ => f64::read(value, reader).map(Self::Number),
+        }
+    }
+}
+
+impl Read for f64 {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        let parsed = match value.get_ref() {
+            DeValue::Float(float) => float.as_str().parse().ok(),
+            DeValue::Integer(integer) if integer.radix() == 10 => integer.as_str().parse().ok(),
+            _ => None,
+        };
+        let finite = parsed.filter(|number: &Self| number.is_finite());
+        if finite.is_none() {
+            reader.wrong_type(value, "a number");
+        }
+        finite
+    }
+}
+
+impl<T: Read> Read for Vec<At<T>> {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        let DeValue::Array(items) = value.get_ref() else {
+            let problem = reader.wrong_type(value, "a list");
+            match value.get_ref() {
+                DeValue::Table(_) => problem.advice("a list of tables is written with two brackets: `[[...]]`"),
+                _ => problem.advice("put it in brackets: [ ... ]"),
+            };
+            return None;
+        };
+        let read = |item: &Spanned<DeValue<'_>>| Some(At { value: T::read(item, reader)?, span: item.span() });
+        let read: Vec<Option<At<T>>> = items.iter().map(read).collect();
+        // Whole or not at all: what remains of a broken list would be judged as if it had been meant.
+        read.into_iter().collect()
+    }
+}
+
+impl<T: Read> Read for OneOrMany<T> {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Array(_) => Vec::read(value, reader).map(Self),
+            _ => T::read(value, reader).map(|one| Self(vec![At { value: one, span: value.span() }])),
+        }
+    }
+}
+
+impl<T: Read> Read for Named<T> {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        let DeValue::Table(table) = value.get_ref() else {
+            reader.wrong_type(value, "a table");
+            return None;
+        };
+        let mut named = Vec::new();
+        for (key, value) in table {
+            if let Some(read) = T::read(value, reader) {
+                let name = At { value: key.get_ref().to_string(), span: key.span() };
+                named.push((name, At { value: read, span: value.span() }));
+            }
+        }
+        named.sort_by_key(|(name, _)| name.span.start);
+        Some(Self(named))
+    }
+}
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl Read for SecretRef {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        let advice = "write { env = \"NAME\" } or { file = \"path\" }";
+        let DeValue::Table(_) = value.get_ref() else {
+            reader.hide(value);
+            reader
+                .problems
+                .error(&value.span(), "a secret is never written in the configuration")
+                .label("not shown")
+                .advice(advice);
+            return None;
+        };
+        let (table, reported) = reader.table(value, "secret", &["env", "file"])?;
+        match (reader.field::<String>(table, "env"), reader.field::<String>(table, "file")) {
+            (Field::Good(name), Field::Absent) => {
+                if expand::is_name(&name) {
+                    return Some(Self::Env(name));
+                }
+                reader.problems.hide(&name.span);
+                reader.problems.error(&name.span, "not the name of an environment variable").advice(advice);
+                None
+            }
+            (Field::Absent, Field::Good(path)) => Some(Self::File(path)),
+            (Field::Bad, _) | (_, Field::Bad) => None,
+            (Field::Absent, Field::Absent) if reported => None,
+            _ => {
+                reader.problems.error(&value.span(), "a secret has one source").advice(advice);
+                None
+            }
+        }
+    }
+}
+
+/// Declares tables: their fields, their keys and how they are read.
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident at $at:literal { $($field:ident $(as $key:literal)? : $type:ty),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Default)]
+        pub(crate) struct $name {
+            $(pub(crate) $field: $crate::config::raw::reader::Field<$type>,)*
+            /// Whether a key of it was reported: then what is missing may be meant by that one.
+            pub(crate) reported: bool,
+        }
+
+        impl $name {
+            const KEYS: &'static [&'static str] = &[$(tables!(@key $field $($key)?)),*];
+
+            fn from_table(table: &toml::de::DeTable<'_>, reported: bool, reader: &mut Reader<'_>) -> Self {
+                Self { $($field: reader.field(table, tables!(@key $field $($key)?)),)* reported }
+            }
+        }
+
+        impl Read for $name {
+            fn read(value: &toml::Spanned<toml::de::DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+                let (table, reported) = reader.table(value, $at, Self::KEYS)?;
+                Some(Self::from_table(table, reported, reader))
+            }
+        }
+    )*};
+    (@key $field:ident $key:literal) => { $key };
+    (@key $field:ident) => { stringify!($field) };
+}
+pub(crate) use tables;

@@ -1,0 +1,119 @@
+//! Problems as text for a person: file, line, the text underlined, advice. What must not be shown is gone already.
+
+use std::fmt;
+use std::path::Path;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+
+use crate::config::raw::problem::{Problem, Problems, Severity, Span, blot};
+
+/// Everything that was found in one file, in the order of the file. Holds the file with its secrets blotted out.
+#[derive(Clone)]
+pub struct Diagnostics {
+    file: String,
+    source: String,
+    problems: Vec<Problem>,
+}
+
+// === impl Diagnostics ===
+
+impl Diagnostics {
+    pub(crate) fn new(file: &Path, source: &str, mut found: Problems) -> Self {
+        found.items.sort_by_key(|problem| problem.span.as_ref().map_or(0, |span| span.start));
+        let source = blot(source, &found.hidden);
+        for problem in &mut found.items {
+            problem.title = blot(&problem.title, &[]);
+            problem.label = problem.label.take().map(|label| blot(&label, &[]));
+            problem.advice = problem.advice.take().map(|advice| blot(&advice, &[]));
+        }
+        Self { file: file.display().to_string(), source, problems: found.items }
+    }
+
+    /// Whether nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// How many things make the file unusable.
+    pub fn errors(&self) -> usize {
+        self.count(Severity::Error)
+    }
+
+    /// How many things are probably not meant.
+    pub fn warnings(&self) -> usize {
+        self.count(Severity::Warning)
+    }
+
+    /// The titles alone, without any source text: for a log.
+    pub fn titles(&self) -> impl Iterator<Item = &str> {
+        self.problems.iter().map(|problem| problem.title.as_str())
+    }
+
+    /// The whole text, with colours only when asked for.
+    pub fn render(&self, colours: bool) -> String {
+        let renderer = if colours { Renderer::styled() } else { Renderer::plain() };
+        let mut out = String::new();
+        for problem in &self.problems {
+            out.push_str(&self.render_one(problem, &renderer));
+            out.push_str("\n\n");
+        }
+        out
+    }
+
+    fn render_one(&self, problem: &Problem, renderer: &Renderer) -> String {
+        let level = match problem.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let mut group = annotate_snippets::Group::with_title(level.primary_title(&problem.title));
+        if let Some(span) = &problem.span {
+            let mut primary = AnnotationKind::Primary.span(self.within(span));
+            if let Some(label) = &problem.label {
+                primary = primary.label(label);
+            }
+            let mut snippet = Snippet::source(&self.source).path(&self.file).annotation(primary);
+            if let Some((span, label)) = &problem.also {
+                snippet = snippet.annotation(AnnotationKind::Context.span(self.within(span)).label(label));
+            }
+            group = group.element(snippet);
+        } else {
+            group = group.element(annotate_snippets::Origin::path(&self.file));
+        }
+        if let Some(advice) = &problem.advice {
+            group = group.element(Level::HELP.message(advice));
+        }
+        renderer.render(&[group])
+    }
+
+    fn count(&self, severity: Severity) -> usize {
+        self.problems.iter().filter(|problem| problem.severity == severity).count()
+    }
+
+    /// The span, made to lie in the source on borders of characters and to cover one line only: a value may be long.
+    fn within(&self, span: &Span) -> Span {
+        let mut start = span.start.min(self.source.len());
+        while !self.source.is_char_boundary(start) {
+            start -= 1;
+        }
+        let line_end = self.source[start..].find(['\n', '\r']).map_or(self.source.len(), |length| start + length);
+        let mut end = span.end.clamp(start, line_end);
+        while !self.source.is_char_boundary(end) {
+            end += 1;
+        }
+        start..end
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl fmt::Debug for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Diagnostics({self})")
+    }
+}
+
+impl std::error::Error for Diagnostics {}

@@ -1,0 +1,330 @@
+//! `[[routes]]`: what is matched, where it goes and under which rules.
+
+use http::Method;
+
+use crate::config::raw;
+use crate::config::raw::problem::Span;
+use crate::config::raw::reader::{At, Field};
+use crate::config::{
+    HostPattern, Matcher, OnMintError, OnNoSession, Origin, Preflight, Rewrite, Route, SessionRules, SessionSource,
+    TemplateName,
+};
+use crate::headers::NameSet;
+use crate::metrics::{RouteId, TemplateId};
+
+use super::clerk::{self, Draft, Needs};
+use super::context::Context;
+use super::inject;
+use super::upstreams::Upstreams;
+use super::{headers, net};
+
+/// What all routes together are made of.
+pub(crate) struct Routes {
+    pub(crate) list: Vec<Route>,
+    pub(crate) templates: Vec<TemplateName>,
+    pub(crate) needs: Needs,
+}
+
+/// The section, in the order of the file.
+pub(crate) fn read(
+    field: Field<Vec<At<raw::Route>>>,
+    clerk: &Draft,
+    upstreams: &mut Upstreams,
+    cx: &mut Context<'_>,
+) -> Routes {
+    let mut routes = Routes { list: Vec::new(), templates: Vec::new(), needs: Needs::default() };
+    if field.is_absent() {
+        cx.problems.general("there is no route").advice("add [[routes]] with a name and an upstream");
+    }
+    let mut places: Vec<Span> = Vec::new();
+    for At { value: raw, span } in field.or_default() {
+        if places.len() == super::MOST {
+            cx.error(&span, "too many routes").label("at most 4096");
+            break;
+        }
+        let place = raw.name.get().map_or(span, |name| name.span.clone());
+        let id = RouteId::new(routes.list.len());
+        if let Some(route) = route(id, raw, &place, clerk, upstreams, &mut routes, cx) {
+            compare(&route, &place, &routes.list, &places, cx);
+            routes.list.push(route);
+            places.push(place);
+        }
+    }
+    routes
+}
+
+// === impl Routes ===
+
+impl inject::Minting for Routes {
+    fn template(&mut self, name: &TemplateName) -> TemplateId {
+        let known = self.templates.iter().position(|own| own == name);
+        TemplateId::new(known.unwrap_or_else(|| {
+            self.templates.push(name.clone());
+            self.templates.len() - 1
+        }))
+    }
+
+    fn mints(&mut self, place: &Span) {
+        self.needs.mint.get_or_insert_with(|| place.clone());
+    }
+}
+
+/// Reports what a route has in common with an earlier one and must not.
+fn compare(route: &Route, place: &Span, earlier: &[Route], places: &[Span], cx: &mut Context<'_>) {
+    for (other, first) in earlier.iter().zip(places) {
+        if other.name == route.name {
+            cx.error(place, "two routes have the same name").also(first.clone(), "the first one");
+        }
+        let (a, b) = (&other.matcher, &route.matcher);
+        let overlap = a.methods.is_empty() || b.methods.is_empty() || a.methods.iter().any(|own| b.methods.contains(own));
+        if a.host == b.host && a.path == b.path && overlap {
+            cx.error(place, "two routes match the same requests")
+                .also(first.clone(), "this one has the same host, path and a common method")
+                .advice("give them different hosts, paths or methods");
+        }
+    }
+}
+
+fn route(
+    id: RouteId,
+    raw: raw::Route,
+    place: &Span,
+    clerk: &Draft,
+    upstreams: &mut Upstreams,
+    routes: &mut Routes,
+    cx: &mut Context<'_>,
+) -> Option<Route> {
+    let name = name(&raw, place, cx);
+    let session = session(&raw.session, cx);
+    let rules = SessionRules {
+        allow_pending: raw.allow_pending.or(false),
+        authorized_parties: authorized_parties(&raw.authorized_parties, clerk, cx),
+    };
+    note_needs(&session, &rules, place, &mut routes.needs);
+    let matcher = matcher(&raw.matching.or_default(), cx);
+    let rewrite = rewrite(&raw.strip_prefix, &raw.rewrite_prefix, &matcher, cx);
+    let public = session.is_empty() && !matches!(raw.session, Field::Bad);
+    let inject = inject::read(&raw.inject, public, routes, cx);
+    let upstream = match &raw.upstream {
+        Field::Good(at) => upstreams.resolve(at, cx),
+        Field::Bad => None,
+        Field::Absent => {
+            if !raw.reported {
+                cx.error(place, "the route needs an `upstream`").advice("name a table of [upstreams], or write a URL");
+            }
+            None
+        }
+    };
+    let no_session = [("reject", OnNoSession::Reject), ("pass", OnNoSession::Pass)];
+    let mint_error = [("fail", OnMintError::Fail), ("pass", OnMintError::Pass), ("session", OnMintError::Session)];
+    let preflight = [("pass", Preflight::Pass), ("reject", Preflight::Reject)];
+    let access = [("on", true), ("off", false)];
+    let on_no_session = cx.choice(&raw.on_no_session, &no_session, OnNoSession::Reject);
+    let on_mint_error = cx.choice(&raw.on_mint_error, &mint_error, OnMintError::Fail);
+    let preflight = cx.choice(&raw.preflight, &preflight, Preflight::Pass);
+    let log_access = cx.choice(&raw.access, &access, true);
+    let timeout = cx.limit(&raw.timeout, None);
+    let upstream = upstreams.get(upstream?);
+    Some(Route {
+        id,
+        name: name?,
+        matcher: matcher?,
+        upstream: upstream.id,
+        rewrite: rewrite?,
+        preserve_host: raw.preserve_host.or(upstream.address.loopback),
+        session,
+        rules,
+        on_no_session,
+        on_mint_error,
+        preflight,
+        forward_credential: raw.forward_credential.or(false),
+        forward_clerk_cookies: raw.forward_clerk_cookies.or(false),
+        keep_headers: keep_headers(&raw.keep_headers, &upstream.remove_headers, cx),
+        timeout,
+        log_access,
+        inject,
+    })
+}
+
+fn name(raw: &raw::Route, place: &Span, cx: &mut Context<'_>) -> Option<String> {
+    let Some(at) = raw.name.get() else {
+        if raw.name.is_absent() {
+            cx.error(place, "the route needs a `name`").advice("it is the route's label in metrics and logs");
+        }
+        return None;
+    };
+    if !super::is_label(at) || at.value == "none" {
+        cx.error(&at.span, "not a name").advice(super::LABEL);
+        return None;
+    }
+    Some(at.value.clone())
+}
+
+fn note_needs(session: &[SessionSource], rules: &SessionRules, place: &Span, needs: &mut Needs) {
+    if !session.is_empty() {
+        needs.session.get_or_insert_with(|| place.clone());
+    }
+    if session.contains(&SessionSource::Cookie) {
+        needs.cookie.get_or_insert_with(|| place.clone());
+        if rules.authorized_parties.is_empty() {
+            needs.open_cookie.get_or_insert_with(|| place.clone());
+        }
+    }
+}
+
+fn session(field: &Field<Vec<At<raw::SessionSource>>>, cx: &mut Context<'_>) -> Vec<SessionSource> {
+    let list = match field {
+        Field::Absent => return vec![SessionSource::Bearer, SessionSource::Cookie],
+        Field::Bad => return Vec::new(),
+        Field::Good(list) => list,
+    };
+    let mut sources = Vec::new();
+    let mut seen = NameSet::new();
+    for at in &list.value {
+        let source = match &at.value {
+            raw::SessionSource::Word(word) => match word.as_str() {
+                "bearer" => SessionSource::Bearer,
+                "cookie" => SessionSource::Cookie,
+                _ => {
+                    cx.error(&at.span, "not a session source")
+                        .advice("the sources are \"bearer\", \"cookie\" and { header = \"...\" }");
+                    continue;
+                }
+            },
+            raw::SessionSource::Header(header) => match headers::credential(header, cx) {
+                Some(name) => SessionSource::Header(name),
+                None => continue,
+            },
+        };
+        let twin = matches!(&source, SessionSource::Header(name) if seen.contains(name));
+        if twin || sources.contains(&source) {
+            cx.error(&at.span, "this session source is listed already");
+        }
+        if let SessionSource::Header(name) = &source {
+            seen.insert(name);
+        }
+        sources.push(source);
+    }
+    sources
+}
+
+fn authorized_parties(field: &Field<Vec<At<String>>>, clerk: &Draft, cx: &mut Context<'_>) -> Vec<Origin> {
+    let all = clerk.authorized_parties();
+    let own = clerk::origins(field, cx);
+    if own.is_empty() {
+        return all.to_vec();
+    }
+    if let (Some(list), false) = (field.get(), all.is_empty()) {
+        for at in &list.value {
+            if net::origin(at).is_ok_and(|origin| !all.contains(&origin)) {
+                cx.error(&at.span, "`clerk.authorized_parties` does not have this origin")
+                    .advice("a route can narrow that list; it cannot widen it");
+            }
+        }
+    }
+    own
+}
+
+fn matcher(raw: &raw::Match, cx: &mut Context<'_>) -> Option<Matcher> {
+    let exact = raw.exact.or(false);
+    let host = match raw.host.get().map(|at| (at, net::host_pattern(at))) {
+        None => Some(HostPattern::Any),
+        Some((_, Ok(host))) => Some(host),
+        Some((at, Err(bad))) => {
+            cx.error(&at.span, bad.to_string())
+                .advice("write \"api.example.com\" or \"*.example.com\"; leave it out for every host");
+            None
+        }
+    };
+    let path = match raw.path.get() {
+        None => Some("/".to_owned()),
+        Some(at) => path(at, exact, cx),
+    };
+    let methods = methods(&raw.methods, cx);
+    Some(Matcher { host: host?, path: path?, exact, methods })
+}
+
+fn methods(field: &Field<Vec<At<String>>>, cx: &mut Context<'_>) -> Vec<Method> {
+    let Some(list) = field.get() else { return Vec::new() };
+    if list.is_empty() {
+        cx.error(&list.span, "no method would match").advice("leave `methods` out for every method");
+    }
+    let mut methods = Vec::new();
+    for at in &list.value {
+        match Method::from_bytes(at.as_bytes()) {
+            Ok(Method::CONNECT) => {
+                cx.error(&at.span, "CONNECT is never forwarded");
+            }
+            Ok(method) if at.bytes().any(|byte| byte.is_ascii_lowercase()) => {
+                cx.error(&at.span, "methods are written in capitals").label(method.as_str().to_ascii_uppercase());
+            }
+            Ok(method) if methods.contains(&method) => {
+                cx.error(&at.span, "this method is listed already");
+            }
+            Ok(method) => methods.push(method),
+            Err(_) => {
+                cx.error(&at.span, "not a method");
+            }
+        }
+    }
+    methods
+}
+
+fn path(at: &At<String>, exact: bool, cx: &mut Context<'_>) -> Option<String> {
+    let result = if exact { net::path(at) } else { net::prefix(at) };
+    match result {
+        Ok(()) => Some(at.value.clone()),
+        Err(bad) => {
+            let advice = match bad {
+                net::Bad::TrailingSlash => "leave the last `/` out",
+                net::Bad::Odd => "no dot segments, `//`, `\\`, and no encoded `/`, `\\`, `.`, `%` or NUL",
+                _ => "write \"/v1/graphql\"",
+            };
+            cx.error(&at.span, bad.to_string()).advice(advice);
+            None
+        }
+    }
+}
+
+fn rewrite(
+    strip: &Field<String>,
+    replace: &Field<String>,
+    matcher: &Option<Matcher>,
+    cx: &mut Context<'_>,
+) -> Option<Rewrite> {
+    if let (Field::Good(_), Field::Good(at)) = (strip, replace) {
+        cx.error(&at.span, "a route has one of `strip_prefix` and `rewrite_prefix`");
+        return None;
+    }
+    if let Some(at) = strip.get() {
+        let prefix = path(at, false, cx)?;
+        let matched = matcher.as_ref()?;
+        if !net::covers(&prefix, &matched.path) {
+            cx.error(&at.span, "the route's path does not begin with this prefix")
+                .advice("a prefix that is taken away is a part of `match.path`, in whole segments");
+            return None;
+        }
+        // To take `/` away changes nothing.
+        return Some(if prefix == "/" { Rewrite::Keep } else { Rewrite::Strip(prefix) });
+    }
+    if let Some(at) = replace.get() {
+        let matched = matcher.as_ref()?;
+        let to = path(at, matched.exact, cx)?;
+        return Some(Rewrite::Replace { from: matched.path.clone(), to });
+    }
+    if matches!(strip, Field::Bad) || matches!(replace, Field::Bad) { None } else { Some(Rewrite::Keep) }
+}
+
+fn keep_headers(field: &Field<Vec<At<String>>>, removed: &NameSet, cx: &mut Context<'_>) -> NameSet {
+    let mut kept = NameSet::new();
+    for at in field.get().into_iter().flat_map(|list| &list.value) {
+        let Some(pattern) = headers::pattern(at, cx) else { continue };
+        if !at.ends_with('*') && !removed.contains_str(at) {
+            cx.problems
+                .warning(&at.span, "the upstream's `remove_headers` does not remove this header")
+                .label("has no effect");
+        }
+        kept.extend(&pattern);
+    }
+    kept
+}
