@@ -4,7 +4,9 @@
 //! A file imports only files of a lower layer; `tests/it/layering.rs` holds the table.
 
 pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod emulator;
 pub mod headers;
 pub mod lifecycle;
 pub mod metrics;
