@@ -5,7 +5,9 @@
 
 pub mod admin;
 pub mod clock;
+pub mod commands;
 pub mod config;
+pub mod emulator;
 pub mod headers;
 pub mod lifecycle;
 pub mod listener;

@@ -1,0 +1,83 @@
+//! `/v1/sessions`: sessions and their tokens (contract sections 1.1 to 1.3).
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::routing::{get, post};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::emulator::error::{ApiError, json_response};
+use crate::emulator::params::{Params, QueryParams};
+use crate::emulator::state::{Instance, SessionFilter, Wanted};
+
+/// Seconds that a caller may ask for.
+pub(crate) const EXPIRES_IN: RangeInclusive<u32> = 30..=315_360_000;
+
+/// The endpoints, below `/v1`.
+pub(crate) fn routes() -> Router<Arc<Instance>> {
+    Router::new()
+        .route("/sessions", get(list).post(begin))
+        .route("/sessions/{session_id}", get(read))
+        .route("/sessions/{session_id}/revoke", post(revoke))
+        .route("/sessions/{session_id}/tokens", post(mint_session))
+        .route("/sessions/{session_id}/tokens/{template_name}", post(mint_template))
+}
+
+async fn list(State(instance): State<Arc<Instance>>, query: QueryParams) -> Result<Response, ApiError> {
+    let filter = SessionFilter {
+        client_id: query.text("client_id").map(str::to_owned),
+        user_id: query.text("user_id").map(str::to_owned),
+        status: query.text("status").map(str::to_owned),
+    };
+    Ok(ok(&query.page(instance.sessions(&filter))?))
+}
+
+/// As with Clerk: for tests, not in production.
+async fn begin(State(instance): State<Arc<Instance>>, mut params: Params) -> Result<Response, ApiError> {
+    if instance.production {
+        return Err(ApiError::NotInProduction);
+    }
+    let user = params.text("user_id")?.ok_or(ApiError::ParamMissing("user_id"))?;
+    let organization = params.text("active_organization_id")?;
+    params.end()?;
+    Ok(ok(&instance.begin_session(&user, organization.as_deref())?))
+}
+
+async fn read(State(instance): State<Arc<Instance>>, Path(sid): Path<String>) -> Result<Response, ApiError> {
+    Ok(ok(&instance.session(&sid)?))
+}
+
+async fn revoke(State(instance): State<Arc<Instance>>, Path(sid): Path<String>) -> Result<Response, ApiError> {
+    Ok(ok(&instance.revoke(&sid)?))
+}
+
+async fn mint_session(
+    State(instance): State<Arc<Instance>>,
+    Path(sid): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    mint(&instance, &sid, &Wanted::Session, params)
+}
+
+async fn mint_template(
+    State(instance): State<Arc<Instance>>,
+    Path((sid, template)): Path<(String, String)>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    mint(&instance, &sid, &Wanted::Template(&template), params)
+}
+
+fn mint(instance: &Instance, sid: &str, wanted: &Wanted<'_>, mut params: Params) -> Result<Response, ApiError> {
+    let expires_in = params.integer("expires_in_seconds", EXPIRES_IN)?;
+    params.end()?;
+    let jwt = instance.mint(sid, wanted, expires_in)?;
+    Ok(ok(&json!({ "object": "token", "jwt": jwt })))
+}
+
+fn ok(body: &Value) -> Response {
+    json_response(StatusCode::OK, body)
+}
