@@ -78,6 +78,8 @@ macro_rules! labels {
     };
 }
 
+pub(crate) use labels;
+
 labels!(
     /// Where a token came from.
     Lookup {

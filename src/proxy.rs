@@ -7,6 +7,7 @@ pub mod clean;
 pub mod error;
 pub mod forward;
 pub mod gateway;
+pub mod grpc;
 pub mod inject;
 pub mod pool;
 pub mod request;
@@ -20,9 +21,11 @@ use http::{Request, Response, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use crate::clock::Now;
 use crate::config::{OnNoSession, Preflight};
 use crate::headers;
 use crate::listener::connection::Connection;
+use crate::metrics::Verdict;
 use crate::proxy::clean::Consumed;
 use crate::proxy::error::{Asked, Error};
 use crate::proxy::forward::Patience;
@@ -32,8 +35,8 @@ use crate::proxy::pool::Lease;
 use crate::proxy::request::Target;
 use crate::proxy::tokens::Subject;
 use crate::proxy::worker::{Snapshot, Worker};
-use crate::record::{BodyEnd, CredentialKind, Outcome, Peer, Record};
-use crate::session::credential::{self, Credential};
+use crate::record::{BodyEnd, Caller, CredentialKind, Outcome, Peer, Record};
+use crate::session::credential::{self, Credential, Place};
 use crate::session::guard;
 use crate::session::memory::Remembered;
 use crate::session::{Reason, SessionError};
@@ -98,7 +101,7 @@ async fn exchange<M: Mint>(
 ) -> Result<(Response<Incoming>, Option<Instant>), Error> {
     // 4. to 9.
     let target = request::target(&head, &incoming, &snapshot.gateway.plans)?;
-    let decision = decide(worker, &snapshot.gateway, &head, &target, &finish.connection, &mut finish.record).await?;
+    let decision = decide(worker, &snapshot.gateway, &head, &target, &mut finish.record).await?;
     let (plan, host) = (decision.plan, target.host.into_header());
     let te_trailers = request::accepts_trailers(&head);
     plan.cleaner.request(&mut head.headers, decision.consumed, trusted).map_err(|_| Error::Malformed(PROTECTED))?;
@@ -116,7 +119,8 @@ async fn exchange<M: Mint>(
     let whole = plan.route.timeout.map(|limit| finish.record.start() + limit);
     let patience = Patience { response: plan.response_timeout, whole };
     finish.record.upstream_begins(plan.route.upstream);
-    let sent = forward::send(pool, &finish.connection, Request::from_parts(head, body), fate.as_deref(), patience).await;
+    let sent =
+        forward::send(pool, &finish.connection, Request::from_parts(head, body), fate.as_deref(), patience).await;
     finish.record.upstream_ends();
     let forward::Answer { response: mut answer, lease } = sent?;
     finish.lease = Some((lease, fate));
@@ -144,7 +148,6 @@ pub async fn decide<'a, M: Mint>(
     gateway: &'a Gateway<M>,
     head: &Parts,
     target: &Target<'_>,
-    connection: &Connection,
     record: &mut Record,
 ) -> Result<Decision<'a>, Error> {
     // 4. Route: without one, no credential is parsed.
@@ -155,21 +158,20 @@ pub async fn decide<'a, M: Mint>(
         return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Authorization });
     }
     // 5. Session.
-    let found = session(worker, gateway, plan, head, connection, record).await?;
-    let Some((remembered, credential)) = found else {
+    let now = worker.clock().now();
+    let Some((credential, remembered)) = session(gateway, plan, head, now, record).await? else {
         return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Nothing });
     };
     // 6. Guard: a browser sends a cookie on its own account, whoever wrote the page.
-    if credential.kind == CredentialKind::Cookie
-        && !guard::passes(&head.method, &head.headers, &target.origin(connection), &plan.route.rules.authorized_parties)
-    {
-        return Err(Error::OriginForbidden);
+    if credential.is_cookie() {
+        let (upgrade, own) = (head.headers.contains_key(header::UPGRADE), target.origin());
+        guard::check(&head.method, &head.headers, upgrade, own, &plan.route.rules.authorized_parties)
+            .map_err(|_| Error::OriginForbidden)?;
     }
     // 7. Tokens.
-    let subject = Subject { remembered: &remembered, credential: &credential };
-    let injected = tokens::injected(gateway, plan, &subject, worker.clock().now(), record).await?;
-    let consumed =
-        if credential.kind == CredentialKind::Bearer { Consumed::Authorization } else { Consumed::Other };
+    let subject = Subject { remembered: &remembered, token: credential.token };
+    let injected = tokens::injected(gateway, plan, &subject, now, record).await?;
+    let consumed = if credential.place == Place::Bearer { Consumed::Authorization } else { Consumed::Other };
     Ok(Decision { plan, injected, consumed })
 }
 
@@ -192,33 +194,35 @@ fn find_plan<'a, M: Mint>(
 
 /// Step 5. `None`: the route is public, or lets requests without a session pass.
 async fn session<'a, M: Mint>(
-    worker: &Worker<M>,
-    gateway: &Gateway<M>,
-    plan: &Plan,
+    gateway: &'a Gateway<M>,
+    plan: &'a Plan,
     head: &'a Parts,
-    connection: &Connection,
+    now: Now,
     record: &mut Record,
-) -> Result<Option<(Arc<Remembered>, Credential<'a>)>, Error> {
+) -> Result<Option<(Credential<'a>, Arc<Remembered>)>, Error> {
     let route = &plan.route;
     if route.session.is_empty() {
         return Ok(None);
     }
-    let _ = connection;
     let mut from_cookie = false;
-    let verified = match credential::find(&head.headers, &route.session, &gateway.cookies) {
-        Err(error) => Err(error),
-        Ok(None) => Err(SessionError::Missing),
-        Ok(Some(credential)) => {
-            record.credential(credential.kind);
-            from_cookie = credential.kind == CredentialKind::Cookie;
-            gateway.verify(&credential, &route.rules, worker.clock().now()).await.map(|session| (session, credential))
+    let verified = match credential::find(&head.headers, &route.session, &gateway.sessions.cookies, now.wall) {
+        Err(error) => {
+            // Only a cookie can be found and be out of date before it is verified.
+            from_cookie = error == SessionError::Invalid(Reason::OutdatedCookie);
+            Err(error)
+        }
+        Ok(credential) => {
+            from_cookie = credential.is_cookie();
+            record.credential(kind(credential.place));
+            gateway.verify(&credential, &route.rules, now).await.map(|remembered| (credential, remembered))
         }
     };
     match verified {
-        Ok((remembered, credential)) => {
-            record.verdict(crate::metrics::Verdict::Valid);
-            record.caller(Arc::clone(&remembered) as Arc<dyn crate::record::Caller>);
-            Ok(Some((remembered, credential)))
+        Ok((credential, remembered)) => {
+            record.verdict(Verdict::Valid);
+            let caller: Arc<dyn Caller> = Arc::<Remembered>::clone(&remembered);
+            record.caller(caller);
+            Ok(Some((credential, remembered)))
         }
         Err(error) => {
             record.verdict(error.verdict());
@@ -230,6 +234,14 @@ async fn session<'a, M: Mint>(
             };
             if none && route.on_no_session == OnNoSession::Pass { Ok(None) } else { Err(error.into()) }
         }
+    }
+}
+
+fn kind(place: Place<'_>) -> CredentialKind {
+    match place {
+        Place::Bearer => CredentialKind::Bearer,
+        Place::Header(_) => CredentialKind::Header,
+        Place::Cookie { .. } => CredentialKind::Cookie,
     }
 }
 

@@ -77,7 +77,8 @@ pub fn load(
         problems.general(title);
         Diagnostics::new(path, "", problems)
     };
-    let bytes = environment.read(path).map_err(|error| unreadable(format!("cannot read the file: {}", error.kind())))?;
+    let bytes =
+        environment.read(path).map_err(|error| unreadable(format!("cannot read the file: {}", error.kind())))?;
     let source = String::from_utf8(bytes).map_err(|_| unreadable("the file is not UTF-8 text".to_owned()))?;
     parse(&source, path, environment, secrets)
 }

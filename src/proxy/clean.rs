@@ -9,7 +9,7 @@ use http::header::{self, HeaderMap, HeaderName};
 
 use crate::config::{Route, SessionSource, Upstream};
 use crate::headers::{self, HOP_BY_HOP, NameSet};
-use crate::session::credential;
+use crate::session::cookies;
 
 /// The rules of one route.
 #[derive(Debug)]
@@ -72,7 +72,9 @@ impl Cleaner {
                 }
             }
         }
-        for name in [header::HOST, header::AUTHORIZATION, header::COOKIE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+        for name in
+            [header::HOST, header::AUTHORIZATION, header::COOKIE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
+        {
             protected.insert(&name);
         }
         let mut forwarding = NameSet::new();
@@ -82,14 +84,17 @@ impl Cleaner {
         // `authorization` and `cookie` leave where they are this route's own target, or another's to this upstream.
         let injected = |name: &HeaderName| {
             let own = targets(route).contains(name);
-            let others = || routes.iter().filter(|other| other.upstream == route.upstream).flat_map(targets).any(|t| t == *name);
+            let others =
+                || routes.iter().filter(|other| other.upstream == route.upstream).flat_map(targets).any(|t| t == *name);
             own || (!route.forward_credential && others())
         };
         let mut trailers = always.clone();
         trailers.extend(&upstream.remove_headers);
         trailers.extend(&protected);
         trailers.extend(&forwarding);
-        for name in [header::TRAILER, header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_RANGE, header::SET_COOKIE] {
+        for name in
+            [header::TRAILER, header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_RANGE, header::SET_COOKIE]
+        {
             trailers.insert(&name);
         }
         Self {
@@ -139,7 +144,7 @@ impl Cleaner {
         if self.drop_cookie {
             headers.remove(header::COOKIE);
         } else if !self.forward_clerk_cookies && headers.contains_key(header::COOKIE) {
-            credential::remove_clerk_cookies(headers);
+            cookies::strip_clerk(headers, None);
         }
         Ok(())
     }
@@ -150,10 +155,12 @@ pub fn response(headers: &mut HeaderMap, forbidden: &NameSet) {
     let mut doomed: Vec<HeaderName> = Vec::new();
     if headers.contains_key(header::CONNECTION) {
         doomed.extend(
-            headers::connection_options(headers).filter_map(|option| HeaderName::from_bytes(option).ok()).filter(|name| {
-                // An upstream that names these would break the message for the caller.
-                *name != header::CONTENT_LENGTH && *name != header::CONTENT_TYPE
-            }),
+            headers::connection_options(headers).filter_map(|option| HeaderName::from_bytes(option).ok()).filter(
+                |name| {
+                    // An upstream that names these would break the message for the caller.
+                    *name != header::CONTENT_LENGTH && *name != header::CONTENT_TYPE
+                },
+            ),
         );
     }
     doomed.extend(headers.keys().filter(|name| forbidden.contains(name)).cloned());

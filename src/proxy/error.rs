@@ -321,7 +321,9 @@ fn grpc(code: Code) -> Response<bytes::Bytes> {
 fn challenge(code: Code, reason: Option<&str>) -> HeaderValue {
     let text = match (code, reason) {
         (Code::SessionMissing, _) => "Bearer".to_owned(),
-        (_, Some(reason)) => format!("Bearer error=\"invalid_token\", error_description=\"{}: {reason}\"", code.as_str()),
+        (_, Some(reason)) => {
+            format!("Bearer error=\"invalid_token\", error_description=\"{}: {reason}\"", code.as_str())
+        }
         (_, None) => format!("Bearer error=\"invalid_token\", error_description=\"{}\"", code.as_str()),
     };
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
@@ -340,10 +342,7 @@ fn whole_seconds(time: Duration) -> HeaderValue {
 fn allow_reading(headers: &mut HeaderMap, origin: &HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-    headers.insert(
-        header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("x-mintgate-error, retry-after"),
-    );
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-mintgate-error, retry-after"));
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }
 
@@ -353,7 +352,8 @@ impl Asked {
     /// Reads the head. `parties`: whose pages may read our errors.
     pub fn of(head: &Parts, parties: &[Origin]) -> Self {
         let origin = head.headers.get(header::ORIGIN);
-        let trusted = origin.filter(|origin| parties.iter().any(|party| party.as_str().as_bytes() == origin.as_bytes()));
+        let trusted =
+            origin.filter(|origin| parties.iter().any(|party| party.as_str().as_bytes() == origin.as_bytes()));
         Self { grpc: is_grpc(head), origin: trusted.cloned() }
     }
 }

@@ -196,7 +196,9 @@ pub async fn send(
             Err(error) => Err(error),
             Ok(again) => {
                 lease = pool.lease(Want::New).await?;
-                in_time(connection, fate, patience, lease.send(again)).await?.map_err(|error| failure(error.error, fate))
+                in_time(connection, fate, patience, lease.send(again))
+                    .await?
+                    .map_err(|error| failure(error.error, fate))
             }
         },
     };

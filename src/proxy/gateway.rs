@@ -5,15 +5,65 @@ use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 
-use crate::config::{Config, Origin, Route, SessionSource, Trusted, Upstream};
+use crate::clock::Now;
+use crate::config::{Config, Log, Origin, Route, SessionRules, SessionSource, Trusted, Upstream};
 use crate::headers::NameSet;
 use crate::proxy::clean::{self, Cleaner};
 use crate::proxy::inject::{Slot, SlotIndex};
 use crate::route::Router;
-use crate::secret::NotHeaderSafe;
+use crate::secret::{Digest, NotHeaderSafe};
+use crate::session::credential::{CookieRules, Credential};
+use crate::session::jwks::Jwks;
+use crate::session::memory::{Memory, Remembered, Slots};
+use crate::session::revoked::Revoked;
+use crate::session::verify::{self, Verifier};
+use crate::session::{Reason, SessionError};
+use crate::token::cache::TokenCache;
+use crate::token::{Issuer, Mint};
 use crate::transport::body::BodyRules;
 
-/// What one snapshot of the configuration is compiled to. Immutable, shared by all workers.
+/// How long a request waits for the keys that its token may be signed with.
+const KEY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// One configuration, shared by all workers. Immutable, but for the maps that outlive it.
+#[derive(Debug)]
+pub struct Gateway<M> {
+    /// Counts configurations: what one of them has verified is verified anew under the next.
+    pub number: u64,
+    /// What requests are judged by.
+    pub plans: Plans,
+    /// What the access record shows.
+    pub log: Log,
+    /// Verifies sessions.
+    pub sessions: Sessions,
+    /// The tokens in memory.
+    pub tokens: Arc<TokenCache>,
+    /// Mints what is not there.
+    pub mint: Arc<M>,
+    /// Whose tokens they are.
+    pub issuer: Issuer,
+    /// For one mint with all its waiting.
+    pub mint_timeout: Duration,
+}
+
+/// What verifies sessions and remembers them.
+#[derive(Debug)]
+pub struct Sessions {
+    /// How Clerk's cookies are chosen from.
+    pub cookies: CookieRules,
+    /// What a token must say.
+    pub verifier: Verifier,
+    /// What it must be signed with.
+    pub jwks: Jwks,
+    /// What has been verified before.
+    pub memory: Memory,
+    /// What is refused although it is verified.
+    pub revoked: Arc<Revoked>,
+    /// Tolerance for `exp`, `nbf` and `iat`.
+    pub skew: Duration,
+}
+
+/// What the routes of a configuration are compiled to.
 #[derive(Debug)]
 pub struct Plans {
     /// Finds the plan of a request.
@@ -32,10 +82,8 @@ pub struct Plans {
     pub max_uri_bytes: usize,
     /// Bytes of a request body.
     pub max_body_bytes: Option<u64>,
-    /// How many distinct tokens and session values a remembered session has slots for.
-    pub keys: usize,
-    /// See `keys`.
-    pub values: usize,
+    /// How many distinct tokens and values a remembered session has slots for.
+    pub slots: Slots,
 }
 
 /// A route, compiled.
@@ -53,6 +101,47 @@ pub struct Plan {
     pub body: BodyRules,
     /// To the response head.
     pub response_timeout: Option<Duration>,
+}
+
+// === impl Gateway ===
+
+impl<M: Mint> Gateway<M> {
+    /// The session that a credential proves: remembered or verified now, and then checked against the time, the route
+    /// and the revocations, which no memory may answer for.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub async fn verify(
+        &self,
+        credential: &Credential<'_>,
+        rules: &SessionRules,
+        now: Now,
+    ) -> Result<Arc<Remembered>, SessionError> {
+        let sessions = &self.sessions;
+        let digest = Digest::of(credential.token.as_bytes());
+        let remembered = match sessions.memory.get(&digest, self.number, &sessions.jwks) {
+            Some(remembered) => remembered,
+            None => self.verify_anew(credential.token, digest, now).await?,
+        };
+        let session = &remembered.session;
+        verify::check(session, now.wall, rules, credential.client_uat(), sessions.skew)?;
+        if sessions.revoked.refuses(&session.sid, &session.sub, now.mono) {
+            return Err(SessionError::Revoked);
+        }
+        Ok(remembered)
+    }
+
+    async fn verify_anew(&self, token: &str, digest: Digest, now: Now) -> Result<Arc<Remembered>, SessionError> {
+        let sessions = &self.sessions;
+        let session = match sessions.verifier.verify(token, &sessions.jwks.current()) {
+            // Rare, and big: boxed, so that the future of every request stays small.
+            Err(SessionError::Invalid(Reason::UnknownKey)) => {
+                Box::pin(sessions.verifier.verify_or_fetch(token, &sessions.jwks, KEY_PATIENCE)).await?
+            }
+            verified => verified?,
+        };
+        Ok(sessions.memory.remember(digest, session, self.number, self.plans.slots, now.wall, sessions.skew))
+    }
 }
 
 // === impl Plans ===
@@ -97,8 +186,7 @@ impl Plans {
             trusted: config.server.trusted_proxies.clone(),
             max_uri_bytes: config.server.limits.max_uri_bytes,
             max_body_bytes: config.server.limits.request_body,
-            keys: index.keys(),
-            values: index.values(),
+            slots: Slots { keys: index.keys(), values: index.values() },
         })
     }
 }
@@ -116,10 +204,3 @@ fn vary(sources: &[SessionSource]) -> Option<HeaderValue> {
     // Header names joined by commas are a valid header value.
     if names.is_empty() { None } else { HeaderValue::try_from(names.join(", ")).ok() }
 }
-
-/// x
-#[derive(Debug)]
-pub struct Gateway<M> { /// x
-pub plans: Plans, /// x
-pub log: crate::config::Log, /// x
-pub m: std::marker::PhantomData<M> }

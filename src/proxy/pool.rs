@@ -56,7 +56,14 @@ impl Pool {
         let limit = upstream.pool.max_connections.map(|limit| Arc::new(Semaphore::new(limit)));
         // An authority is made of characters that a header may hold.
         let host = HeaderValue::try_from(upstream.address.authority.as_str()).unwrap_or(HeaderValue::from_static(""));
-        Arc::new(Self { upstream, spawner, limit, http1: http1::Idle::default(), http2: http2::Shared::default(), host })
+        Arc::new(Self {
+            upstream,
+            spawner,
+            limit,
+            http1: http1::Idle::default(),
+            http2: http2::Shared::default(),
+            host,
+        })
     }
 
     /// The upstream.

@@ -4,10 +4,10 @@ use http::header::{self, HeaderValue};
 use http::{Method, request::Parts};
 use http_body::Body;
 
-use crate::listener::connection::Connection;
 use crate::proxy::error::Error;
 use crate::proxy::gateway::Plans;
 use crate::route::{RouteError, check_host};
+use crate::session::guard::OwnOrigin;
 
 /// Where a request wants to go.
 #[derive(Debug)]
@@ -49,8 +49,8 @@ impl Host<'_> {
 
 impl Target<'_> {
     /// The origin that the request itself has, for the cookie guard.
-    pub fn origin(&self, _connection: &Connection) -> String {
-        format!("http://{}", self.host.as_str().to_ascii_lowercase())
+    pub fn origin(&self) -> OwnOrigin<'_> {
+        OwnOrigin { scheme: "http", authority: self.host.as_str() }
     }
 }
 
@@ -80,7 +80,8 @@ pub fn target<'a>(head: &'a Parts, body: &impl Body, plans: &Plans) -> Result<Ta
     if path.len() + head.uri.query().map_or(0, |query| query.len() + 1) > plans.max_uri_bytes {
         return Err(Error::UriTooLong);
     }
-    Ok(Target { host, path }).and_then(|target| if too_large(body, plans) { Err(Error::BodyTooLarge) } else { Ok(target) })
+    Ok(Target { host, path })
+        .and_then(|target| if too_large(body, plans) { Err(Error::BodyTooLarge) } else { Ok(target) })
 }
 
 fn too_large(body: &impl Body, plans: &Plans) -> bool {
@@ -126,7 +127,11 @@ pub fn preflight(head: &Parts) -> Option<Method> {
 
 /// Whether the caller takes trailers: gRPC servers insist on being told.
 pub fn accepts_trailers(head: &Parts) -> bool {
-    head.headers.get_all(header::TE).iter().flat_map(crate::headers::elements).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+    head.headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(crate::headers::elements)
+        .any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Whether the head is small enough for the upstream, as HTTP/1 would write it.

@@ -97,9 +97,9 @@ impl<M: Mint> Snapshot<M> {
         spawner: &Spawner,
     ) -> Arc<Self> {
         let log = &gateway.log;
-        let recorder =
-            Recorder::new(Arc::clone(metrics), Arc::clone(shard), log.access, log.identity, clock.clone());
-        let pools = gateway.plans.upstreams.iter().map(|upstream| Pool::new(Arc::clone(upstream), spawner.clone())).collect();
+        let recorder = Recorder::new(Arc::clone(metrics), Arc::clone(shard), log.access, log.identity, clock.clone());
+        let pools =
+            gateway.plans.upstreams.iter().map(|upstream| Pool::new(Arc::clone(upstream), spawner.clone())).collect();
         Arc::new(Self { recorder, pools, gateway })
     }
 

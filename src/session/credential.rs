@@ -178,15 +178,17 @@ impl std::fmt::Debug for Credential<'_> {
 impl CookieRules {
     /// The rules of the configured instance.
     pub fn new(clerk: &Clerk) -> Self {
-        Self(clerk.publishable_key.as_ref().map(|key| Instance {
-            session: format!("__session_{}", key.cookie_suffix),
-            client_uat: format!("__client_uat_{}", key.cookie_suffix),
-            hosts: [Some(key.frontend_api.as_str()), clerk.issuer.as_deref().map(without_scheme)]
-                .into_iter()
-                .flatten()
-                .map(str::to_owned)
-                .collect(),
-            development: key.development,
+        Self(clerk.publishable_key.as_ref().map(|key| {
+            Instance {
+                session: format!("__session_{}", key.cookie_suffix),
+                client_uat: format!("__client_uat_{}", key.cookie_suffix),
+                hosts: [Some(key.frontend_api.as_str()), clerk.issuer.as_deref().map(without_scheme)]
+                    .into_iter()
+                    .flatten()
+                    .map(str::to_owned)
+                    .collect(),
+                development: key.development,
+            }
         }))
     }
 

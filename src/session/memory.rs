@@ -11,6 +11,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::clock::Wall;
+use crate::record::Caller;
 use crate::secret::Digest;
 use crate::session::Session;
 use crate::session::jwks::Jwks;
@@ -190,6 +191,20 @@ impl fmt::Debug for Remembered {
 }
 
 // === impl Key, Prefix, UntilExpiry ===
+
+impl Caller for Remembered {
+    fn sub(&self) -> &str {
+        self.session.sub()
+    }
+
+    fn sid(&self) -> &str {
+        self.session.sid()
+    }
+
+    fn org(&self) -> Option<&str> {
+        self.session.org()
+    }
+}
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -303,28 +303,29 @@ impl<E: Ending> Body for ResponseBody<E> {
                     Poll::Ready(Some(Err(AnswerError::TimedOut)))
                 }
                 Poll::Ready(frame) => match frame {
-                None => {
-                    this.end();
-                    Poll::Ready(None)
-                }
-                Some(Err(error)) => {
-                    if let Some(mut ending) = this.ending.take() {
-                        ending.broken();
-                    }
-                    Poll::Ready(Some(Err(AnswerError::Broken(error))))
-                }
-                Some(Ok(frame)) => {
-                    let frame = clean_trailers(frame, forbidden);
-                    if let (Some(ending), Some(data)) = (&mut this.ending, frame.data_ref()) {
-                        ending.passed(data.len());
-                    }
-                    // hyper does not poll once more for the end when the length was known.
-                    if incoming.is_end_stream() {
+                    None => {
                         this.end();
+                        Poll::Ready(None)
                     }
-                    Poll::Ready(Some(Ok(frame)))
-                }
-            }},
+                    Some(Err(error)) => {
+                        if let Some(mut ending) = this.ending.take() {
+                            ending.broken();
+                        }
+                        Poll::Ready(Some(Err(AnswerError::Broken(error))))
+                    }
+                    Some(Ok(frame)) => {
+                        let frame = clean_trailers(frame, forbidden);
+                        if let (Some(ending), Some(data)) = (&mut this.ending, frame.data_ref()) {
+                            ending.passed(data.len());
+                        }
+                        // hyper does not poll once more for the end when the length was known.
+                        if incoming.is_end_stream() {
+                            this.end();
+                        }
+                        Poll::Ready(Some(Ok(frame)))
+                    }
+                },
+            },
         }
     }
 

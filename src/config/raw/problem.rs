@@ -133,7 +133,9 @@ pub(crate) fn blot(text: &str, hidden: &[Span]) -> String {
     // A part that begins or ends inside a character leaves bytes that are none.
     match String::from_utf8(bytes) {
         Ok(text) => text,
-        Err(error) => error.into_bytes().into_iter().map(|byte| if byte.is_ascii() { char::from(byte) } else { '*' }).collect(),
+        Err(error) => {
+            error.into_bytes().into_iter().map(|byte| if byte.is_ascii() { char::from(byte) } else { '*' }).collect()
+        }
     }
 }
 

@@ -148,9 +148,10 @@ impl Reader<'_> {
             let problem = self.problems.error(&key.span(), format!("unknown key `{shown}`"));
             match nearest(text, known.iter().copied()) {
                 Some(near) => problem.label(format!("did you mean `{near}`?")),
-                None => problem
-                    .label("unknown key")
-                    .advice(format!("the keys here are {}", known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "))),
+                None => problem.label("unknown key").advice(format!(
+                    "the keys here are {}",
+                    known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+                )),
             };
         }
         reported
@@ -199,7 +200,9 @@ impl Reader<'_> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        self.problems.error(&value.span(), format!("expected {expected}, found {found}")).label(format!("not {expected}"))
+        self.problems
+            .error(&value.span(), format!("expected {expected}, found {found}"))
+            .label(format!("not {expected}"))
     }
 
     /// Blots out every scalar of a value of which nothing is known.

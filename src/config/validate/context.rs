@@ -192,7 +192,8 @@ impl Context<'_> {
             SecretRef::File(path) => {
                 let read = self.environment.read(&self.base.join(&path.value));
                 let text = read.map_err(|error| format!("cannot read the file: {}", error.kind()));
-                let text = text.and_then(|bytes| String::from_utf8(bytes).map_err(|_| "the file is not text".to_owned()));
+                let text =
+                    text.and_then(|bytes| String::from_utf8(bytes).map_err(|_| "the file is not text".to_owned()));
                 (&path.span, text.map(without_newline))
             }
         };

@@ -62,7 +62,8 @@ pub(crate) fn read(
         let Some(header) = header else { continue };
         if seen.contains(&header) {
             let span = at.header.get().map_or(&at.span, |header| &header.span);
-            cx.error(span, "the route sets this header already").advice("`-` and `_` are one character to many servers");
+            cx.error(span, "the route sets this header already")
+                .advice("`-` and `_` are one character to many servers");
         }
         seen.insert(&header);
         if let Some(source) = source {
@@ -78,7 +79,9 @@ fn prefix(field: &Field<String>, cx: &mut Context<'_>) -> String {
         cx.error(&at.span, "this cannot stand at the beginning of a header's value")
             .advice("visible ASCII characters, and spaces after them: \"Bearer \"");
     } else if at.ends_with("Bearer") || at.ends_with("bearer") {
-        cx.problems.warning(&at.span, "no space follows the scheme").advice("write \"Bearer \", with a space at the end");
+        cx.problems
+            .warning(&at.span, "no space follows the scheme")
+            .advice("write \"Bearer \", with a space at the end");
     }
     at.value.clone()
 }

@@ -76,7 +76,8 @@ fn compare(route: &Route, place: &Span, earlier: &[Route], places: &[Span], cx: 
             cx.error(place, "two routes have the same name").also(first.clone(), "the first one");
         }
         let (a, b) = (&other.matcher, &route.matcher);
-        let overlap = a.methods.is_empty() || b.methods.is_empty() || a.methods.iter().any(|own| b.methods.contains(own));
+        let overlap =
+            a.methods.is_empty() || b.methods.is_empty() || a.methods.iter().any(|own| b.methods.contains(own));
         if a.host == b.host && a.path == b.path && overlap {
             cx.error(place, "two routes match the same requests")
                 .also(first.clone(), "this one has the same host, path and a common method")

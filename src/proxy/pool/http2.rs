@@ -64,13 +64,22 @@ impl Default for Shared {
 }
 
 impl Shared {
-    pub(super) async fn stream(&self, upstream: &Upstream, spawner: &Spawner, want: Want) -> Result<Stream, ConnectError> {
-        if want == Want::Any && let Some(stream) = self.take(upstream.pool.max_streams) {
+    pub(super) async fn stream(
+        &self,
+        upstream: &Upstream,
+        spawner: &Spawner,
+        want: Want,
+    ) -> Result<Stream, ConnectError> {
+        if want == Want::Any
+            && let Some(stream) = self.take(upstream.pool.max_streams)
+        {
             return Ok(stream);
         }
         // Closed never: the semaphore lives as long as `self`.
         let _turn = self.opening.acquire().await.ok();
-        if want == Want::Any && let Some(stream) = self.take(upstream.pool.max_streams) {
+        if want == Want::Any
+            && let Some(stream) = self.take(upstream.pool.max_streams)
+        {
             return Ok(stream);
         }
         let connection = Arc::new(Connection::open(upstream, spawner).await?);
@@ -95,9 +104,9 @@ impl Shared {
     fn take(&self, max_streams: usize) -> Option<Stream> {
         let mut connections = self.lock();
         connections.retain(|connection| connection.is_usable());
-        let places = connections.iter().filter(|connection| {
-            connection.streams.load(Relaxed) < max_streams.min(connection.peer_max.load(Relaxed))
-        });
+        let places = connections
+            .iter()
+            .filter(|connection| connection.streams.load(Relaxed) < max_streams.min(connection.peer_max.load(Relaxed)));
         places.min_by_key(|connection| connection.streams.load(Relaxed)).map(Stream::on)
     }
 
