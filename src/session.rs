@@ -3,8 +3,8 @@
 pub mod cookies;
 pub mod credential;
 pub mod guard;
-pub mod jwks;
 mod json;
+pub mod jwks;
 pub mod memory;
 pub mod revoked;
 pub mod verify;

@@ -107,10 +107,14 @@ mod tests {
 
     #[test]
     fn clerks_names_are_told_from_an_applications() {
-        for clerk in ["__session", "__session_QvfNY2dr", "__client_uat", "__client_uat_x", "__refresh_a", "__clerk_db_jwt"] {
+        for clerk in
+            ["__session", "__session_QvfNY2dr", "__client_uat", "__client_uat_x", "__refresh_a", "__clerk_db_jwt"]
+        {
             assert!(is_clerk(clerk.as_bytes()), "{clerk}");
         }
-        for other in ["session", "_session", "__sessions", "__sessionid", "__client", "__refresher", "__clerk", "__Session", ""] {
+        for other in
+            ["session", "_session", "__sessions", "__sessionid", "__client", "__refresher", "__clerk", "__Session", ""]
+        {
             assert!(!is_clerk(other.as_bytes()), "{other}");
         }
     }

@@ -108,7 +108,9 @@ mod tests {
             assert!(passes(&method, false, OWN, &[("origin", "https://evil.example")]), "{method}");
             assert!(!passes(&method, true, OWN, &[("origin", "https://evil.example")]), "{method} upgrade");
         }
-        for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::TRACE, Method::from_bytes(b"X").unwrap()] {
+        for method in
+            [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::TRACE, Method::from_bytes(b"X").unwrap()]
+        {
             assert!(!passes(&method, false, OWN, &[]), "{method}");
             assert!(passes(&method, false, OWN, &[("origin", "https://app.example.com")]), "{method}");
         }
@@ -131,7 +133,10 @@ mod tests {
             "app.example.com",
         ];
         for origin in bad {
-            assert!(!passes(&Method::POST, false, OWN, &[("origin", origin), ("sec-fetch-site", "same-origin")]), "{origin}");
+            assert!(
+                !passes(&Method::POST, false, OWN, &[("origin", origin), ("sec-fetch-site", "same-origin")]),
+                "{origin}"
+            );
         }
         let twice = [("origin", "https://app.example.com"), ("origin", "https://app.example.com")];
         assert!(!passes(&Method::POST, false, OWN, &twice));
@@ -153,6 +158,11 @@ mod tests {
         for other in ["same-site", "cross-site", "none", ""] {
             assert!(!passes(&Method::POST, false, OWN, &[("sec-fetch-site", other)]), "{other}");
         }
-        assert!(!passes(&Method::POST, false, OWN, &[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "same-origin")]));
+        assert!(!passes(
+            &Method::POST,
+            false,
+            OWN,
+            &[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "same-origin")]
+        ));
     }
 }
