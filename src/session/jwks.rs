@@ -50,7 +50,7 @@ pub struct Pace {
 pub struct Jwks {
     shared: Arc<Shared>,
     /// `None` for keys that never change.
-    _task: Option<Arc<DropGuard>>,
+    task: Option<Arc<DropGuard>>,
 }
 
 struct Shared {
@@ -94,7 +94,7 @@ enum RoundError {
 impl Jwks {
     /// Keys that never change: a pinned one, or none.
     pub fn fixed(keys: KeySet) -> Self {
-        Self { shared: Arc::new(Shared::new(keys)), _task: None }
+        Self { shared: Arc::new(Shared::new(keys)), task: None }
     }
 
     /// Fetches now, again with back-off until it succeeds, and then every [`Pace::refresh`]. The task ends at
@@ -118,7 +118,7 @@ impl Jwks {
                 () = stopped => {}
             }
         }));
-        Self { shared, _task: Some(Arc::new(gone.drop_guard())) }
+        Self { shared, task: Some(Arc::new(gone.drop_guard())) }
     }
 
     /// The current set.
@@ -148,7 +148,7 @@ impl Jwks {
     /// [`UNKNOWN_KID_INTERVAL`] back; otherwise answers `None` at once.
     pub async fn newer_than(&self, seen: &KeySet, patience: Duration) -> Option<Arc<KeySet>> {
         // Fixed keys do not change.
-        self._task.as_ref()?;
+        self.task.as_ref()?;
         let newer = || Some(self.current()).filter(|keys| keys.generation() != seen.generation());
         if let Some(keys) = newer() {
             return Some(keys);
