@@ -346,7 +346,9 @@ mod tests {
         assert!(!test.jwks.is_ready());
         let tries = test.endpoint.fetches();
         assert!((3..=8).contains(&tries), "{tries}");
-        assert_eq!(test.metrics.control().jwks_fetches(Fetch::Failed).get(), tries as u64);
+        // The last one may be under way.
+        let failed = test.metrics.control().jwks_fetches(Fetch::Failed).get();
+        assert!(failed == tries as u64 || failed + 1 == tries as u64, "{failed} of {tries}");
         assert_eq!(test.metrics.control().jwks_fetched_at_ms.get(), 0);
         test.endpoint.serves(Some(jwks(&[signer().jwk()])));
         test.jwks.ready().await;
@@ -421,8 +423,8 @@ mod tests {
         let test = start(Some(jwks(&[signer().jwk()])));
         pass(1).await;
         let (before, begin) = (test.endpoint.fetches(), Instant::now());
-        // A flood over 35 s, several at once.
-        while begin.elapsed() < Duration::from_secs(35) {
+        // A flood over 39 s, several at once.
+        while begin.elapsed() < Duration::from_secs(39) {
             let seen = test.jwks.current();
             let ask = || test.jwks.newer_than(&seen, PATIENCE);
             let (a, b, c) = tokio::join!(ask(), ask(), ask());
