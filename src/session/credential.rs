@@ -320,3 +320,245 @@ impl Peek {
         claims.and_then(|claims| serde_json::from_slice(&claims).ok()).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::testing::part;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    const NOW: i64 = 1_700_000_000;
+    const BEARER: &[SessionSource] = &[SessionSource::Bearer];
+    const COOKIE: &[SessionSource] = &[SessionSource::Cookie];
+    const BOTH: &[SessionSource] = &[SessionSource::Bearer, SessionSource::Cookie];
+
+    fn rules(development: bool) -> CookieRules {
+        CookieRules(Some(Instance {
+            session: "__session_QvfNY2dr".to_owned(),
+            client_uat: "__client_uat_QvfNY2dr".to_owned(),
+            hosts: vec!["clerk.example.com".to_owned()],
+            development,
+        }))
+    }
+
+    fn headers(of: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in of {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        headers
+    }
+
+    /// What is found: the token and its kind, or the error.
+    fn seen(sources: &[SessionSource], of: &[(&str, &str)]) -> Result<String, SessionError> {
+        let headers = headers(of);
+        let found = find(&headers, sources, &rules(false), Wall::from_seconds(NOW))?;
+        let place = match found.place {
+            Place::Bearer => "bearer".to_owned(),
+            Place::Header(name) => name.to_string(),
+            Place::Cookie { name, client_uat } => format!("{name}@{client_uat}"),
+        };
+        Ok(format!("{} {place}", found.token))
+    }
+
+    const MALFORMED: SessionError = SessionError::Invalid(Reason::Malformed);
+
+    #[test]
+    fn the_scheme_is_bearer_in_any_letter_case() {
+        for scheme in ["Bearer", "bearer", "BEARER", "bEaReR"] {
+            assert_eq!(seen(BEARER, &[("authorization", &format!("{scheme} a.b.c"))]), Ok("a.b.c bearer".to_owned()));
+        }
+        assert_eq!(seen(BEARER, &[("authorization", " Bearer   a.b.c ")]), Ok("a.b.c bearer".to_owned()));
+    }
+
+    #[test]
+    fn another_scheme_is_no_credential_and_a_bare_token_is_a_bad_one() {
+        for other in ["Basic dTpw", "Digest a=b, c=d", "Negotiate x", ""] {
+            assert_eq!(seen(BEARER, &[("authorization", other)]), Err(SessionError::Missing), "{other}");
+        }
+        for bad in ["a.b.c", "Bearer", "Bearer ", "Bearer\ta.b.c", "Bearer é"] {
+            assert_eq!(seen(BEARER, &[("authorization", bad)]), Err(MALFORMED), "{bad}");
+        }
+        let cookie = ("cookie", "__session=a.b.c; __client_uat=5");
+        // No fallback from a bad header; but one that is no credential leaves the cookie to decide.
+        assert_eq!(seen(BOTH, &[("authorization", "a.b.c"), cookie]), Err(MALFORMED));
+        assert_eq!(seen(BOTH, &[("authorization", "Basic dTpw"), cookie]), Ok("a.b.c __session@5".to_owned()));
+    }
+
+    #[test]
+    fn the_first_source_that_is_present_decides() {
+        let all = [("authorization", "Bearer b"), ("cookie", "__session=c; __client_uat=5"), ("x-session-token", "h")];
+        let own = SessionSource::Header(HeaderName::from_static("x-session-token"));
+        assert_eq!(seen(BOTH, &all), Ok("b bearer".to_owned()));
+        assert_eq!(seen(&[SessionSource::Cookie, SessionSource::Bearer], &all), Ok("c __session@5".to_owned()));
+        assert_eq!(seen(&[own.clone(), SessionSource::Bearer], &all), Ok("h x-session-token".to_owned()));
+        assert_eq!(
+            seen(std::slice::from_ref(&own), &[("x-session-token", "bearer h")]),
+            Ok("h x-session-token".to_owned())
+        );
+        assert_eq!(seen(&[own], &[("x-session-token", "")]), Err(SessionError::Missing));
+        assert_eq!(seen(&[], &all), Err(SessionError::Missing));
+    }
+
+    #[test]
+    fn two_credentials_are_ambiguous() {
+        let two = [("authorization", "Bearer a"), ("authorization", "Bearer a")];
+        assert_eq!(seen(BEARER, &two), Err(SessionError::Ambiguous));
+        let behind =
+            [("cookie", "__session=c; __client_uat=5"), ("authorization", "Basic x"), ("authorization", "Bearer a")];
+        assert_eq!(seen(&[SessionSource::Cookie, SessionSource::Bearer], &behind), Err(SessionError::Ambiguous));
+        for lines in [
+            &[("cookie", "__session=a; __client_uat=5; __session=b")][..],
+            // Crumbs of one HTTP/2 header.
+            &[("cookie", "__session=a; __client_uat=5"), ("cookie", "__session=b")],
+            &[("cookie", "__session_QvfNY2dr=a; __client_uat_QvfNY2dr=5"), ("cookie", "__session_QvfNY2dr=b")],
+        ] {
+            assert_eq!(seen(COOKIE, lines), Err(SessionError::Ambiguous), "{lines:?}");
+        }
+        assert_eq!(
+            seen(COOKIE, &[("cookie", "__session=a; __session=a"), ("cookie", "__client_uat=5")]),
+            Ok("a __session@5".to_owned())
+        );
+    }
+
+    #[test]
+    fn other_kinds_of_token_are_named() {
+        for text in ["ak_x", "oat_x", "mt_x", "m2m_x"] {
+            let of = [("authorization", &*format!("Bearer {text}"))];
+            assert_eq!(seen(BEARER, &of), Err(SessionError::Invalid(Reason::NotASessionToken)), "{text}");
+        }
+        let long = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES + 1));
+        assert_eq!(seen(BEARER, &[("authorization", &long)]), Err(MALFORMED));
+    }
+
+    #[test]
+    fn a_cookie_needs_a_client_uat() {
+        let outdated = Err(SessionError::Invalid(Reason::OutdatedCookie));
+        for uat in
+            ["", "; __client_uat=0", "; __client_uat=", "; __client_uat=x", "; __client_uat=-5", "; __client_uat=5.5"]
+        {
+            assert_eq!(seen(COOKIE, &[("cookie", &format!("__session=a{uat}"))]), outdated, "{uat}");
+        }
+        assert_eq!(seen(COOKIE, &[("cookie", "__client_uat=5; a=b")]), Err(SessionError::Missing));
+        assert_eq!(seen(COOKIE, &[("cookie", "__session=; __client_uat=5")]), Err(SessionError::Missing));
+        // Of two the stricter counts.
+        let two =
+            |a: &str, b: &str| seen(COOKIE, &[("cookie", &format!("__session=t; __client_uat={a}; __client_uat={b}"))]);
+        assert_eq!(two("5", "9"), Ok("t __session@9".to_owned()));
+        assert_eq!(two("9", "5"), Ok("t __session@9".to_owned()));
+        assert_eq!(two("9", "0"), outdated);
+        assert_eq!(two("0", "9"), outdated);
+    }
+
+    /// A token that nobody signed.
+    fn token(iss: Option<&str>, iat: i64, exp: i64) -> String {
+        let claims = json!({ "iss": iss, "iat": iat, "exp": exp });
+        format!("{}.{}.x", part(r#"{"alg":"RS256"}"#), part(claims.to_string()))
+    }
+
+    /// Which of the two sessions is chosen, for the cookies of contract section 3.3.
+    fn chosen(
+        development: bool,
+        plain: (Option<&str>, Option<&str>),
+        suffixed: (Option<&str>, Option<&str>),
+    ) -> &'static str {
+        let names = ["__session", "__client_uat", "__session_QvfNY2dr", "__client_uat_QvfNY2dr"];
+        let values = [plain.0, plain.1, suffixed.0, suffixed.1];
+        let line: Vec<String> =
+            names.iter().zip(values).filter_map(|(name, value)| Some(format!("{name}={}", value?))).collect();
+        let headers = headers(&[("cookie", &line.join("; "))]);
+        match find(&headers, COOKIE, &rules(development), Wall::from_seconds(NOW)) {
+            Ok(found) if matches!(found.place, Place::Cookie { name: "__session", .. }) => "plain",
+            Ok(_) => "suffixed",
+            Err(SessionError::Missing) => "none",
+            Err(SessionError::Invalid(Reason::OutdatedCookie)) => "outdated",
+            Err(_) => "error",
+        }
+    }
+
+    #[test]
+    fn the_cookie_is_chosen_as_clerks_sdk_does() {
+        let ours = Some("https://clerk.example.com");
+        let (old, new) = (token(ours, NOW - 50, NOW + 10), token(ours, NOW - 5, NOW + 55));
+        let (expired, foreign) =
+            (token(ours, NOW - 90, NOW - 30), token(Some("https://clerk.other.dev"), NOW - 5, NOW + 55));
+        let nameless = token(None, NOW - 5, NOW + 55);
+        let (old, new, expired) = (Some(&*old), Some(&*new), Some(&*expired));
+        let (foreign, nameless, uat, zero) = (Some(&*foreign), Some(&*nameless), Some("1600000000"), Some("0"));
+        let table = [
+            // development, plain, suffixed, expected
+            (false, (nameless, uat), (new, uat), "plain"),
+            (false, (Some("garbage"), uat), (new, uat), "plain"),
+            (false, (foreign, uat), (new, uat), "suffixed"),
+            (false, (foreign, uat), (None, None), "none"),
+            (false, (foreign, uat), (new, None), "outdated"),
+            (false, (old, uat), (None, None), "plain"),
+            (false, (new, uat), (old, uat), "plain"),
+            (false, (old, uat), (new, uat), "suffixed"),
+            (false, (new, uat), (new, uat), "suffixed"),
+            (false, (new, None), (old, uat), "outdated"),
+            (false, (old, uat), (new, zero), "plain"),
+            (false, (None, uat), (new, zero), "none"),
+            (false, (old, zero), (new, zero), "outdated"),
+            (false, (new, zero), (old, uat), "suffixed"),
+            (false, (new, zero), (expired, uat), "suffixed"),
+            (true, (new, zero), (expired, uat), "outdated"),
+            (true, (new, zero), (old, uat), "suffixed"),
+            (false, (old, uat), (new, None), "plain"),
+            (false, (None, None), (new, None), "none"),
+            (false, (None, None), (new, uat), "suffixed"),
+            (false, (None, None), (None, uat), "none"),
+            (false, (old, uat), (None, uat), "plain"),
+            (false, (old, zero), (None, uat), "none"),
+        ];
+        for (index, (development, plain, suffixed, expected)) in table.into_iter().enumerate() {
+            assert_eq!(chosen(development, plain, suffixed), expected, "row {index}");
+        }
+    }
+
+    #[test]
+    fn without_a_publishable_key_only_the_plain_cookie_is_read() {
+        let headers = headers(&[("cookie", "__session_QvfNY2dr=s; __client_uat_QvfNY2dr=5; __client_uat=5")]);
+        let found = find(&headers, COOKIE, &CookieRules::default(), Wall::from_seconds(NOW));
+        assert_eq!(found.unwrap_err(), SessionError::Missing);
+    }
+
+    #[test]
+    fn ten_thousand_cookies_are_read_once() {
+        let line = format!("{}__session=t; __client_uat=5", "__session_x=1; ".repeat(10_000));
+        assert_eq!(seen(COOKIE, &[("cookie", &line)]), Ok("t __session@5".to_owned()));
+    }
+
+    #[test]
+    fn a_credential_does_not_print() {
+        let headers = headers(&[("authorization", "Bearer canary")]);
+        let found = find(&headers, BEARER, &rules(false), Wall::from_seconds(NOW)).unwrap();
+        assert!(!format!("{found:?}").contains("canary"));
+    }
+
+    proptest! {
+        #[test]
+        fn find_never_panics_and_never_guesses(
+            authorization in proptest::collection::vec(proptest::collection::vec(prop_oneof![Just(b' '), Just(b'.'), 33u8..=126, 128u8..=255], 0..30), 0..3),
+            cookies in proptest::collection::vec("((__session|__client_uat|__session_QvfNY2dr|__client_uat_QvfNY2dr|a)[ =;\"]{0,2}([0-9]{1,3}|e30[.]e30[.]x|[ -~]{0,4})[; ]{0,2}){0,5}", 0..3),
+            development: bool,
+        ) {
+            let mut headers = HeaderMap::new();
+            for value in &authorization {
+                headers.append(header::AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+            }
+            for line in &cookies {
+                headers.append(header::COOKIE, HeaderValue::from_str(line).unwrap());
+            }
+            let found = find(&headers, BOTH, &rules(development), Wall::from_seconds(NOW));
+            if authorization.len() > 1 {
+                prop_assert_eq!(found.unwrap_err(), SessionError::Ambiguous);
+            } else if let Ok(found) = found {
+                prop_assert!(!found.token.is_empty());
+                prop_assert!(found.client_uat().is_none_or(|uat| uat > 0));
+            }
+        }
+    }
+}

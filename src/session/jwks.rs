@@ -50,7 +50,7 @@ pub struct Pace {
 pub struct Jwks {
     shared: Arc<Shared>,
     /// `None` for keys that never change.
-    _task: Option<Arc<DropGuard>>,
+    task: Option<Arc<DropGuard>>,
 }
 
 struct Shared {
@@ -94,7 +94,7 @@ enum RoundError {
 impl Jwks {
     /// Keys that never change: a pinned one, or none.
     pub fn fixed(keys: KeySet) -> Self {
-        Self { shared: Arc::new(Shared::new(keys)), _task: None }
+        Self { shared: Arc::new(Shared::new(keys)), task: None }
     }
 
     /// Fetches now, again with back-off until it succeeds, and then every [`Pace::refresh`]. The task ends at
@@ -118,7 +118,7 @@ impl Jwks {
                 () = stopped => {}
             }
         }));
-        Self { shared, _task: Some(Arc::new(gone.drop_guard())) }
+        Self { shared, task: Some(Arc::new(gone.drop_guard())) }
     }
 
     /// The current set.
@@ -148,7 +148,7 @@ impl Jwks {
     /// [`UNKNOWN_KID_INTERVAL`] back; otherwise answers `None` at once.
     pub async fn newer_than(&self, seen: &KeySet, patience: Duration) -> Option<Arc<KeySet>> {
         // Fixed keys do not change.
-        self._task.as_ref()?;
+        self.task.as_ref()?;
         let newer = || Some(self.current()).filter(|keys| keys.generation() != seen.generation());
         if let Some(keys) = newer() {
             return Some(keys);
@@ -264,5 +264,228 @@ impl<F: FetchKeys> Task<F> {
         let keys = KeySet::parse(&answer.map_err(|_| RoundError::Timeout)??)?;
         self.shared.install(keys);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Wall;
+    use crate::metrics::Names;
+    use crate::session::testing::{jwks, signer, stranger};
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicUsize;
+
+    /// Answers with what a test put there last, after a delay.
+    #[derive(Clone, Default)]
+    struct Endpoint(Arc<State>);
+
+    #[derive(Default)]
+    struct State {
+        answer: Mutex<Option<Bytes>>,
+        delay: Mutex<Duration>,
+        fetches: AtomicUsize,
+    }
+
+    impl Endpoint {
+        fn serves(&self, answer: Option<Bytes>) {
+            *self.0.answer.lock().unwrap() = answer;
+        }
+
+        fn takes(&self, delay: Duration) {
+            *self.0.delay.lock().unwrap() = delay;
+        }
+
+        fn fetches(&self) -> usize {
+            self.0.fetches.load(Ordering::SeqCst)
+        }
+    }
+
+    impl FetchKeys for Endpoint {
+        async fn fetch(&self) -> Result<Bytes, FetchError> {
+            self.0.fetches.fetch_add(1, Ordering::SeqCst);
+            let delay = *self.0.delay.lock().unwrap();
+            tokio::time::sleep(delay).await;
+            self.0.answer.lock().unwrap().clone().ok_or_else(|| FetchError("refused".into()))
+        }
+    }
+
+    const PACE: Pace = Pace { refresh: Duration::from_mins(5), timeout: Duration::from_secs(5) };
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    struct Test {
+        endpoint: Endpoint,
+        jwks: Jwks,
+        metrics: Arc<Metrics>,
+        spawner: Spawner,
+        shutdown: Shutdown,
+    }
+
+    fn start(answer: Option<Bytes>) -> Test {
+        let (endpoint, shutdown, spawner) = (Endpoint::default(), Shutdown::new(), Spawner::current());
+        endpoint.serves(answer);
+        endpoint.takes(Duration::from_millis(100));
+        let metrics = Arc::new(Metrics::new(Names::default()));
+        let clock = Clock::following(Wall::from_seconds(1000));
+        let jwks = Jwks::start(endpoint.clone(), PACE, clock, Arc::clone(&metrics), &spawner, &shutdown);
+        Test { endpoint, jwks, metrics, spawner, shutdown }
+    }
+
+    fn knows(jwks: &Jwks, kid: &str) -> bool {
+        jwks.current().find(Some(kid)).is_some()
+    }
+
+    async fn pass(seconds: u64) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_fetched_at_start_with_back_off() {
+        let test = start(None);
+        pass(10).await;
+        assert!(!test.jwks.is_ready());
+        let tries = test.endpoint.fetches();
+        assert!((3..=8).contains(&tries), "{tries}");
+        // The last one may be under way.
+        let failed = test.metrics.control().jwks_fetches(Fetch::Failed).get();
+        assert!(failed == tries as u64 || failed + 1 == tries as u64, "{failed} of {tries}");
+        assert_eq!(test.metrics.control().jwks_fetched_at_ms.get(), 0);
+        test.endpoint.serves(Some(jwks(&[signer().jwk()])));
+        test.jwks.ready().await;
+        assert!(knows(&test.jwks, "ins_test"));
+        pass(1).await;
+        assert_eq!(test.metrics.control().jwks_fetches(Fetch::Ok).get(), 1);
+        assert!(test.metrics.control().jwks_fetched_at_ms.get() > 1_010_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_refreshed_in_the_background() {
+        let test = start(Some(jwks(&[signer().jwk()])));
+        pass(1).await;
+        assert_eq!(test.endpoint.fetches(), 1);
+        test.endpoint.serves(Some(jwks(&[signer().jwk(), stranger().jwk()])));
+        pass(299).await;
+        assert!(!knows(&test.jwks, "ins_other"));
+        pass(2).await;
+        assert!(knows(&test.jwks, "ins_other") && knows(&test.jwks, "ins_test"));
+        assert_eq!(test.endpoint.fetches(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_refresh_keeps_the_old_keys() {
+        let test = start(Some(jwks(&[signer().jwk()])));
+        pass(1).await;
+        let generation = test.jwks.generation();
+        for bad in [None, Some(Bytes::from("<html>")), Some(jwks(&[]))] {
+            test.endpoint.serves(bad);
+            pass(600).await;
+            assert!(knows(&test.jwks, "ins_test") && test.jwks.is_ready());
+            assert_eq!(test.jwks.generation(), generation);
+        }
+        // It went on trying, sooner than the next refresh.
+        assert!(test.endpoint.fetches() > 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_hangs_is_given_up() {
+        let test = start(Some(jwks(&[signer().jwk()])));
+        pass(1).await;
+        test.endpoint.takes(Duration::from_hours(1));
+        pass(400).await;
+        assert!(test.endpoint.fetches() > 3);
+        assert!(knows(&test.jwks, "ins_test"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_absent_from_a_good_answer_is_dropped() {
+        let test = start(Some(jwks(&[signer().jwk(), stranger().jwk()])));
+        pass(1).await;
+        let generation = test.jwks.generation();
+        test.endpoint.serves(Some(jwks(&[stranger().jwk()])));
+        pass(300).await;
+        assert!(!knows(&test.jwks, "ins_test") && knows(&test.jwks, "ins_other"));
+        assert_ne!(test.jwks.generation(), generation);
+        assert_eq!(test.jwks.generation(), test.jwks.current().generation());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_answer_changes_no_generation() {
+        let test = start(Some(jwks(&[signer().jwk(), stranger().jwk()])));
+        pass(1).await;
+        let generation = test.jwks.generation();
+        test.endpoint.serves(Some(jwks(&[stranger().jwk(), signer().jwk()])));
+        pass(301).await;
+        assert_eq!((test.endpoint.fetches(), test.jwks.generation()), (2, generation));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unknown_kid_fetches_at_most_once_in_10_s() {
+        let test = start(Some(jwks(&[signer().jwk()])));
+        pass(1).await;
+        let (before, begin) = (test.endpoint.fetches(), Instant::now());
+        // A flood over 39 s, several at once.
+        while begin.elapsed() < Duration::from_secs(39) {
+            let seen = test.jwks.current();
+            let ask = || test.jwks.newer_than(&seen, PATIENCE);
+            let (a, b, c) = tokio::join!(ask(), ask(), ask());
+            assert!(a.is_none() && b.is_none() && c.is_none());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(test.endpoint.fetches() - before, 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_meet_a_new_kid_share_one_fetch_and_its_keys() {
+        let test = start(Some(jwks(&[signer().jwk()])));
+        pass(1).await;
+        test.endpoint.serves(Some(jwks(&[signer().jwk(), stranger().jwk()])));
+        let seen = test.jwks.current();
+        let ask = || test.jwks.newer_than(&seen, PATIENCE);
+        let (a, b) = tokio::join!(ask(), ask());
+        assert!(a.unwrap().find(Some("ins_other")).is_some() && b.unwrap().find(Some("ins_other")).is_some());
+        assert_eq!(test.endpoint.fetches(), 2);
+        // Whoever holds an older set gets the newer one without a fetch.
+        assert!(ask().await.is_some());
+        assert_eq!(test.endpoint.fetches(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_waits_for_the_first_fetch_but_not_for_ever() {
+        let test = start(Some(jwks(&[signer().jwk()])));
+        tokio::task::yield_now().await;
+        let seen = test.jwks.current();
+        assert!(test.jwks.newer_than(&seen, PATIENCE).await.is_some());
+        assert_eq!(test.endpoint.fetches(), 1);
+
+        let slow = start(Some(jwks(&[signer().jwk()])));
+        slow.endpoint.takes(Duration::from_secs(4));
+        let begin = Instant::now();
+        assert!(slow.jwks.newer_than(&slow.jwks.current(), Duration::from_secs(1)).await.is_none());
+        assert_eq!(begin.elapsed().as_secs(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fixed_keys_are_never_fetched() {
+        let jwks = Jwks::fixed(signer().keys());
+        assert!(jwks.is_ready() && jwks.newer_than(&jwks.current(), PATIENCE).await.is_none());
+        assert!(!Jwks::fixed(KeySet::empty()).is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_task_ends_with_its_owner_or_the_process() {
+        let test = start(None);
+        pass(1).await;
+        let other = test.jwks.clone();
+        drop(test.jwks);
+        pass(1).await;
+        assert_eq!(test.spawner.alive(), 1);
+        drop(other);
+        test.spawner.idle().await;
+
+        let stopped = start(None);
+        pass(1).await;
+        stopped.shutdown.stop();
+        stopped.spawner.idle().await;
+        drop(test.shutdown);
     }
 }

@@ -247,3 +247,132 @@ impl moka::Expiry<Key, Arc<Remembered>> for UntilExpiry {
         Some(new.keep_for)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::lifecycle::{Shutdown, Spawner};
+    use crate::metrics::{Metrics, Names};
+    use crate::session::jwks::{FetchError, FetchKeys, Pace};
+    use crate::session::testing::{self, signer, stranger, with};
+    use crate::session::{SessionId, UserId};
+    use serde_json::json;
+    use serde_json::value::RawValue;
+    use std::sync::Mutex;
+
+    const SKEW: Duration = Duration::from_secs(5);
+
+    fn now() -> Wall {
+        Wall::from_seconds(1000)
+    }
+
+    fn session(claims_bytes: usize) -> Session {
+        Session {
+            sid: SessionId::new("sess_1").unwrap(),
+            sub: UserId::new("user_1").unwrap(),
+            expires_at: now().plus(Duration::from_mins(1)),
+            not_before: None,
+            issued_at: None,
+            azp: None,
+            pending: false,
+            org: None,
+            scope: Digest::of(b""),
+            claims: RawValue::from_string(json!("x".repeat(claims_bytes)).to_string()).unwrap(),
+            key: signer().keys().find(Some("ins_test")).unwrap().id().clone(),
+        }
+    }
+
+    fn jwks() -> Jwks {
+        Jwks::fixed(signer().keys())
+    }
+
+    fn put(memory: &Memory, credential: &str, session: Session) {
+        memory.remember(Digest::of(credential.as_bytes()), session, 7, Slots::default(), now(), SKEW);
+    }
+
+    fn has(memory: &Memory, credential: &str, snapshot: u64, jwks: &Jwks) -> bool {
+        memory.get(&Digest::of(credential.as_bytes()), snapshot, jwks).is_some()
+    }
+
+    #[test]
+    fn a_credential_is_remembered_for_its_snapshot() {
+        let memory = Memory::new(1 << 20);
+        put(&memory, "a", session(10));
+        assert!(has(&memory, "a", 7, &jwks()) && !has(&memory, "b", 7, &jwks()));
+        assert!(!has(&memory, "a", 8, &jwks()));
+        assert!(!has(&memory, "a", 7, &jwks()), "the entry of another snapshot is removed");
+    }
+
+    /// Answers with one document after the other, and then with the last one.
+    struct Script(Mutex<Vec<bytes::Bytes>>);
+
+    impl FetchKeys for Script {
+        async fn fetch(&self) -> Result<bytes::Bytes, FetchError> {
+            let mut answers = self.0.lock().unwrap();
+            if answers.len() > 1 { Ok(answers.remove(0)) } else { Ok(answers[0].clone()) }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_whose_key_left_the_set_is_forgotten() {
+        let renamed = with(stranger().jwk(), json!({ "kid": "ins_test" }));
+        let answers = [vec![signer().jwk()], vec![stranger().jwk(), signer().jwk()], vec![renamed, stranger().jwk()]];
+        let script = Script(Mutex::new(answers.iter().map(|keys| testing::jwks(keys)).collect()));
+        let pace = Pace { refresh: Duration::from_mins(5), timeout: Duration::from_secs(5) };
+        let metrics = Arc::new(Metrics::new(Names::default()));
+        let (spawner, shutdown) = (Spawner::current(), Shutdown::new());
+        let jwks = Jwks::start(script, pace, Clock::following(now()), metrics, &spawner, &shutdown);
+        jwks.ready().await;
+
+        let memory = Memory::new(1 << 20);
+        put(&memory, "a", session(10));
+        assert!(has(&memory, "a", 7, &jwks));
+        // The set has changed, the key has not.
+        tokio::time::sleep(Duration::from_secs(301)).await;
+        assert!(has(&memory, "a", 7, &jwks));
+        // Another key has taken its `kid`.
+        tokio::time::sleep(Duration::from_mins(5)).await;
+        assert!(!has(&memory, "a", 7, &jwks));
+    }
+
+    #[test]
+    fn an_expired_session_is_not_kept() {
+        let memory = Memory::new(1 << 20);
+        let expired = Session { expires_at: now().minus(SKEW), ..session(10) };
+        put(&memory, "a", expired);
+        assert!(!has(&memory, "a", 7, &jwks()));
+        let nearly = Session { expires_at: now().minus(Duration::from_secs(4)), ..session(10) };
+        put(&memory, "b", nearly);
+        assert!(has(&memory, "b", 7, &jwks()));
+        // A renewed entry has its own deadline, not that of the one before.
+        let long = Session { expires_at: Wall::from_seconds(i64::MAX), ..session(10) };
+        put(&memory, "b", long);
+        assert_eq!(memory.get(&Digest::of(b"b"), 7, &jwks()).unwrap().keep_for, LONGEST);
+    }
+
+    #[test]
+    fn the_map_is_bounded_in_bytes() {
+        let memory = Memory::new(100_000);
+        for index in 0..1000 {
+            put(&memory, &index.to_string(), session(1000));
+        }
+        memory.tidy();
+        assert!(memory.bytes() <= 100_000 && memory.entries() > 20, "{memory:?}");
+        assert!(memory.entries() < 70, "an entry weighs more than its claims: {memory:?}");
+    }
+
+    #[test]
+    fn a_slot_is_filled_once() {
+        let (mut made, remembered) = (0, Remembered::new(session(1), 7, Slots { keys: 0, values: 2 }, now(), SKEW));
+        for _ in 0..3 {
+            let value = remembered.value(1, |session| {
+                made += 1;
+                HeaderValue::from_str(session.sid.as_str()).ok()
+            });
+            assert_eq!(value.unwrap(), "sess_1");
+        }
+        assert!(remembered.value(0, |_| None).is_none());
+        assert_eq!(made, 1);
+    }
+}

@@ -107,8 +107,10 @@ impl<K: Hash + Eq + Clone> Stones<K> {
     }
 
     fn add(&mut self, key: K, until: Instant) {
-        // A second revocation only renews the first.
-        self.until.insert(key.clone(), until);
+        // A second revocation only renews the first; `order` never holds two equal entries.
+        if self.until.insert(key.clone(), until) == Some(until) {
+            return;
+        }
         self.order.push_back((until, key));
         while self.order.len() > self.capacity {
             self.drop_oldest();
@@ -131,5 +133,63 @@ impl<K: Hash + Eq + Clone> Stones<K> {
         {
             self.until.remove(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Names;
+
+    fn sid(index: usize) -> SessionId {
+        SessionId::new(&format!("sess_{index}")).unwrap()
+    }
+
+    fn sub(text: &str) -> UserId {
+        UserId::new(text).unwrap()
+    }
+
+    fn revoked(capacity: usize) -> Revoked {
+        Revoked::with_capacity(Arc::new(Metrics::new(Names::default())), capacity)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tombstone_stands_seven_days() {
+        let (revoked, begin) = (revoked(10), Instant::now());
+        assert!(!revoked.refuses(&sid(1), &sub("a"), begin) && revoked.is_empty());
+        revoked.revoke_session(sid(1), begin);
+        revoked.revoke_user(sub("b"), begin);
+        let last = begin + LIFE.checked_sub(Duration::from_secs(1)).unwrap();
+        for now in [begin, last] {
+            assert!(revoked.refuses(&sid(1), &sub("a"), now) && revoked.refuses(&sid(2), &sub("b"), now));
+            assert!(!revoked.refuses(&sid(2), &sub("a"), now));
+        }
+        assert!(!revoked.refuses(&sid(1), &sub("b"), begin + LIFE));
+        revoked.sweep(begin + LIFE);
+        assert!(revoked.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_revocation_renews_the_first() {
+        let (revoked, begin, day) = (revoked(10), Instant::now(), Duration::from_hours(24));
+        revoked.revoke_session(sid(1), begin);
+        revoked.revoke_session(sid(1), begin + day);
+        revoked.sweep(begin + LIFE);
+        assert!(revoked.refuses(&sid(1), &sub("a"), begin + LIFE) && revoked.len() == 1);
+        revoked.sweep(begin + LIFE + day);
+        assert!(revoked.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tombstones_are_bounded_and_counted() {
+        let (revoked, now) = (revoked(10), Instant::now());
+        for index in 0..100 {
+            revoked.revoke_session(sid(index), now);
+            revoked.revoke_user(sub("a"), now);
+        }
+        assert_eq!(revoked.len(), 11);
+        assert_eq!(revoked.metrics.control().tombstones.get(), 11);
+        assert!(revoked.refuses(&sid(99), &sub("b"), now) && !revoked.refuses(&sid(0), &sub("b"), now));
+        assert!(revoked.refuses(&sid(0), &sub("a"), now));
     }
 }

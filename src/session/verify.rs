@@ -51,15 +51,15 @@ impl Verifier {
     /// As [`Verifier::verify`].
     pub async fn verify_or_fetch(&self, token: &str, jwks: &Jwks, patience: Duration) -> Result<Session, SessionError> {
         const UNKNOWN: SessionError = SessionError::Invalid(Reason::UnknownKey);
-        let jws = Jws::parse(token, MAX_TOKEN_BYTES).map_err(SessionError::Invalid)?;
+        let parsed = Jws::parse(token, MAX_TOKEN_BYTES).map_err(SessionError::Invalid)?;
         let keys = jwks.current();
-        if let Some(key) = keys.find(jws.kid()) {
-            return self.open(&jws, key);
+        if let Some(key) = keys.find(parsed.kid()) {
+            return self.open(&parsed, key);
         }
         // No fetch helps a token that names none.
-        let kid = jws.kid().ok_or(UNKNOWN)?;
+        let kid = parsed.kid().ok_or(UNKNOWN)?;
         let keys = jwks.newer_than(&keys, patience).await.ok_or(UNKNOWN)?;
-        self.open(&jws, keys.find(Some(kid)).ok_or(UNKNOWN)?)
+        self.open(&parsed, keys.find(Some(kid)).ok_or(UNKNOWN)?)
     }
 
     fn open(&self, jws: &Jws<'_>, key: &Key) -> Result<Session, SessionError> {
@@ -108,3 +108,6 @@ pub fn check(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,3 +188,79 @@ impl fmt::Debug for Key {
         f.debug_tuple("Key").field(&self.id).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::testing::{jwks, signer, stranger, with};
+    use serde_json::json;
+
+    #[test]
+    fn only_public_rsa_keys_that_sign_are_taken() {
+        let good = signer().jwk();
+        for change in [json!({}), json!({ "use": null }), json!({ "alg": null }), json!({ "key_ops": ["verify"] })] {
+            let set = KeySet::parse(&jwks(&[with(good.clone(), change.clone())])).unwrap();
+            assert!(set.find(Some("ins_test")).is_some() && set.find(None).is_none(), "{change}");
+        }
+        let bad = [
+            json!({ "use": "enc" }),
+            json!({ "alg": "RS512" }),
+            json!({ "alg": "PS256" }),
+            json!({ "kty": "EC" }),
+            json!({ "kid": null }),
+            json!({ "kid": "" }),
+            json!({ "kid": 1 }),
+            json!({ "key_ops": ["encrypt"] }),
+            json!({ "d": "AQAB" }),
+            json!({ "n": "AQAB" }),
+            json!({ "n": format!("{}==", good["n"].as_str().unwrap()) }),
+            json!({ "e": "AQ" }),
+            json!({ "e": "" }),
+            json!({ "e": "BA" }),
+        ];
+        for change in bad {
+            let set = KeySet::parse(&jwks(&[with(good.clone(), change.clone())]));
+            assert!(matches!(set, Err(BadJwks::NoUsableKey)), "{change}");
+            // It is passed over; the good one beside it serves.
+            let both = KeySet::parse(&jwks(&[with(good.clone(), change), stranger().jwk()])).unwrap();
+            assert!(both.find(Some("ins_other")).is_some() && both.find(Some("ins_test")).is_none());
+        }
+    }
+
+    #[test]
+    fn what_is_no_document_is_an_error() {
+        for bad in ["", "null", "{}", "[]", r#"{"keys":null}"#, r#"{"keys":{}}"#, "<html>"] {
+            assert!(matches!(KeySet::parse(bad.as_bytes()), Err(BadJwks::NotAJwks(_))), "{bad}");
+        }
+        assert!(matches!(KeySet::parse(br#"{"keys":[]}"#), Err(BadJwks::NoUsableKey)));
+    }
+
+    #[test]
+    fn of_two_keys_with_one_kid_neither_is_used() {
+        let twin = with(stranger().jwk(), json!({ "kid": "ins_test" }));
+        let third = signer().jwk();
+        assert!(KeySet::parse(&jwks(&[signer().jwk(), twin.clone(), third])).is_err());
+        // The same key twice is one key.
+        let set = KeySet::parse(&jwks(&[signer().jwk(), signer().jwk(), stranger().jwk()])).unwrap();
+        assert!(set.find(Some("ins_test")).is_some());
+    }
+
+    #[test]
+    fn another_key_with_the_same_kid_is_another_key() {
+        let before = signer().keys();
+        let after = KeySet::parse(&jwks(&[with(stranger().jwk(), json!({ "kid": "ins_test" }))])).unwrap();
+        let id = before.find(Some("ins_test")).unwrap().id();
+        assert!(before.holds(id) && !after.holds(id) && !before.same_keys(&after));
+    }
+
+    #[test]
+    fn a_pinned_key_serves_every_kid() {
+        let set = KeySet::pinned(&signer().spki()).unwrap();
+        assert!(set.find(None).is_some() && set.find(Some("any")).is_some() && !set.is_empty());
+        let mut broken = signer().spki();
+        broken.truncate(200);
+        for bad in [&broken[..], b"", b"-----BEGIN PUBLIC KEY-----"] {
+            assert_eq!(KeySet::pinned(bad).unwrap_err(), BadKey);
+        }
+    }
+}

@@ -131,7 +131,9 @@ fn scope(org: Option<&Org>, mut permissions: Vec<String>, act: Option<&RawValue>
     put(&mut parts, org.map(|org| &*org.id));
     put(&mut parts, org.and_then(|org| org.role.as_deref()));
     put(&mut parts, org.and_then(|org| org.slug.as_deref()));
-    permissions.iter().for_each(|permission| put(&mut parts, Some(permission)));
+    for permission in &permissions {
+        put(&mut parts, Some(permission));
+    }
     put(&mut parts, None);
     put(&mut parts, act.map(|_| "act"));
     for (name, value) in &actor {
