@@ -4,6 +4,7 @@
 //! A file imports only files of a lower layer; `tests/it/layering.rs` holds the table.
 
 pub mod admin;
+pub mod app;
 pub mod clock;
 pub mod commands;
 pub mod config;
@@ -18,6 +19,7 @@ pub mod route;
 pub mod secret;
 pub mod server;
 pub mod session;
+pub mod surface;
 pub mod telemetry;
 pub mod token;
 pub mod transport;

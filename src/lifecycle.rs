@@ -20,6 +20,8 @@ pub struct Shutdown {
     stop: CancellationToken,
     /// The same fact as `drain`, for a look without a lock on each poll of a connection.
     draining: Arc<AtomicBool>,
+    /// The end is near: still serving, not ready any more.
+    announced: Arc<AtomicBool>,
 }
 
 /// What the probes tell. Both facts are latched: once true they never turn false, and least of all because of the
@@ -68,7 +70,18 @@ impl Default for Shutdown {
 impl Shutdown {
     /// Nothing has been asked to end.
     pub fn new() -> Self {
-        Self { drain: CancellationToken::new(), stop: CancellationToken::new(), draining: Arc::default() }
+        let (drain, stop) = (CancellationToken::new(), CancellationToken::new());
+        Self { drain, stop, draining: Arc::default(), announced: Arc::default() }
+    }
+
+    /// Says that a drain will come: probes turn to "not ready", everything is served as before.
+    pub fn announce(&self) {
+        self.announced.store(true, Ordering::Release);
+    }
+
+    /// Whether a drain has begun or will come.
+    pub fn is_announced(&self) -> bool {
+        self.announced.load(Ordering::Acquire) || self.is_draining()
     }
 
     /// Asks everything to finish what is under way and to begin nothing.
@@ -131,7 +144,7 @@ impl Readiness {
     /// # Errors
     /// The first reason why not.
     pub fn ready(&self) -> Result<(), NotReady> {
-        if self.shutdown.is_draining() {
+        if self.shutdown.is_announced() {
             return Err(NotReady::Draining);
         }
         self.started()?;
@@ -153,6 +166,11 @@ impl Spawner {
     /// Outside a runtime.
     pub fn current() -> Self {
         Self::new(Handle::current())
+    }
+
+    /// Spawns on the same runtime, and counts its tasks apart: who waits for one does not wait for the other.
+    pub fn sibling(&self) -> Self {
+        Self::new(self.handle.clone())
     }
 
     /// Starts the task; [`Spawner::idle`] waits for it.

@@ -29,7 +29,7 @@ use crate::metrics::Verdict;
 use crate::proxy::clean::Consumed;
 use crate::proxy::error::{Asked, Error};
 use crate::proxy::forward::Patience;
-use crate::proxy::gateway::{Gateway, Plan};
+use crate::proxy::gateway::{Gateway, Plan, VerifyError};
 use crate::proxy::inject::Injected;
 use crate::proxy::pool::Lease;
 use crate::proxy::request::Target;
@@ -204,12 +204,12 @@ async fn session<'a, M: Mint>(
     if route.session.is_empty() {
         return Ok(None);
     }
-    let mut from_cookie = false;
+    let from_cookie;
     let verified = match credential::find(&head.headers, &route.session, &gateway.sessions.cookies, now.wall) {
         Err(error) => {
             // Only a cookie can be found and be out of date before it is verified.
             from_cookie = error == SessionError::Invalid(Reason::OutdatedCookie);
-            Err(error)
+            Err(error.into())
         }
         Ok(credential) => {
             from_cookie = credential.is_cookie();
@@ -224,7 +224,8 @@ async fn session<'a, M: Mint>(
             record.caller(caller);
             Ok(Some((credential, remembered)))
         }
-        Err(error) => {
+        Err(VerifyError::NoKeys) => Err(Error::NoKeys),
+        Err(VerifyError::Session(error)) => {
             record.verdict(error.verdict());
             // A browser always carries a cookie, also one that has run out: that counts as none.
             let none = match error {

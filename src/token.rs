@@ -164,6 +164,12 @@ pub trait Mint: Send + Sync + 'static {
     fn mint(&self, request: MintRequest) -> impl Future<Output = Result<Token, MintError>> + Send;
 }
 
+impl<M: Mint> Mint for Arc<M> {
+    fn mint(&self, request: MintRequest) -> impl Future<Output = Result<Token, MintError>> + Send {
+        M::mint(self, request)
+    }
+}
+
 /// Why there was no attempt at all: the issuer failed several times in a row and is left alone for a while.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the breaker is open after repeated failures of the issuer")]

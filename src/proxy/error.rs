@@ -30,6 +30,9 @@ pub enum Error {
     /// Step 5.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// Step 5, while no verification key has come from the issuer.
+    #[error("no verification key is known yet")]
+    NoKeys,
     /// Step 6.
     #[error("a cookie came with an origin that is not trusted")]
     OriginForbidden,
@@ -238,7 +241,7 @@ impl Error {
             Self::Mint(MintError::TemplateUnknown) => Code::TemplateUnknown,
             Self::Mint(MintError::SessionEnded) => Code::SessionEnded,
             Self::Mint(MintError::RejectedKey) => Code::IssuerRejectedKey,
-            Self::Mint(MintError::Unavailable { .. }) => Code::IssuerUnavailable,
+            Self::Mint(MintError::Unavailable { .. }) | Self::NoKeys => Code::IssuerUnavailable,
             Self::Mint(MintError::Timeout) => Code::IssuerTimeout,
             Self::Mint(MintError::Malformed(_)) => Code::IssuerMalformed,
             Self::Mint(MintError::Refused(_)) => Code::IssuerRefused,
@@ -279,6 +282,9 @@ impl Error {
             }
             Self::Mint(MintError::Unavailable { retry_after, .. } | MintError::Throttled { retry_after }) => {
                 headers.insert(header::RETRY_AFTER, whole_seconds(*retry_after));
+            }
+            Self::NoKeys => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
         }

@@ -103,6 +103,17 @@ pub struct Plan {
     pub response_timeout: Option<Duration>,
 }
 
+/// Why a credential proves no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// It does not.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// Nobody can tell: no verification key has come from the issuer yet.
+    #[error("no verification key is known yet")]
+    NoKeys,
+}
+
 // === impl Gateway ===
 
 impl<M: Mint> Gateway<M> {
@@ -116,7 +127,7 @@ impl<M: Mint> Gateway<M> {
         credential: &Credential<'_>,
         rules: &SessionRules,
         now: Now,
-    ) -> Result<Arc<Remembered>, SessionError> {
+    ) -> Result<Arc<Remembered>, VerifyError> {
         let sessions = &self.sessions;
         let digest = Digest::of(credential.token.as_bytes());
         let remembered = match sessions.memory.get(&digest, self.number, &sessions.jwks) {
@@ -126,13 +137,18 @@ impl<M: Mint> Gateway<M> {
         let session = &remembered.session;
         verify::check(session, now.wall, rules, credential.client_uat(), sessions.skew)?;
         if sessions.revoked.refuses(&session.sid, &session.sub, now.mono) {
-            return Err(SessionError::Revoked);
+            return Err(SessionError::Revoked.into());
         }
         Ok(remembered)
     }
 
-    async fn verify_anew(&self, token: &str, digest: Digest, now: Now) -> Result<Arc<Remembered>, SessionError> {
+    async fn verify_anew(&self, token: &str, digest: Digest, now: Now) -> Result<Arc<Remembered>, VerifyError> {
         let sessions = &self.sessions;
+        if !sessions.jwks.is_ready() {
+            // No token is at fault while no key is known.
+            let known = tokio::time::timeout(KEY_PATIENCE, sessions.jwks.ready()).await;
+            known.map_err(|_| VerifyError::NoKeys)?;
+        }
         let session = match sessions.verifier.verify(token, &sessions.jwks.current()) {
             // Rare, and big: boxed, so that the future of every request stays small.
             Err(SessionError::Invalid(Reason::UnknownKey)) => {

@@ -1,7 +1,7 @@
 //! The issuer's client: one attempt to mint, and what each of the issuer's answers means (design section 5, "Mint call").
 
 mod answer;
-mod http;
+pub mod http;
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};

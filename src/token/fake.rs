@@ -79,7 +79,7 @@ impl Fake {
     }
 }
 
-impl Mint for Arc<Fake> {
+impl Mint for Fake {
     async fn mint(&self, request: MintRequest) -> Result<Token, MintError> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
         let busy = self.busy.fetch_add(1, Ordering::SeqCst) + 1;

@@ -1,0 +1,365 @@
+//! The composition root: out of a configuration, a gateway that listens; out of that, one that serves.
+//!
+//! Binding comes before serving, so that `main` can tell every address, and so that a test boots the very same thing on
+//! ports that the kernel chose.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::admin::{self, Admin};
+use crate::clock::Clock;
+use crate::config::{ApiUrl, Config, KeySource};
+use crate::lifecycle::{Readiness, Shutdown, Spawner};
+use crate::listener;
+use crate::metrics::{CacheName, Metrics, Names};
+use crate::proxy::error::outcome_names;
+use crate::proxy::gateway::{Gateway, Plans, Sessions};
+use crate::proxy::worker::Worker;
+use crate::secret::NotHeaderSafe;
+use crate::server::{DataListener, Workers};
+use crate::session::credential::CookieRules;
+use crate::session::jwks::keys::KeySet;
+use crate::session::jwks::{FetchError, FetchKeys, Jwks, Pace};
+use crate::session::memory::Memory;
+use crate::session::revoked::Revoked;
+use crate::session::verify::Verifier;
+use crate::surface::Surface;
+use crate::token::Issuer;
+use crate::token::breaker::{Breaker, Health};
+use crate::token::budget::{Budget, Limiter};
+use crate::token::cache::TokenCache;
+use crate::token::clerk::{self, ClerkClient};
+use crate::token::freshness::Jitter;
+use crate::token::retry::Retry;
+
+/// At most so many workers when nobody says how many.
+const MAX_WORKERS: usize = 4;
+
+/// Between two sweeps of what has died in memory.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// How a token is minted: asked again, unless the issuer is down, within the budget.
+pub type ClerkMint = Retry<Breaker<Budget<Arc<ClerkClient>>>>;
+
+/// What the process lends a gateway.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// The clocks.
+    pub clock: Clock,
+    /// Ends it.
+    pub shutdown: Shutdown,
+    /// Where mints, refreshes, keys and the admin listener run.
+    pub control: Spawner,
+    /// How many log lines were lost, where logging counts that.
+    pub dropped_lines: Option<fn() -> u64>,
+    /// Serve on the control runtime instead of on threads: one worker, for tests under paused time.
+    pub in_place: bool,
+}
+
+/// A gateway that has its addresses and serves nothing yet.
+#[derive(Debug)]
+pub struct Bound {
+    config: Config,
+    process: Process,
+    metrics: Arc<Metrics>,
+    gateway: Arc<Gateway<ClerkMint>>,
+    client: Arc<ClerkClient>,
+    readiness: Readiness,
+    listeners: Vec<DataListener>,
+    admin: Option<Surface>,
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is taken or not ours.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The issuer's client cannot be set up.
+    #[error("cannot set up the client of the issuer")]
+    Client(#[source] clerk::http::BuildError),
+    /// `jwt_key` is not a key that can verify.
+    #[error("clerk.jwt_key is not an RSA key that can verify session tokens")]
+    Key(#[source] crate::session::jwks::keys::BadKey),
+    /// A fixed value cannot stand in a header.
+    #[error("a value of a route's inject cannot stand in a header")]
+    Value(#[source] NotHeaderSafe),
+    /// A worker cannot be started.
+    #[error("cannot start the workers")]
+    Workers(#[source] std::io::Error),
+}
+
+/// Downloads the issuer's keys.
+struct IssuerKeys {
+    client: Arc<ClerkClient>,
+    url: ApiUrl,
+    with_secret: bool,
+}
+
+/// Binds every listener and builds everything that a request needs.
+///
+/// # Errors
+/// See [`StartError`]. Nothing is left listening then.
+pub fn bind(config: Config, process: Process) -> Result<Bound, StartError> {
+    let metrics = Arc::new(Metrics::new(names(&config)));
+    let plans = Plans::new(&config).map_err(StartError::Value)?;
+    let connections = process.control.sibling();
+    let client = ClerkClient::new(&config.clerk, process.clock.clone(), connections, Arc::clone(&metrics));
+    let client = Arc::new(client.map_err(StartError::Client)?);
+    let jwks = jwks(&config, &client, &metrics, &process)?;
+    let readiness = Readiness::new(process.shutdown.clone(), needs_key(&config));
+    let tokens = TokenCache::new(
+        &config.cache,
+        process.clock.clone(),
+        process.control.clone(),
+        Jitter::random(),
+        Arc::clone(&metrics),
+    );
+    let limiter = Limiter::new(&config.clerk.budget, Arc::clone(&metrics));
+    let health = Health::new(Arc::clone(&metrics));
+    let budgeted = Budget::new(Arc::clone(&client), Arc::clone(&limiter));
+    let mint = Retry::new(Breaker::new(budgeted, health), process.clock.clone(), Jitter::random());
+    let sessions = Sessions {
+        cookies: CookieRules::new(&config.clerk),
+        verifier: Verifier::new(&config.clerk),
+        jwks,
+        memory: Memory::new(config.cache.max_session_bytes),
+        revoked: Arc::new(Revoked::new(Arc::clone(&metrics))),
+        skew: config.clerk.clock_skew,
+    };
+    let gateway = Arc::new(Gateway {
+        number: 1,
+        plans,
+        log: config.log.clone(),
+        sessions,
+        tokens,
+        mint: Arc::new(mint),
+        issuer: Issuer::new(config.clerk.api_url.as_str(), config.clerk.issuer.as_deref().unwrap_or_default()),
+        mint_timeout: config.clerk.timeout,
+    });
+    let mut listeners = Vec::with_capacity(config.server.listen.len());
+    for listen in &config.server.listen {
+        let bound = listener::Bound::bind(listen.address)
+            .map_err(|source| StartError::Bind { address: listen.address, source })?;
+        listeners.push(DataListener { listen: listen.clone(), bound });
+    }
+    let hooks = hooks(&gateway, limiter, process.dropped_lines);
+    let admin = match &config.admin {
+        None => None,
+        Some(admin) => {
+            let router = Admin {
+                metrics: Arc::clone(&metrics),
+                readiness: readiness.clone(),
+                clock: process.clock.clone(),
+                hosts: admin.hosts.clone(),
+                hooks,
+            }
+            .router();
+            let address = admin.listen;
+            Some(Surface::bind(address, router).map_err(|source| StartError::Bind { address, source })?)
+        }
+    };
+    Ok(Bound { config, process, metrics, gateway, client, readiness, listeners, admin })
+}
+
+fn names(config: &Config) -> Names {
+    Names {
+        routes: config.routes.iter().map(|route| route.name.clone()).collect(),
+        templates: config.templates.iter().map(|template| template.as_str().to_owned()).collect(),
+        upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
+        listeners: config.server.listen.iter().map(|listen| listen.name.clone()).collect(),
+        outcomes: outcome_names(),
+    }
+}
+
+fn needs_key(config: &Config) -> bool {
+    config.routes.iter().any(|route| !route.session.is_empty())
+}
+
+fn jwks(
+    config: &Config,
+    client: &Arc<ClerkClient>,
+    metrics: &Arc<Metrics>,
+    process: &Process,
+) -> Result<Jwks, StartError> {
+    match &config.clerk.keys {
+        KeySource::None => Ok(Jwks::fixed(KeySet::empty())),
+        KeySource::Pinned(der) => KeySet::pinned(der).map(Jwks::fixed).map_err(StartError::Key),
+        KeySource::Jwks { url, with_secret, refresh } => {
+            let fetch = IssuerKeys { client: Arc::clone(client), url: url.clone(), with_secret: *with_secret };
+            let pace = Pace { refresh: *refresh, timeout: config.clerk.timeout };
+            let (clock, metrics) = (process.clock.clone(), Arc::clone(metrics));
+            Ok(Jwks::start(fetch, pace, clock, metrics, &process.control.sibling(), &process.shutdown))
+        }
+    }
+}
+
+fn hooks(
+    gateway: &Arc<Gateway<ClerkMint>>,
+    limiter: Arc<Limiter>,
+    dropped_lines: Option<fn() -> u64>,
+) -> Vec<admin::Hook> {
+    let gateway = Arc::clone(gateway);
+    vec![Box::new(move |metrics| {
+        gateway.tokens.observe();
+        limiter.observe();
+        let memory = &gateway.sessions.memory;
+        memory.tidy();
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        metrics.control().cache_entries(CacheName::Sessions).set(gauge(memory.entries()));
+        metrics.control().cache_bytes(CacheName::Sessions).set(gauge(memory.bytes()));
+        if let Some(dropped) = dropped_lines {
+            metrics.control().log_lines_dropped.set(gauge(dropped()));
+        }
+    })]
+}
+
+// === impl Bound ===
+
+impl Bound {
+    /// The data listeners: what they are called and where they listen.
+    pub fn listeners(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        self.listeners.iter().map(|data| (data.listen.name.as_str(), data.bound.address()))
+    }
+
+    /// The first data listener's address.
+    pub fn address(&self) -> SocketAddr {
+        // The configuration has at least one.
+        self.listeners[0].bound.address()
+    }
+
+    /// The admin listener's address, where there is one.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Surface::address)
+    }
+
+    /// Everything that is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// What requests meet: for tests that look inside.
+    pub fn gateway(&self) -> &Arc<Gateway<ClerkMint>> {
+        &self.gateway
+    }
+
+    /// Whether requests should be sent here.
+    pub fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    /// Serves until `told` resolves, and then in order: not ready but serving for `drain_delay`; nothing new, and what
+    /// is under way may finish within `drain_timeout`; the rest is ended. A second signal may skip all of it by
+    /// [`Shutdown::stop`].
+    ///
+    /// # Errors
+    /// When the workers cannot be started.
+    pub async fn run(self, told: impl Future<Output = ()>) -> Result<(), StartError> {
+        let Self { config, process, metrics, gateway, client, readiness, listeners, admin } = self;
+        let (shutdown, control) = (process.shutdown.clone(), process.control.clone());
+        let (background, surfaces) = (control.sibling(), control.sibling());
+        watch_keys(&gateway, &readiness, &background);
+        sweep(&gateway, &background, &shutdown);
+        if !config.clerk.secret_keys.is_empty() {
+            drop(background.spawn(async move { client.warm().await }));
+        }
+        if let Some(admin) = admin {
+            let (tasks, until) = (surfaces.clone(), shutdown.stopped());
+            // Probes and metrics are served to the end of the drain.
+            let (ending, shut) = (Shutdown::new(), shutdown.clone());
+            drop(background.spawn(async move {
+                if let Err(error) = admin.run(tasks, ending.clone(), until).await {
+                    tracing::error!(%error, "the admin listener has ended");
+                }
+                shut.stopped().await;
+                ending.stop();
+            }));
+        }
+        let limits = Arc::new(config.server.limits.clone());
+        let workers = if process.in_place {
+            let worker = Worker::new(gateway, &metrics, process.clock.clone(), control.sibling());
+            Workers::in_place(listeners, &limits, worker, &shutdown)
+        } else {
+            let clock = process.clock.clone();
+            let make = move |_, spawner| Worker::new(Arc::clone(&gateway), &metrics, clock.clone(), spawner);
+            Workers::spawn(worker_count(config.server.workers), listeners, &limits, &background, &shutdown, make)
+        }
+        .map_err(StartError::Workers)?;
+        readiness.set_listening();
+        let stopped = shutdown.stopped();
+        tokio::pin!(stopped);
+        tokio::select! {
+            () = told => {}
+            () = &mut stopped => {}
+        }
+        shutdown.announce();
+        tracing::info!("ending: not ready any more");
+        tokio::select! {
+            () = tokio::time::sleep(config.server.drain_delay) => {}
+            () = &mut stopped => {}
+        }
+        shutdown.drain();
+        tokio::select! {
+            () = workers.idle() => tracing::info!("every request has ended"),
+            () = tokio::time::sleep(config.server.drain_timeout) => tracing::warn!("ending requests that took too long"),
+            () = &mut stopped => tracing::warn!("told to stop at once"),
+        }
+        shutdown.stop();
+        workers.join();
+        Ok(())
+    }
+}
+
+/// Tells the probes when the first verification key is known.
+fn watch_keys(gateway: &Arc<Gateway<ClerkMint>>, readiness: &Readiness, tasks: &Spawner) {
+    let (jwks, readiness) = (gateway.sessions.jwks.clone(), readiness.clone());
+    if jwks.is_ready() {
+        readiness.set_key_known();
+    } else {
+        drop(tasks.spawn(async move {
+            jwks.ready().await;
+            readiness.set_key_known();
+        }));
+    }
+}
+
+fn sweep(gateway: &Arc<Gateway<ClerkMint>>, tasks: &Spawner, shutdown: &Shutdown) {
+    let (gateway, stopped) = (Arc::clone(gateway), shutdown.stopped());
+    drop(tasks.spawn(async move {
+        tokio::pin!(stopped);
+        loop {
+            tokio::select! {
+                () = &mut stopped => return,
+                () = tokio::time::sleep(SWEEP_EVERY) => {}
+            }
+            gateway.tokens.sweep();
+            gateway.sessions.revoked.sweep(tokio::time::Instant::now());
+        }
+    }));
+}
+
+/// The CPUs that this process may use (affinity and control group quota counted), at most [`MAX_WORKERS`].
+fn worker_count(asked: usize) -> usize {
+    match asked {
+        0 => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS),
+        count => count,
+    }
+}
+
+// === impl IssuerKeys ===
+
+impl FetchKeys for IssuerKeys {
+    async fn fetch(&self) -> Result<Bytes, FetchError> {
+        let fetched = self.client.fetch_jwks(&self.url, self.with_secret).await;
+        fetched.map_err(|error| FetchError(Box::new(error)))
+    }
+}
