@@ -39,7 +39,7 @@ use crate::token::retry::Retry;
 const MAX_WORKERS: usize = 4;
 
 /// Between two sweeps of what has died in memory.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// How a token is minted: asked again, unless the issuer is down, within the budget.
 pub type ClerkMint = Retry<Breaker<Budget<Arc<ClerkClient>>>>;
