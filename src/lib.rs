@@ -4,6 +4,7 @@
 //! A file imports only files of a lower layer; `tests/it/layering.rs` holds the table.
 
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod headers;
 pub mod lifecycle;

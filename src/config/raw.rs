@@ -1,7 +1,7 @@
 //! The file as it is written: every key that this version knows, with its position, and nothing decided yet.
 //!
 //! Unknown keys, keys that are not served yet and values of the wrong type are reported here, all of them; what the
-//! values mean is the business of [`validate`](super::validate). Strings are expanded already.
+//! values mean is the business of the validation. Strings are expanded already.
 
 pub(crate) mod expand;
 pub(crate) mod not_yet;
@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use self::problem::Problems;
-use self::reader::{At, Field, Named, NumberOrWord, OneOrMany, Read, Reader, SecretRef, tables};
+use self::reader::{At, Field, Named, NumberOrWord, OneOrMany, Read, Reader, SecretRef, Table, tables};
 
 tables! {
     /// The whole file.

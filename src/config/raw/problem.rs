@@ -133,7 +133,9 @@ pub(crate) fn blot(text: &str, hidden: &[Span]) -> String {
     // A part that begins or ends inside a character leaves bytes that are none.
     match String::from_utf8(bytes) {
         Ok(text) => text,
-        Err(error) => error.into_bytes().into_iter().map(|byte| if byte.is_ascii() { char::from(byte) } else { '*' }).collect(),
+        Err(error) => {
+            error.into_bytes().into_iter().map(|byte| if byte.is_ascii() { char::from(byte) } else { '*' }).collect()
+        }
     }
 }
 
@@ -197,7 +199,7 @@ mod tests {
         for (text, seen) in [
             ("a = \"sk_live_abc.D-1\" # sk_test_x", "a = \"sk_live_*******\" # sk_test_*"),
             ("u = \"http://me:pa/ss@host/p\"", "u = \"http://********@host/p\""),
-            ("jwt eyJhbGci.abc_d x", "jwt eyJ********** x"),
+            ("jwt eyJhbGci.abc_d x", "jwt eyJ*********** x"),
             ("-----BEGIN RSA\nab\n-----END RSA", "-----BEGIN****\n**\n-----END RSA"),
             ("nothing = \"here\"", "nothing = \"here\""),
         ] {

@@ -42,6 +42,12 @@ pub(crate) trait Read: Sized {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self>;
 }
 
+/// A table that was read.
+pub(crate) trait Table {
+    /// Whether a key of it was reported: then what is missing may be meant by that one.
+    fn reported(&self) -> bool;
+}
+
 /// Where a secret is kept: never in the file itself.
 pub(crate) enum SecretRef {
     /// The name of an environment variable.
@@ -148,9 +154,10 @@ impl Reader<'_> {
             let problem = self.problems.error(&key.span(), format!("unknown key `{shown}`"));
             match nearest(text, known.iter().copied()) {
                 Some(near) => problem.label(format!("did you mean `{near}`?")),
-                None => problem
-                    .label("unknown key")
-                    .advice(format!("the keys here are {}", known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "))),
+                None => problem.label("unknown key").advice(format!(
+                    "the keys here are {}",
+                    known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+                )),
             };
         }
         reported
@@ -199,7 +206,9 @@ impl Reader<'_> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        self.problems.error(&value.span(), format!("expected {expected}, found {found}")).label(format!("not {expected}"))
+        self.problems
+            .error(&value.span(), format!("expected {expected}, found {found}"))
+            .label(format!("not {expected}"))
     }
 
     /// Blots out every scalar of a value of which nothing is known.
@@ -381,9 +390,14 @@ macro_rules! tables {
         $(#[$doc])*
         #[derive(Default)]
         pub(crate) struct $name {
-            $(pub(crate) $field: $crate::config::raw::reader::Field<$type>,)*
-            /// Whether a key of it was reported: then what is missing may be meant by that one.
-            pub(crate) reported: bool,
+            $(pub(crate) $field: Field<$type>,)*
+            reported: bool,
+        }
+
+        impl Table for $name {
+            fn reported(&self) -> bool {
+                self.reported
+            }
         }
 
         impl $name {
@@ -400,7 +414,13 @@ macro_rules! tables {
                 Some(Self::from_table(table, reported, reader))
             }
         }
-    )*};
+    )*
+        /// The keys of every table.
+        #[cfg(test)]
+        pub(crate) fn all_keys() -> Vec<&'static [&'static str]> {
+            vec![$($name::KEYS),*]
+        }
+    };
     (@key $field:ident $key:literal) => { $key };
     (@key $field:ident) => { stringify!($field) };
 }

@@ -177,7 +177,8 @@ fn secret_keys(
 ) -> Vec<Secret> {
     let Some(list) = field.get() else { return Vec::new() };
     if list.0.is_empty() {
-        cx.error(&list.span, "the list of secret keys is empty").advice("leave `secret_key` out where nothing is minted");
+        cx.error(&list.span, "the list of secret keys is empty")
+            .advice("leave `secret_key` out where nothing is minted");
     }
     let mut found = Vec::new();
     for at in &list.0 {

@@ -56,7 +56,8 @@ pub(crate) fn credential(at: &At<String>, cx: &mut Context<'_>) -> Option<Header
         return None;
     }
     if reserved().contains(&name) {
-        cx.error(&at.span, "this header cannot hold a credential").advice("the protocol or the gateway decides about it");
+        cx.error(&at.span, "this header cannot hold a credential")
+            .advice("the protocol or the gateway decides about it");
         return None;
     }
     Some(name)

@@ -80,7 +80,11 @@ mod tests {
     fn the_suffixes_are_those_of_the_javascript_sdk() {
         for (key, host, suffix) in [
             ("pk_test_Y2xlcmsuY2xlcmsuZGV2JA", "clerk.clerk.dev", "QvfNY2dr"),
-            ("pk_live_ZmFrZS1jbGVyay10ZXN0LmNsZXJrLmFjY291bnRzLmRldiQ=", "fake-clerk-test.clerk.accounts.dev", "qReyu04C"),
+            (
+                "pk_live_ZmFrZS1jbGVyay10ZXN0LmNsZXJrLmFjY291bnRzLmRldiQ=",
+                "fake-clerk-test.clerk.accounts.dev",
+                "qReyu04C",
+            ),
             (
                 "pk_test_ZW5vdWdoLWFscGFjYS04Mi5jbGVyay5hY2NvdW50cy5sY2xjbGVyay5jb20k",
                 "enough-alpaca-82.clerk.accounts.lclclerk.com",

@@ -240,7 +240,9 @@ mod tests {
         ] {
             assert_eq!(origin(text).unwrap().as_str(), serialised, "{text}");
         }
-        for bad in ["", "null", "*", "app.example.com", "https://", "https://a/", "https://*.a", "https://a:0", "https://a:x"] {
+        for bad in
+            ["", "null", "*", "app.example.com", "https://", "https://a/", "https://*.a", "https://a:0", "https://a:x"]
+        {
             assert_eq!(origin(bad), Err(Bad::Origin), "{bad}");
         }
         assert_eq!(origin("https://me@a"), Err(Bad::UserInfo));
@@ -283,9 +285,12 @@ mod tests {
         assert_eq!(address.authority.as_str(), "[::1]:8080");
         let address = upstream("http://hasura").unwrap();
         assert_eq!((address.host.as_str(), address.port, address.loopback), ("hasura", 80, false));
-        for (text, bad) in
-            [("http://a/b", Bad::UpstreamPath), ("https://a", Bad::Url), ("http://u@a", Bad::UserInfo), ("a:80", Bad::Url)]
-        {
+        for (text, bad) in [
+            ("http://a/b", Bad::UpstreamPath),
+            ("https://a", Bad::Url),
+            ("http://u@a", Bad::UserInfo),
+            ("a:80", Bad::Url),
+        ] {
             assert_eq!(upstream(text), Err(bad), "{text}");
         }
     }
@@ -314,14 +319,19 @@ mod tests {
         for good in ["/", "/v1/graphql", "/v1/", "/a;b/c", "/a%20b", "/%c3%a4", "/.well-known/x", "/a..b"] {
             assert_eq!(path(good), Ok(()), "{good}");
         }
-        for bad in ["/a/../b", "/..", "/.", "/..;x/a", "//", "/a//b", "/a\\b", "/%2f", "/%5C", "/%2e%2e", "/%00", "/%ff", "/%2", "/%+1"]
-        {
+        for bad in [
+            "/a/../b", "/..", "/.", "/..;x/a", "//", "/a//b", "/a\\b", "/%2f", "/%5C", "/%2e%2e", "/%00", "/%ff",
+            "/%2", "/%+1",
+        ] {
             assert_eq!(path(bad), Err(Bad::Odd), "{bad}");
         }
         for bad in ["/ä", "/a b", "/a?b", "/a#b", "/\u{7f}"] {
             assert_eq!(path(bad), Err(Bad::PathCharacter), "{bad}");
         }
-        assert_eq!((path("a"), path(""), prefix("/a/")), (Err(Bad::Relative), Err(Bad::Relative), Err(Bad::TrailingSlash)));
+        assert_eq!(
+            (path("a"), path(""), prefix("/a/")),
+            (Err(Bad::Relative), Err(Bad::Relative), Err(Bad::TrailingSlash))
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use crate::config::Rate;
 
 /// Ten years: nothing here lasts longer, and no deadline overflows. Clerk's own limit for `expires_in_seconds`.
-pub(crate) const LONGEST: Duration = Duration::from_secs(315_360_000);
+pub(crate) const LONGEST: Duration = Duration::from_hours(87_600);
 
 /// `"off"` and a zero of any unit mean: no limit, or no feature.
 pub(crate) fn is_off(text: &str) -> bool {
@@ -40,7 +40,8 @@ mod tests {
 
     #[test]
     fn durations_have_a_unit() {
-        for (text, seconds) in [("0", 0.0), ("0s", 0.0), ("30s", 30.0), ("1h 30m", 5400.0), ("250ms", 0.25), ("1d", 86400.0)]
+        for (text, seconds) in
+            [("0", 0.0), ("0s", 0.0), ("30s", 30.0), ("1h 30m", 5400.0), ("250ms", 0.25), ("1d", 86400.0)]
         {
             assert_eq!(duration(text), Some(Duration::from_secs_f64(seconds)), "{text}");
         }
