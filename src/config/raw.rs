@@ -7,12 +7,14 @@ pub(crate) mod expand;
 pub(crate) mod not_yet;
 pub(crate) mod problem;
 pub(crate) mod reader;
+pub(crate) mod shapes;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use self::problem::Problems;
-use self::reader::{At, Field, Named, NumberOrWord, OneOrMany, Read, Reader, SecretRef, Table, tables};
+use self::reader::{At, Field, Read, Reader, Table, tables};
+use self::shapes::{Named, NumberOrWord, OneOrMany, SecretRef};
 
 tables! {
     /// The whole file.

@@ -48,26 +48,6 @@ pub(crate) trait Table {
     fn reported(&self) -> bool;
 }
 
-/// Where a secret is kept: never in the file itself.
-pub(crate) enum SecretRef {
-    /// The name of an environment variable.
-    Env(At<String>),
-    /// The path of a file.
-    File(At<String>),
-}
-
-/// One, or a list.
-pub(crate) struct OneOrMany<T>(pub(crate) Vec<At<T>>);
-
-/// A table whose keys are names, in the order of the file.
-pub(crate) struct Named<T>(pub(crate) Vec<(At<String>, At<T>)>);
-
-/// A number, or a word in its place.
-pub(crate) enum NumberOrWord {
-    Number(f64),
-    Word(String),
-}
-
 // === impl At ===
 
 impl<T> Deref for At<T> {
@@ -212,7 +192,7 @@ impl Reader<'_> {
     }
 
     /// Blots out every scalar of a value of which nothing is known.
-    fn hide(&mut self, value: &Spanned<DeValue<'_>>) {
+    pub(crate) fn hide(&mut self, value: &Spanned<DeValue<'_>>) {
         match value.get_ref() {
             DeValue::Array(_) | DeValue::Table(_) => self.hide_nested(value),
             _ => self.problems.hide(&value.span()),
@@ -277,15 +257,6 @@ impl Read for i64 {
     }
 }
 
-impl Read for NumberOrWord {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-        match value.get_ref() {
-            DeValue::String(text) => reader.text(text, &value.span()).map(Self::Word),
-            _ => f64::read(value, reader).map(Self::Number),
-        }
-    }
-}
-
 impl Read for f64 {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
         let parsed = match value.get_ref() {
@@ -315,72 +286,6 @@ impl<T: Read> Read for Vec<At<T>> {
         let read: Vec<Option<At<T>>> = items.iter().map(read).collect();
         // Whole or not at all: what remains of a broken list would be judged as if it had been meant.
         read.into_iter().collect()
-    }
-}
-
-impl<T: Read> Read for OneOrMany<T> {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-        match value.get_ref() {
-            DeValue::Array(_) => Vec::read(value, reader).map(Self),
-            _ => T::read(value, reader).map(|one| Self(vec![At { value: one, span: value.span() }])),
-        }
-    }
-}
-
-impl<T: Read> Read for Named<T> {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-        let DeValue::Table(table) = value.get_ref() else {
-            reader.wrong_type(value, "a table");
-            return None;
-        };
-        let mut named = Vec::new();
-        for (key, value) in table {
-            if let Some(read) = T::read(value, reader) {
-                let name = At { value: key.get_ref().to_string(), span: key.span() };
-                named.push((name, At { value: read, span: value.span() }));
-            }
-        }
-        named.sort_by_key(|(name, _)| name.span.start);
-        Some(Self(named))
-    }
-}
-
-impl<T> Default for Named<T> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl Read for SecretRef {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-        let advice = "write { env = \"NAME\" } or { file = \"path\" }";
-        let DeValue::Table(_) = value.get_ref() else {
-            reader.hide(value);
-            reader
-                .problems
-                .error(&value.span(), "a secret is never written in the configuration")
-                .label("not shown")
-                .advice(advice);
-            return None;
-        };
-        let (table, reported) = reader.table(value, "secret", &["env", "file"])?;
-        match (reader.field::<String>(table, "env"), reader.field::<String>(table, "file")) {
-            (Field::Good(name), Field::Absent) => {
-                if expand::is_name(&name) {
-                    return Some(Self::Env(name));
-                }
-                reader.problems.hide(&name.span);
-                reader.problems.error(&name.span, "not the name of an environment variable").advice(advice);
-                None
-            }
-            (Field::Absent, Field::Good(path)) => Some(Self::File(path)),
-            (Field::Bad, _) | (_, Field::Bad) => None,
-            (Field::Absent, Field::Absent) if reported => None,
-            _ => {
-                reader.problems.error(&value.span(), "a secret has one source").advice(advice);
-                None
-            }
-        }
     }
 }
 

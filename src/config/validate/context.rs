@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::config::raw::not_yet;
 use crate::config::raw::problem::{Problem, Problems, Span, nearest};
-use crate::config::raw::reader::{At, Field, SecretRef};
+use crate::config::raw::reader::{At, Field};
+use crate::config::raw::shapes::SecretRef;
 use crate::secret::Secret;
 
 use super::units;

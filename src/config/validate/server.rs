@@ -6,7 +6,8 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::raw;
-use crate::config::raw::reader::{At, Field, NumberOrWord};
+use crate::config::raw::reader::{At, Field};
+use crate::config::raw::shapes::NumberOrWord;
 use crate::config::{Access, Admin, Cache, Identity, Limits, Listen, Log, LogFormat, Server, Trusted};
 use crate::metrics::ListenerId;
 

@@ -6,7 +6,8 @@ use http::uri::Authority;
 
 use crate::config::raw;
 use crate::config::raw::problem::nearest;
-use crate::config::raw::reader::{At, Field, Named, Table};
+use crate::config::raw::reader::{At, Field, Table};
+use crate::config::raw::shapes::Named;
 use crate::config::{Pool, Upstream, UpstreamAddress};
 use crate::headers::NameSet;
 use crate::metrics::UpstreamId;
