@@ -1,18 +1,20 @@
 //! The file as it is written: every key that this version knows, with its position, and nothing decided yet.
 //!
 //! Unknown keys, keys that are not served yet and values of the wrong type are reported here, all of them; what the
-//! values mean is the business of [`validate`](super::validate). Strings are expanded already.
+//! values mean is the business of the validation. Strings are expanded already.
 
 pub(crate) mod expand;
 pub(crate) mod not_yet;
 pub(crate) mod problem;
 pub(crate) mod reader;
+pub(crate) mod shapes;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use self::problem::Problems;
-use self::reader::{At, Field, Named, NumberOrWord, OneOrMany, Read, Reader, SecretRef, tables};
+use self::reader::{At, Field, Read, Reader, Table, tables};
+use self::shapes::{Named, NumberOrWord, OneOrMany, SecretRef};
 
 tables! {
     /// The whole file.

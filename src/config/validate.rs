@@ -1,6 +1,6 @@
 //! Out of the text of a file, the configuration that the gateway runs on, or everything that is wrong with it.
 //!
-//! The document is parsed, then read into [`raw`](super::raw) with positions, then each section is checked by a file of
+//! The document is parsed, then read into raw tables with positions, then each section is checked by a file of
 //! its own. Only this layer reads the outside: the file, the environment, and the files that secrets are kept in.
 
 pub(crate) mod clerk;
@@ -9,6 +9,7 @@ pub(crate) mod diagnostics;
 pub(crate) mod headers;
 pub(crate) mod inject;
 pub(crate) mod keys;
+pub(crate) mod names;
 pub(crate) mod net;
 pub(crate) mod routes;
 pub(crate) mod server;
@@ -77,8 +78,7 @@ pub fn load(
         problems.general(title);
         Diagnostics::new(path, "", problems)
     };
-    let bytes =
-        environment.read(path).map_err(|error| unreadable(format!("cannot read the file: {}", error.kind())))?;
+    let bytes = environment.read(path).map_err(|error| unreadable(format!("cannot read the file: {error}")))?;
     let source = String::from_utf8(bytes).map_err(|_| unreadable("the file is not UTF-8 text".to_owned()))?;
     parse(&source, path, environment, secrets)
 }
@@ -110,7 +110,7 @@ pub fn parse(
 
 fn config(file: raw::File, cx: &mut Context<'_>) -> Config {
     let clerk = clerk::read(file.clerk.or_default(), cx);
-    let server = server::server(file.server.or_default(), cx);
+    let server = server::server(&file.server.or_default(), cx);
     let admin = server::admin(file.admin, &server.listen, cx);
     let log = server::log(&file.log.or_default(), cx);
     let cache = server::cache(&file.cache.or_default(), cx);
@@ -131,19 +131,8 @@ fn syntax_problems(source: &str, errors: &[toml::de::Error]) -> Problems {
             None => problems.general(title),
         };
     }
-    after_secret_keys(source).iter().for_each(|span| problems.hide(span));
+    problems.hidden = after_secret_keys(source);
     problems
-}
-
-/// What a name is made of: it is a label in metrics and logs.
-const LABEL: &str = "a name has 1 to 64 of the characters A-Z a-z 0-9 _ - . and is not \"none\"";
-
-/// Listeners, upstreams and routes: more of one kind is a slip, and every one costs counters.
-const MOST: usize = 4096;
-
-fn is_label(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 /// A key that is not served yet.
 pub(crate) struct NotYet {
-    /// The table it stands in, as [`Reader`](super::reader::Reader) names tables.
+    /// The table it stands in, as the raw tables call themselves.
     pub(crate) table: &'static str,
     /// The key.
     pub(crate) key: &'static str,

@@ -149,13 +149,17 @@ pub(crate) fn after_secret_keys(text: &str) -> Vec<Span> {
             let Some(rest) = rest.strip_prefix('=') else { continue };
             let value = rest.trim_start_matches([' ', '\t']);
             let start = text.len() - value.len();
+            let to_the =
+                |mark: &str, skip: usize| value[skip..].find(mark).map_or(text.len(), |end| start + skip + end);
             let fence = ["\"\"\"", "'''"].into_iter().find(|fence| value.starts_with(fence));
             let end = match fence {
-                Some(fence) => value[3..].find(fence).map_or(text.len(), |end| start + 3 + end),
-                None => value.find('\n').map_or(text.len(), |end| start + end),
+                Some(fence) => to_the(fence, 3),
+                None if value.starts_with('[') => to_the("]", 1),
+                None => to_the("\n", 0),
             };
             // `{ env = ... }` names a secret and holds none.
-            if !value.starts_with(['{', '[']) {
+            let table = value.strip_prefix('{').map(str::trim_start);
+            if !table.is_some_and(|table| table.starts_with("env") || table.starts_with("file")) {
                 found.push(start..end);
             }
         }
@@ -199,7 +203,7 @@ mod tests {
         for (text, seen) in [
             ("a = \"sk_live_abc.D-1\" # sk_test_x", "a = \"sk_live_*******\" # sk_test_*"),
             ("u = \"http://me:pa/ss@host/p\"", "u = \"http://********@host/p\""),
-            ("jwt eyJhbGci.abc_d x", "jwt eyJ********** x"),
+            ("jwt eyJhbGci.abc_d x", "jwt eyJ*********** x"),
             ("-----BEGIN RSA\nab\n-----END RSA", "-----BEGIN****\n**\n-----END RSA"),
             ("nothing = \"here\"", "nothing = \"here\""),
         ] {

@@ -42,24 +42,10 @@ pub(crate) trait Read: Sized {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self>;
 }
 
-/// Where a secret is kept: never in the file itself.
-pub(crate) enum SecretRef {
-    /// The name of an environment variable.
-    Env(At<String>),
-    /// The path of a file.
-    File(At<String>),
-}
-
-/// One, or a list.
-pub(crate) struct OneOrMany<T>(pub(crate) Vec<At<T>>);
-
-/// A table whose keys are names, in the order of the file.
-pub(crate) struct Named<T>(pub(crate) Vec<(At<String>, At<T>)>);
-
-/// A number, or a word in its place.
-pub(crate) enum NumberOrWord {
-    Number(f64),
-    Word(String),
+/// A table that was read.
+pub(crate) trait Table {
+    /// Whether a key of it was reported: then what is missing may be meant by that one.
+    fn reported(&self) -> bool;
 }
 
 // === impl At ===
@@ -206,7 +192,7 @@ impl Reader<'_> {
     }
 
     /// Blots out every scalar of a value of which nothing is known.
-    fn hide(&mut self, value: &Spanned<DeValue<'_>>) {
+    pub(crate) fn hide(&mut self, value: &Spanned<DeValue<'_>>) {
         match value.get_ref() {
             DeValue::Array(_) | DeValue::Table(_) => self.hide_nested(value),
             _ => self.problems.hide(&value.span()),
@@ -271,15 +257,6 @@ impl Read for i64 {
     }
 }
 
-impl Read for NumberOrWord {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-        match value.get_ref() {
-            DeValue::String(text) => reader.text(text, &value.span()).map(Self::Word),
-            _ => f64::read(value, reader).map(Self::Number),
-        }
-    }
-}
-
 impl Read for f64 {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
         let parsed = match value.get_ref() {
@@ -312,81 +289,20 @@ impl<T: Read> Read for Vec<At<T>> {
     }
 }
 
-impl<T: Read> Read for OneOrMany<T> {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-        match value.get_ref() {
-            DeValue::Array(_) => Vec::read(value, reader).map(Self),
-            _ => T::read(value, reader).map(|one| Self(vec![At { value: one, span: value.span() }])),
-        }
-    }
-}
-
-impl<T: Read> Read for Named<T> {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-        let DeValue::Table(table) = value.get_ref() else {
-            reader.wrong_type(value, "a table");
-            return None;
-        };
-        let mut named = Vec::new();
-        for (key, value) in table {
-            if let Some(read) = T::read(value, reader) {
-                let name = At { value: key.get_ref().to_string(), span: key.span() };
-                named.push((name, At { value: read, span: value.span() }));
-            }
-        }
-        named.sort_by_key(|(name, _)| name.span.start);
-        Some(Self(named))
-    }
-}
-
-impl<T> Default for Named<T> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl Read for SecretRef {
-    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-        let advice = "write { env = \"NAME\" } or { file = \"path\" }";
-        let DeValue::Table(_) = value.get_ref() else {
-            reader.hide(value);
-            reader
-                .problems
-                .error(&value.span(), "a secret is never written in the configuration")
-                .label("not shown")
-                .advice(advice);
-            return None;
-        };
-        let (table, reported) = reader.table(value, "secret", &["env", "file"])?;
-        match (reader.field::<String>(table, "env"), reader.field::<String>(table, "file")) {
-            (Field::Good(name), Field::Absent) => {
-                if expand::is_name(&name) {
-                    return Some(Self::Env(name));
-                }
-                reader.problems.hide(&name.span);
-                reader.problems.error(&name.span, "not the name of an environment variable").advice(advice);
-                None
-            }
-            (Field::Absent, Field::Good(path)) => Some(Self::File(path)),
-            (Field::Bad, _) | (_, Field::Bad) => None,
-            (Field::Absent, Field::Absent) if reported => None,
-            _ => {
-                reader.problems.error(&value.span(), "a secret has one source").advice(advice);
-                None
-            }
-        }
-    }
-}
-
 /// Declares tables: their fields, their keys and how they are read.
 macro_rules! tables {
     ($($(#[$doc:meta])* $name:ident at $at:literal { $($field:ident $(as $key:literal)? : $type:ty),* $(,)? })*) => {$(
         $(#[$doc])*
         #[derive(Default)]
         pub(crate) struct $name {
-            $(pub(crate) $field: $crate::config::raw::reader::Field<$type>,)*
-            /// Whether a key of it was reported: then what is missing may be meant by that one.
-            pub(crate) reported: bool,
+            $(pub(crate) $field: Field<$type>,)*
+            reported: bool,
+        }
+
+        impl Table for $name {
+            fn reported(&self) -> bool {
+                self.reported
+            }
         }
 
         impl $name {
@@ -403,7 +319,13 @@ macro_rules! tables {
                 Some(Self::from_table(table, reported, reader))
             }
         }
-    )*};
+    )*
+        /// The keys of every table.
+        #[cfg(test)]
+        pub(crate) fn all_keys() -> Vec<&'static [&'static str]> {
+            vec![$($name::KEYS),*]
+        }
+    };
     (@key $field:ident $key:literal) => { $key };
     (@key $field:ident) => { stringify!($field) };
 }

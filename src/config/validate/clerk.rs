@@ -7,7 +7,8 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::config::raw::problem::Span;
-use crate::config::raw::reader::{At, Field, OneOrMany, SecretRef};
+use crate::config::raw::reader::{At, Field};
+use crate::config::raw::shapes::{OneOrMany, SecretRef};
 use crate::config::raw::{self};
 use crate::config::{ApiUrl, Budget, Clerk, KeySource, Origin, PublishableKey, Rate};
 use crate::secret::Secret;

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::config::raw::not_yet;
 use crate::config::raw::problem::{Problem, Problems, Span, nearest};
-use crate::config::raw::reader::{At, Field, SecretRef};
+use crate::config::raw::reader::{At, Field};
+use crate::config::raw::shapes::SecretRef;
 use crate::secret::Secret;
 
 use super::units;
@@ -176,7 +177,7 @@ impl Context<'_> {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 let advice = "relative paths are relative to the directory of the configuration file";
-                self.error(&path.span, format!("cannot read the file: {}", error.kind())).advice(advice);
+                self.error(&path.span, format!("cannot read the file: {error}")).advice(advice);
                 None
             }
         }
@@ -191,7 +192,7 @@ impl Context<'_> {
             }
             SecretRef::File(path) => {
                 let read = self.environment.read(&self.base.join(&path.value));
-                let text = read.map_err(|error| format!("cannot read the file: {}", error.kind()));
+                let text = read.map_err(|error| format!("cannot read the file: {error}"));
                 let text =
                     text.and_then(|bytes| String::from_utf8(bytes).map_err(|_| "the file is not text".to_owned()));
                 (&path.span, text.map(without_newline))

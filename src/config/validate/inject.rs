@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::raw;
 use crate::config::raw::problem::{Span, nearest};
-use crate::config::raw::reader::{At, Field};
+use crate::config::raw::reader::{At, Field, Table};
 use crate::config::{Claim, Injection, MintSpec, Source, TemplateName};
 use crate::headers::NameSet;
 use crate::metrics::TemplateId;
@@ -16,7 +16,10 @@ use super::headers;
 /// The shortest life that the issuer gives (contract section 1.1).
 const SHORTEST: Duration = Duration::from_secs(30);
 /// Below this a token is minted again so often that the instance's budget feels it.
-const SHORT: Duration = Duration::from_secs(120);
+const SHORT: Duration = Duration::from_mins(2);
+
+/// Headers that one route may set.
+const MOST: usize = 64;
 
 /// Values of a session that have a name.
 const CLAIMS: [(&str, Claim); 6] = [
@@ -46,12 +49,16 @@ pub(crate) fn read(
 ) -> Vec<Injection> {
     let mut injections = Vec::new();
     let mut seen = NameSet::new();
+    if let Some(list) = field.get().filter(|list| list.len() > MOST) {
+        cx.error(&list.span, "too many injections").label("at most 64");
+        return injections;
+    }
     for at in field.get().into_iter().flat_map(|list| &list.value) {
         let header = match &at.header {
             Field::Good(header) => headers::settable(header, cx),
             Field::Bad => None,
             Field::Absent => {
-                if !at.reported {
+                if !at.reported() {
                     cx.error(&at.span, "an injection needs a `header`");
                 }
                 None
@@ -106,14 +113,14 @@ fn source(
         matches!(raw.session_token, Field::Bad),
         matches!(raw.value, Field::Bad),
     ];
-    let mut given = written.into_iter().filter_map(|(key, span)| Some((key, span?)));
-    let first = given.next();
-    if let (Some((_, first)), Some((_, second))) = (&first, given.next()) {
-        cx.error(&second, "an injection has one source").also(first.clone(), "the first one");
+    let mut given: Vec<(&str, Span)> = written.into_iter().filter_map(|(key, span)| Some((key, span?))).collect();
+    given.sort_by_key(|(_, span)| span.start);
+    if let [(_, first), (_, second), ..] = &given[..] {
+        cx.error(second, "an injection has one source").also(first.clone(), "the first one");
         return None;
     }
-    let Some((key, span)) = first else {
-        if !bad.contains(&true) && !raw.reported {
+    let Some((key, span)) = given.pop() else {
+        if !bad.contains(&true) && !raw.reported() {
             cx.error(&at.span, "an injection needs a source")
                 .advice("one of `template`, `claim`, `session_token = true` and `value`");
         }

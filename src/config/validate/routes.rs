@@ -4,7 +4,7 @@ use http::Method;
 
 use crate::config::raw;
 use crate::config::raw::problem::Span;
-use crate::config::raw::reader::{At, Field};
+use crate::config::raw::reader::{At, Field, Table};
 use crate::config::{
     HostPattern, Matcher, OnMintError, OnNoSession, Origin, Preflight, Rewrite, Route, SessionRules, SessionSource,
     TemplateName,
@@ -15,6 +15,7 @@ use crate::metrics::{RouteId, TemplateId};
 use super::clerk::{self, Draft, Needs};
 use super::context::Context;
 use super::inject;
+use super::names::{LABEL, MOST, is_label};
 use super::upstreams::Upstreams;
 use super::{headers, net};
 
@@ -38,8 +39,8 @@ pub(crate) fn read(
     }
     let mut places: Vec<Span> = Vec::new();
     for At { value: raw, span } in field.or_default() {
-        if places.len() == super::MOST {
-            cx.error(&span, "too many routes").label("at most 4096");
+        if places.len() == MOST {
+            cx.error(&span, "too many routes").label("at most 1000");
             break;
         }
         let place = raw.name.get().map_or(span, |name| name.span.clone());
@@ -88,7 +89,7 @@ fn compare(route: &Route, place: &Span, earlier: &[Route], places: &[Span], cx: 
 
 fn route(
     id: RouteId,
-    raw: raw::Route,
+    mut raw: raw::Route,
     place: &Span,
     clerk: &Draft,
     upstreams: &mut Upstreams,
@@ -102,15 +103,15 @@ fn route(
         authorized_parties: authorized_parties(&raw.authorized_parties, clerk, cx),
     };
     note_needs(&session, &rules, place, &mut routes.needs);
-    let matcher = matcher(&raw.matching.or_default(), cx);
-    let rewrite = rewrite(&raw.strip_prefix, &raw.rewrite_prefix, &matcher, cx);
+    let matcher = matcher(&std::mem::take(&mut raw.matching).or_default(), cx);
+    let rewrite = rewrite(&raw.strip_prefix, &raw.rewrite_prefix, matcher.as_ref(), cx);
     let public = session.is_empty() && !matches!(raw.session, Field::Bad);
     let inject = inject::read(&raw.inject, public, routes, cx);
     let upstream = match &raw.upstream {
         Field::Good(at) => upstreams.resolve(at, cx),
         Field::Bad => None,
         Field::Absent => {
-            if !raw.reported {
+            if !raw.reported() {
                 cx.error(place, "the route needs an `upstream`").advice("name a table of [upstreams], or write a URL");
             }
             None
@@ -125,7 +126,9 @@ fn route(
     let preflight = cx.choice(&raw.preflight, &preflight, Preflight::Pass);
     let log_access = cx.choice(&raw.access, &access, true);
     let timeout = cx.limit(&raw.timeout, None);
-    let upstream = upstreams.get(upstream?);
+    let upstream = upstream.map(|id| upstreams.get(id));
+    let keep_headers = keep_headers(&raw.keep_headers, upstream.map(|upstream| &upstream.remove_headers), cx);
+    let upstream = upstream?;
     Some(Route {
         id,
         name: name?,
@@ -140,7 +143,7 @@ fn route(
         preflight,
         forward_credential: raw.forward_credential.or(false),
         forward_clerk_cookies: raw.forward_clerk_cookies.or(false),
-        keep_headers: keep_headers(&raw.keep_headers, &upstream.remove_headers, cx),
+        keep_headers,
         timeout,
         log_access,
         inject,
@@ -154,8 +157,8 @@ fn name(raw: &raw::Route, place: &Span, cx: &mut Context<'_>) -> Option<String> 
         }
         return None;
     };
-    if !super::is_label(at) || at.value == "none" {
-        cx.error(&at.span, "not a name").advice(super::LABEL);
+    if !is_label(at) {
+        cx.error(&at.span, "not a name").advice(LABEL);
         return None;
     }
     Some(at.value.clone())
@@ -290,7 +293,7 @@ fn path(at: &At<String>, exact: bool, cx: &mut Context<'_>) -> Option<String> {
 fn rewrite(
     strip: &Field<String>,
     replace: &Field<String>,
-    matcher: &Option<Matcher>,
+    requests: Option<&Matcher>,
     cx: &mut Context<'_>,
 ) -> Option<Rewrite> {
     if let (Field::Good(_), Field::Good(at)) = (strip, replace) {
@@ -299,7 +302,7 @@ fn rewrite(
     }
     if let Some(at) = strip.get() {
         let prefix = path(at, false, cx)?;
-        let matched = matcher.as_ref()?;
+        let matched = requests?;
         if !net::covers(&prefix, &matched.path) {
             cx.error(&at.span, "the route's path does not begin with this prefix")
                 .advice("a prefix that is taken away is a part of `match.path`, in whole segments");
@@ -309,18 +312,18 @@ fn rewrite(
         return Some(if prefix == "/" { Rewrite::Keep } else { Rewrite::Strip(prefix) });
     }
     if let Some(at) = replace.get() {
-        let matched = matcher.as_ref()?;
-        let to = path(at, matched.exact, cx)?;
+        let to = path(at, requests.is_some_and(|matched| matched.exact), cx)?;
+        let matched = requests?;
         return Some(Rewrite::Replace { from: matched.path.clone(), to });
     }
     if matches!(strip, Field::Bad) || matches!(replace, Field::Bad) { None } else { Some(Rewrite::Keep) }
 }
 
-fn keep_headers(field: &Field<Vec<At<String>>>, removed: &NameSet, cx: &mut Context<'_>) -> NameSet {
+fn keep_headers(field: &Field<Vec<At<String>>>, removed: Option<&NameSet>, cx: &mut Context<'_>) -> NameSet {
     let mut kept = NameSet::new();
     for at in field.get().into_iter().flat_map(|list| &list.value) {
         let Some(pattern) = headers::pattern(at, cx) else { continue };
-        if !at.ends_with('*') && !removed.contains_str(at) {
+        if !at.ends_with('*') && removed.is_some_and(|removed| !removed.contains_str(at)) {
             cx.problems
                 .warning(&at.span, "the upstream's `remove_headers` does not remove this header")
                 .label("has no effect");

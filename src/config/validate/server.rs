@@ -6,11 +6,13 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::raw;
-use crate::config::raw::reader::{At, Field, NumberOrWord};
+use crate::config::raw::reader::{At, Field};
+use crate::config::raw::shapes::NumberOrWord;
 use crate::config::{Access, Admin, Cache, Identity, Limits, Listen, Log, LogFormat, Server, Trusted};
 use crate::metrics::ListenerId;
 
 use super::context::Context;
+use super::names::{LABEL, MOST, is_label};
 use super::{net, units};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,8 +22,8 @@ const MIB: u64 = 1024 * KIB;
 const HUGE: u64 = 1 << 50;
 
 /// `[server]`
-pub(crate) fn server(raw: raw::Server, cx: &mut Context<'_>) -> Server {
-    let limits = limits(&raw, cx);
+pub(crate) fn server(raw: &raw::Server, cx: &mut Context<'_>) -> Server {
+    let limits = limits(raw, cx);
     Server {
         listen: listeners(&raw.listen, cx),
         workers: cx.count(&raw.workers, 0, 0..=1024),
@@ -105,8 +107,8 @@ fn listeners(field: &Field<Vec<At<raw::Listen>>>, cx: &mut Context<'_>) -> Vec<L
     let Some(list) = field.get() else {
         return vec![Listen { id: ListenerId::new(0), name: default.to_string(), address: default }];
     };
-    if list.is_empty() || list.len() > super::MOST {
-        cx.error(&list.span, "the gateway needs a listener, and not thousands").label("from 1 to 4096");
+    if list.is_empty() || list.len() > MOST {
+        cx.error(&list.span, "the gateway needs a listener, and not thousands").label("from 1 to 1000");
         return Vec::new();
     }
     let mut found: Vec<(Listen, &At<String>)> = Vec::new();
@@ -114,8 +116,8 @@ fn listeners(field: &Field<Vec<At<raw::Listen>>>, cx: &mut Context<'_>) -> Vec<L
         let Some(address) = address(&at.address, "server.listen", cx) else { continue };
         let name = at.name.or(address.to_string());
         let place = at.name.get().unwrap_or(&at.address);
-        if at.name.get().is_some_and(|name| !super::is_label(name)) {
-            cx.error(&place.span, "not a name").advice(super::LABEL);
+        if at.name.get().is_some_and(|name| !is_label(name)) {
+            cx.error(&place.span, "not a name").advice(LABEL);
         }
         if let Some((_, first)) = found.iter().find(|(own, _)| address.port() != 0 && own.address == address) {
             cx.error(&at.address.span, "two listeners have the same address").also(first.span.clone(), "the first one");

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use crate::config::Rate;
 
 /// Ten years: nothing here lasts longer, and no deadline overflows. Clerk's own limit for `expires_in_seconds`.
-pub(crate) const LONGEST: Duration = Duration::from_secs(315_360_000);
+pub(crate) const LONGEST: Duration = Duration::from_hours(87_600);
 
 /// `"off"` and a zero of any unit mean: no limit, or no feature.
 pub(crate) fn is_off(text: &str) -> bool {

@@ -6,12 +6,14 @@ use http::uri::Authority;
 
 use crate::config::raw;
 use crate::config::raw::problem::nearest;
-use crate::config::raw::reader::{At, Field, Named};
+use crate::config::raw::reader::{At, Field, Table};
+use crate::config::raw::shapes::Named;
 use crate::config::{Pool, Upstream, UpstreamAddress};
 use crate::headers::NameSet;
 use crate::metrics::UpstreamId;
 
 use super::context::Context;
+use super::names::{LABEL, MOST, is_label};
 use super::{headers, net};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -27,22 +29,17 @@ pub(crate) struct Upstreams {
 pub(crate) fn read(named: Named<raw::Upstream>, cx: &mut Context<'_>) -> Upstreams {
     let mut list = Vec::new();
     for (name, At { value: raw, span }) in named.0 {
-        if list.len() == super::MOST {
-            cx.error(&name.span, "too many upstreams").label("at most 4096");
+        if list.len() == MOST {
+            cx.error(&name.span, "too many upstreams").label("at most 1000");
             break;
         }
-        if !super::is_label(&name) {
-            cx.error(&name.span, "not a name").advice(super::LABEL);
+        if !is_label(&name) {
+            cx.error(&name.span, "not a name").advice(LABEL);
         }
-        let address = match raw.url.get() {
-            Some(at) => address(at, cx),
-            None => {
-                if raw.url.is_absent() && !raw.reported {
-                    cx.error(&span, "an upstream needs a `url`").advice("add url = \"http://127.0.0.1:8090\"");
-                }
-                None
-            }
-        };
+        let address = raw.url.get().and_then(|at| address(at, cx));
+        if raw.url.is_absent() && !raw.reported() {
+            cx.error(&span, "an upstream needs a `url`").advice("add url = \"http://127.0.0.1:8090\"");
+        }
         list.push(upstream(UpstreamId::new(list.len()), name.value, address.unwrap_or_else(nowhere), raw, cx));
     }
     let named = list.len();

@@ -1,0 +1,119 @@
+//! `mintgate run`: loads the configuration and serves until it is told to end.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::app::{self, Process};
+use crate::clock::Clock;
+use crate::commands::{BAD_CONFIG, colours};
+use crate::config::Config;
+use crate::config::validate::{self, Environment, Secrets};
+use crate::lifecycle::{Shutdown, Spawner};
+use crate::telemetry::{self, FilterFrom};
+
+/// Why the gateway did not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Logging.
+    #[error("cannot start logging")]
+    Telemetry(#[from] telemetry::TelemetryError),
+    /// The runtime, or signals.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// The gateway.
+    #[error(transparent)]
+    Start(#[from] app::StartError),
+    /// A stream cannot be written.
+    #[error("cannot write")]
+    Output(#[from] io::Error),
+}
+
+/// Signals that end the process: SIGTERM and SIGINT.
+pub(super) struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+/// Serves. Diagnostics of a bad configuration go to `err`, with the exit status for one.
+///
+/// # Errors
+/// See [`RunError`].
+pub fn run(
+    config: Option<&Path>,
+    environment: &dyn Environment,
+    err: &mut dyn Write,
+) -> Result<ExitCode, RunError> {
+    let path = match validate::locate(config, environment) {
+        Ok(path) => path,
+        Err(error) => {
+            writeln!(err, "error: {error}")?;
+            writeln!(err, "  To try mintgate without a configuration: mintgate dev")?;
+            writeln!(err, "  To write one, begin with a sample of the folder config/, then: mintgate check --config FILE")?;
+            return Ok(ExitCode::from(BAD_CONFIG));
+        }
+    };
+    let (config, warnings) = match validate::load(&path, environment, Secrets::Required) {
+        Ok(loaded) => loaded,
+        Err(diagnostics) => {
+            write!(err, "{}", diagnostics.render(colours()))?;
+            return Ok(ExitCode::from(BAD_CONFIG));
+        }
+    };
+    write!(err, "{}", warnings.render(colours()))?;
+    let filter = environment.var("MINTGATE_LOG").filter(|filter| !filter.is_empty());
+    let from = if filter.is_some() { FilterFrom::Environment } else { FilterFrom::Config };
+    let guard = telemetry::init(filter.as_deref().unwrap_or(&config.log.filter), from, config.log.format)?;
+    let dropped = guard.dropped();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let served = runtime.block_on(serve(config, Box::new(dropped)));
+    drop(runtime);
+    drop(guard);
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(config: Config, dropped: app::DroppedLines) -> Result<(), RunError> {
+    let shutdown = Shutdown::new();
+    let process = Process {
+        clock: Clock::system(),
+        shutdown: shutdown.clone(),
+        control: Spawner::current(),
+        dropped_lines: Some(dropped),
+        in_place: false,
+    };
+    let mut signals = Signals::new().map_err(RunError::Runtime)?;
+    let bound = app::bind(config, process)?;
+    for (name, address) in bound.listeners() {
+        tracing::info!(listener = name, %address, "listening");
+    }
+    if let Some(address) = bound.admin() {
+        tracing::info!(%address, "admin listening: /readyz, /metrics");
+    }
+    let told = async move {
+        signals.next().await;
+        tracing::info!("told to end; a second signal ends at once");
+        drop(Spawner::current().spawn(async move {
+            signals.next().await;
+            shutdown.stop();
+        }));
+    };
+    Ok(bound.run(told).await?)
+}
+
+// === impl Signals ===
+
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next signal.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
