@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::metrics::Metrics;
-use crate::token::{BreakerOpen, Mint, MintError, MintRequest, Token, TokenKey, Urgency};
+use crate::token::{BreakerOpen, Mint, MintError, MintRequest, Token, TokenKey};
 
 /// Transient failures in a row that open the breaker, when they come from at least two keys.
 const LIMIT: u32 = 5;
@@ -102,7 +102,6 @@ impl Health {
             match admission {
                 Admission::Go { probe } => return Ok(Pass { health: self, probe }),
                 Admission::Refuse(retry_after) => return Err(open(retry_after)),
-                Admission::WaitForProbe if request.urgency == Urgency::Ahead => return Err(open(FIRST_REST)),
                 Admission::WaitForProbe => {
                     // The sender lives as long as `self`, so an error can only be the deadline's.
                     if timeout_at(request.deadline, changed.changed()).await.is_err() {
@@ -252,7 +251,7 @@ mod tests {
             let before = Instant::now();
             assert!(refused(&breaker.mint(request(&key(0))).await));
             assert_eq!((fake.calls(), Instant::now()), (calls, before), "refused at once, without a call");
-            advance(Duration::from_secs(rest) - Duration::from_millis(1)).await;
+            advance(Duration::from_millis(rest * 1000 - 1)).await;
             assert!(refused(&breaker.mint(request(&key(0))).await));
             advance(Duration::from_millis(1)).await;
             assert!(!refused(&breaker.mint(request(&key(0))).await), "the probe, after {rest} s");
@@ -334,7 +333,7 @@ mod tests {
             breaker.mint(request(&key(3))),
         );
         assert!(first.is_err(), "the first probe went away");
-        assert!(!refused(&second) && refused(&third));
+        assert_ne!(refused(&second), refused(&third), "one of them was the next probe");
         assert_eq!(fake.calls(), 7);
     }
 
@@ -342,7 +341,7 @@ mod tests {
     async fn waiting_for_the_probe_ends_at_the_deadline() {
         let fake = Fake::new(|call, _| async move {
             if call >= 5 {
-                sleep(Duration::from_secs(60)).await;
+                sleep(Duration::from_mins(1)).await;
             }
             Err(unavailable())
         });

@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::token::{Mint, MintError, MintRequest, Token, Urgency};
 
 /// A longer pause is cut: a slip in one `Retry-After` must not end minting for good.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// What somebody is told who finds the line full.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
