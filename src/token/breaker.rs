@@ -360,4 +360,25 @@ mod tests {
         assert!(matches!(result, Err(MintError::Timeout)));
         assert_eq!(took.as_secs(), 5);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_under_way_when_it_opened_does_not_prolong_the_rest() {
+        let fake = Fake::new(|call, _| async move {
+            sleep(Duration::from_millis(if call < 5 { 300 } else { 800 })).await;
+            Err(unavailable())
+        });
+        let (breaker, _) = breaker(&fake);
+        let started = Instant::now();
+        let tasks: Vec<_> = (0..10)
+            .map(|number| {
+                let breaker = Arc::clone(&breaker);
+                crate::lifecycle::Spawner::current().spawn(async move { breaker.mint(request(&key(number))).await })
+            })
+            .collect();
+        for task in tasks {
+            assert!(task.await.unwrap().is_err());
+        }
+        tokio::time::sleep_until(started + Duration::from_millis(1305)).await;
+        assert!(!refused(&breaker.mint(request(&key(0))).await), "the probe, 1 s after it opened");
+    }
 }

@@ -277,4 +277,12 @@ mod tests {
         assert!(flights.land(&flight, Ok(token), now, None, || ()));
         assert!(flights.refresh(&key(0), now, || true).is_some(), "a success is forgotten at once");
     }
+
+    #[test]
+    fn nobody_mints_what_has_just_arrived() {
+        let (flights, now) = (Flights::default(), Instant::now());
+        let token = Arc::new(Token::new("t", now).unwrap());
+        assert!(matches!(flights.next(&key(0), now, || Some(token)), Next::Live(_)));
+        assert_eq!(flights.len(), 0);
+    }
 }
