@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::metrics::Metrics;
-use crate::token::{BreakerOpen, Mint, MintError, MintRequest, Token, TokenKey, Urgency};
+use crate::token::{BreakerOpen, Mint, MintError, MintRequest, Token, TokenKey};
 
 /// Transient failures in a row that open the breaker, when they come from at least two keys.
 const LIMIT: u32 = 5;
@@ -102,7 +102,6 @@ impl Health {
             match admission {
                 Admission::Go { probe } => return Ok(Pass { health: self, probe }),
                 Admission::Refuse(retry_after) => return Err(open(retry_after)),
-                Admission::WaitForProbe if request.urgency == Urgency::Ahead => return Err(open(FIRST_REST)),
                 Admission::WaitForProbe => {
                     // The sender lives as long as `self`, so an error can only be the deadline's.
                     if timeout_at(request.deadline, changed.changed()).await.is_err() {
@@ -252,7 +251,7 @@ mod tests {
             let before = Instant::now();
             assert!(refused(&breaker.mint(request(&key(0))).await));
             assert_eq!((fake.calls(), Instant::now()), (calls, before), "refused at once, without a call");
-            advance(Duration::from_secs(rest) - Duration::from_millis(1)).await;
+            advance(Duration::from_millis(rest * 1000 - 1)).await;
             assert!(refused(&breaker.mint(request(&key(0))).await));
             advance(Duration::from_millis(1)).await;
             assert!(!refused(&breaker.mint(request(&key(0))).await), "the probe, after {rest} s");
@@ -334,7 +333,7 @@ mod tests {
             breaker.mint(request(&key(3))),
         );
         assert!(first.is_err(), "the first probe went away");
-        assert!(!refused(&second) && refused(&third));
+        assert_ne!(refused(&second), refused(&third), "one of them was the next probe");
         assert_eq!(fake.calls(), 7);
     }
 
@@ -342,7 +341,7 @@ mod tests {
     async fn waiting_for_the_probe_ends_at_the_deadline() {
         let fake = Fake::new(|call, _| async move {
             if call >= 5 {
-                sleep(Duration::from_secs(60)).await;
+                sleep(Duration::from_mins(1)).await;
             }
             Err(unavailable())
         });
@@ -360,5 +359,26 @@ mod tests {
         let (_, (result, took)) = tokio::join!(probe, waiter);
         assert!(matches!(result, Err(MintError::Timeout)));
         assert_eq!(took.as_secs(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_under_way_when_it_opened_does_not_prolong_the_rest() {
+        let fake = Fake::new(|call, _| async move {
+            sleep(Duration::from_millis(if call < 5 { 300 } else { 800 })).await;
+            Err(unavailable())
+        });
+        let (breaker, _) = breaker(&fake);
+        let started = Instant::now();
+        let tasks: Vec<_> = (0..10)
+            .map(|number| {
+                let breaker = Arc::clone(&breaker);
+                crate::lifecycle::Spawner::current().spawn(async move { breaker.mint(request(&key(number))).await })
+            })
+            .collect();
+        for task in tasks {
+            assert!(task.await.unwrap().is_err());
+        }
+        tokio::time::sleep_until(started + Duration::from_millis(1305)).await;
+        assert!(!refused(&breaker.mint(request(&key(0))).await), "the probe, 1 s after it opened");
     }
 }

@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::token::{Mint, MintError, MintRequest, Token, Urgency};
 
 /// A longer pause is cut: a slip in one `Retry-After` must not end minting for good.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// What somebody is told who finds the line full.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -109,15 +109,12 @@ impl Limiter {
         }
     }
 
-    /// At once or not at all.
+    /// At once or not at all. Nobody in line is overtaken: a free place goes to the head of the line first, and a bucket
+    /// that makes the head wait has nothing above the reserve.
     fn admit_ahead(&self, request: &MintRequest) -> Result<OwnedSemaphorePermit, MintError> {
         let now = Instant::now();
         if let Some(until) = self.paused(now) {
             return throttled(until - now);
-        }
-        // Somebody who waits comes first.
-        if self.waiting.load(Ordering::Acquire) > 0 {
-            return throttled(FULL_RETRY_AFTER);
         }
         let Ok(permit) = Arc::clone(&self.under_way).try_acquire_owned() else {
             return throttled(FULL_RETRY_AFTER);
@@ -417,5 +414,14 @@ mod tests {
         assert!(bench.ahead(2).await.is_err(), "there is none");
         let waiting = bench.mint(3);
         assert!(ahead.await.is_ok() && first.await.unwrap().is_ok() && waiting.await.unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_waits_for_its_own_pace_holds_up_no_refresh() {
+        let bench = Bench::healthy(&config(), 1);
+        let greedy: Vec<_> = (0..30).map(|_| bench.mint(0)).collect();
+        sleep(Duration::from_millis(100)).await;
+        assert!(greedy.iter().any(|task| !task.is_finished()));
+        assert!(bench.ahead(1).await.is_ok());
     }
 }

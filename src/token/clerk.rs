@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{self, ApiUrl};
 use crate::lifecycle::Spawner;
 use crate::metrics::Metrics;
-use crate::token::{Kind, Mint, MintError, MintRequest, Token};
+use crate::token::{Kind, Mint, MintError, MintRequest, Token, freshness};
 
 /// Bytes of an answer to a mint, and of a JWKS.
 const MAX_TOKEN: usize = 64 * 1024;
@@ -29,7 +29,7 @@ const MAX_JWKS: usize = 1024 * 1024;
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A rejected key is an error in the log, but not one for each request.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 
 /// Offsets of the issuer's clock above this, in milliseconds, are logged.
 const LARGE_OFFSET_MS: i64 = 2000;
@@ -210,7 +210,7 @@ impl ClerkClient {
     /// Takes the issuer's clock from the answer.
     fn measure(&self, answer: &Answer) {
         let Some(date) = answer::date(&answer.headers) else { return };
-        let offset = super::freshness::clock_offset(date, answer.sent.wall, answer.received());
+        let offset = freshness::clock_offset(date, answer.sent.wall, answer.received());
         self.offset_ms.store(offset, Relaxed);
         self.metrics.control().issuer_clock_offset_ms.set(offset);
         let known = if offset.abs() > LARGE_OFFSET_MS { offset } else { 0 };

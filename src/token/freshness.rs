@@ -17,7 +17,7 @@ const LEAD: Duration = Duration::from_secs(2);
 const SPREAD: f64 = 0.05;
 
 /// Longer lives are cut: no sum with an `Instant` can overflow. Clerk's own limit is ten years too.
-const LONGEST: Duration = Duration::from_secs(315_360_000);
+const LONGEST: Duration = Duration::from_hours(87_600);
 
 /// The life time of a token at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl Life {
         let life = lifetime.min(rules.max_lifetime);
         Self {
             refresh: rules.refresh_at.map(|part| border(refresh_after(life, floor, part, jitter))),
-            end: border((lifetime - floor).min(rules.max_lifetime)),
+            end: border(lifetime.saturating_sub(floor).min(rules.max_lifetime)),
         }
     }
 
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     const RULES: Rules =
-        Rules { min_remaining: Duration::from_secs(5), max_lifetime: Duration::from_secs(3600), refresh_at: Some(0.8) };
+        Rules { min_remaining: Duration::from_secs(5), max_lifetime: Duration::from_hours(1), refresh_at: Some(0.8) };
     const START: Wall = Wall::from_millis(1_800_000_000_000);
 
     fn secs(of: f64) -> Duration {
@@ -297,7 +297,7 @@ mod tests {
             let end = life.end.mono.duration_since(sent);
             let refresh = life.refresh.unwrap().mono.duration_since(sent);
             let lifetime = lifetime.min(LONGEST);
-            prop_assert!(lifetime - end.min(lifetime) >= rules.min_remaining.min(lifetime / 4));
+            prop_assert!(lifetime.saturating_sub(end) >= rules.min_remaining.min(lifetime / 4));
             prop_assert!(end <= rules.max_lifetime);
             prop_assert!(refresh <= lifetime);
             // The quarter of a long life that a small `max_lifetime` cuts is not reached.

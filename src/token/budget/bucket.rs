@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(waiting, 80);
         assert_eq!(bucket.take(false, now), Err(now + Duration::from_millis(25)), "40 units a second");
         assert!(bucket.take(false, now + Duration::from_millis(25)).is_ok());
-        assert_eq!(bucket.available(now + Duration::from_secs(60)), 400, "never above the share");
+        assert_eq!(bucket.available(now + Duration::from_mins(1)), 400, "never above the share");
     }
 
     #[test]

@@ -170,7 +170,9 @@ impl Flights {
         table.resting.0.retain(|key, _| !matches(key));
         drop(table);
         if revoked {
-            ended.iter().for_each(|flight| flight.tell(Err(MintError::Revoked)));
+            for flight in ended {
+                flight.tell(Err(MintError::Revoked));
+            }
         }
     }
 
@@ -195,12 +197,13 @@ impl Table {
     fn rest(&mut self, key: &TokenKey, error: &MintError, now: Instant) {
         // The count outlives the rest, or the next failure would begin anew.
         let failures = self.resting.0.get(key).map_or(0, |(failures, _)| *failures);
-        let rest = (FIRST_REST * 2_u32.saturating_pow(failures.min(8))).min(LONGEST_REST);
-        let asked = match error {
-            MintError::Throttled { retry_after } | MintError::Unavailable { retry_after, .. } => *retry_after,
-            _ => Duration::ZERO,
+        let (failures, rest) = match error {
+            // Told when to come back; no attempt of this key has failed.
+            MintError::Throttled { retry_after } => (failures, *retry_after),
+            MintError::Unavailable { retry_after, .. } if !error.is_transient() => (failures, *retry_after),
+            _ => (failures + 1, FIRST_REST * 2_u32.saturating_pow(failures.min(8))),
         };
-        self.resting.put(key, failures + 1, now, now + rest.max(asked.min(LONGEST_REST)));
+        self.resting.put(key, failures, now, now + rest.clamp(FIRST_REST, LONGEST_REST));
     }
 }
 
@@ -265,7 +268,7 @@ mod tests {
         for rest in [1, 2, 4, 8, 10, 10] {
             let flight = flights.refresh(&key(0), now, || true).expect("it is time");
             flights.land(&flight, Err(MintError::Timeout), now, None, || panic!("nothing to keep"));
-            let almost = now + Duration::from_secs(rest) - Duration::from_millis(1);
+            let almost = now + Duration::from_millis(rest * 1000 - 1);
             assert!(flights.refresh(&key(0), almost, || true).is_none(), "{rest}");
             now += Duration::from_secs(rest);
         }
@@ -273,5 +276,13 @@ mod tests {
         let token = Arc::new(Token::new("t", now).unwrap());
         assert!(flights.land(&flight, Ok(token), now, None, || ()));
         assert!(flights.refresh(&key(0), now, || true).is_some(), "a success is forgotten at once");
+    }
+
+    #[test]
+    fn nobody_mints_what_has_just_arrived() {
+        let (flights, now) = (Flights::default(), Instant::now());
+        let token = Arc::new(Token::new("t", now).unwrap());
+        assert!(matches!(flights.next(&key(0), now, || Some(token)), Next::Live(_)));
+        assert_eq!(flights.len(), 0);
     }
 }

@@ -1,1 +1,436 @@
+//! The client against a raw server on a socket: every row of the table "Mint call", and what broken servers do.
 
+use std::io::ErrorKind;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+use crate::clock::Wall;
+use crate::config::{Budget, Clerk, KeySource, Rate};
+use crate::secret::Secret;
+use crate::session::{SessionId, UserId};
+use crate::token::fake::{metrics, request as request_for, spec};
+use crate::token::{Issuer, Scope, TokenKey};
+
+/// What the server does with one request.
+#[derive(Clone)]
+enum Act {
+    /// Writes these bytes, and goes on.
+    Say(String),
+    /// Writes these bytes, then nothing more.
+    Hang(String),
+    /// Resets the connection after these bytes.
+    Reset(String),
+    /// Writes a head and a body without end.
+    Endless,
+}
+
+struct Server {
+    url: String,
+    seen: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Server {
+    /// Does one act for each request, in order; the last one again and again.
+    async fn start(acts: Vec<Act>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = Self { url, seen: Arc::default(), connections: Arc::default() };
+        let (seen, connections, tasks) =
+            (Arc::clone(&server.seen), Arc::clone(&server.connections), Spawner::current());
+        let acts: Arc<[Act]> = acts.into();
+        drop(Spawner::current().spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                connections.fetch_add(1, Relaxed);
+                drop(tasks.spawn(serve(stream, Arc::clone(&acts), Arc::clone(&seen))));
+            }
+        }));
+        server
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+async fn serve(mut stream: TcpStream, acts: Arc<[Act]>, seen: Arc<Mutex<Vec<String>>>) {
+    while let Some(request) = read_request(&mut stream).await {
+        let act = {
+            let mut seen = seen.lock().unwrap();
+            seen.push(request);
+            acts[(seen.len() - 1).min(acts.len() - 1)].clone()
+        };
+        match act {
+            Act::Say(text) => {
+                let _ = stream.write_all(text.as_bytes()).await;
+            }
+            Act::Hang(text) => {
+                let _ = stream.write_all(text.as_bytes()).await;
+                std::future::pending::<()>().await;
+            }
+            Act::Reset(text) => {
+                let _ = stream.write_all(text.as_bytes()).await;
+                socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+                return;
+            }
+            Act::Endless => {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").await;
+                while stream.write_all(&[b' '; 8192]).await.is_ok() {}
+            }
+        }
+    }
+}
+
+async fn read_request(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+                return Some(text);
+            }
+        }
+        match stream.read_buf(&mut bytes).await {
+            Ok(0) => return None,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+            other => assert!(other.is_ok()),
+        }
+    }
+}
+
+fn say(status: &str, headers: &str, body: &str) -> Act {
+    Act::Say(text(status, headers, body))
+}
+
+fn text(status: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\ncontent-type: application/json\r\n{headers}\r\n{body}")
+}
+
+fn jwt(payload: &str) -> String {
+    format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload))
+}
+
+fn minted(payload: &str) -> Act {
+    say("200 OK", "", &format!(r#"{{"object":"token","jwt":"{}"}}"#, jwt(payload)))
+}
+
+fn problem(status: &str, message: &str, long: &str) -> Act {
+    let body = format!(r#"{{"errors":[{{"message":"{message}","long_message":"{long}","code":"c"}}]}}"#);
+    say(status, "", &body)
+}
+
+fn config(url: &str, keys: &[&str]) -> Clerk {
+    Clerk {
+        secret_keys: keys.iter().map(|key| Secret::new(*key)).collect(),
+        publishable_key: None,
+        authorized_parties: Vec::new(),
+        issuer: Some("https://clerk.example.test".to_owned()),
+        audience: Vec::new(),
+        keys: KeySource::None,
+        api_url: ApiUrl(url.into()),
+        api_version: "2026-05-12".to_owned(),
+        clock_skew: Duration::from_secs(5),
+        connect_timeout: Duration::from_secs(2),
+        timeout: Duration::from_secs(5),
+        ca: None,
+        budget: Budget {
+            requests: 1000,
+            per: Duration::from_secs(10),
+            share: 0.8,
+            replicas: 1,
+            reserve: 0.2,
+            per_session: Rate { count: 20, per: Duration::from_secs(10) },
+            max_concurrent: 32,
+            max_waiting: 1024,
+        },
+    }
+}
+
+fn client(url: &str, keys: &[&str]) -> (ClerkClient, Arc<Metrics>) {
+    let metrics = metrics();
+    let clock = Clock::following(Wall::from_seconds(1_800_000_000));
+    let client = ClerkClient::new(&config(url, keys), clock, Spawner::current(), Arc::clone(&metrics));
+    (client.unwrap(), metrics)
+}
+
+fn request(expires_in: Option<u32>) -> MintRequest {
+    let (sid, sub) = (SessionId::new("sess_1-A").unwrap(), UserId::new("user_alice").unwrap());
+    let spec = spec("custom_hasura", expires_in);
+    request_for(&TokenKey::new(Issuer::new("https://api.test", "i"), sid, sub, &spec, Scope::Neutral))
+}
+
+async fn mint(acts: Vec<Act>) -> (Result<Token, MintError>, Server) {
+    let server = Server::start(acts).await;
+    let (client, _) = client(&server.url, &["sk_test_canary"]);
+    (client.mint(request(None)).await, server)
+}
+
+#[tokio::test]
+async fn a_mint_is_asked_for_as_the_contract_says() {
+    let server = Server::start(vec![minted(r#"{"exp":1800000060,"iat":1800000000}"#)]).await;
+    let (client, metrics) = client(&server.url, &["sk_test_canary"]);
+    let token = client.mint(request(None)).await.unwrap();
+    assert_eq!(token.bare().to_str().unwrap(), jwt(r#"{"exp":1800000060,"iat":1800000000}"#));
+    assert!(token.lifetime.unwrap() > Duration::from_secs(59));
+    let forced = MintRequest { forced: true, ..request(Some(300)) };
+    client.mint(forced).await.unwrap();
+    let seen = server.seen();
+    let host = server.url.strip_prefix("http://").unwrap();
+    let mut lines: Vec<_> = seen[0].split("\r\n").collect();
+    assert_eq!(lines.remove(0), "POST /v1/sessions/sess_1-A/tokens/custom_hasura HTTP/1.1");
+    assert_eq!(lines.pop(), Some("{}"));
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "",
+            "accept: application/json",
+            "authorization: Bearer sk_test_canary",
+            "clerk-api-version: 2026-05-12",
+            "content-length: 2",
+            "content-type: application/json",
+            &format!("host: {host}"),
+            concat!("user-agent: mintgate/", env!("CARGO_PKG_VERSION")),
+        ]
+    );
+    assert!(seen[1].contains("cache-control: no-cache\r\n"));
+    assert!(seen[1].ends_with("\r\n\r\n{\"expires_in_seconds\":300}"));
+    assert_eq!(server.connections.load(Relaxed), 1, "the connection is kept");
+    assert_eq!(metrics.control().mint_seconds.read().0.iter().sum::<u64>(), 2);
+}
+
+#[tokio::test]
+async fn every_answer_means_what_the_table_says() {
+    use crate::metrics::MintResult::{
+        Malformed, Refused, RejectedKey, SessionEnded, TemplateUnknown, Throttled, Unavailable,
+    };
+    let session = ("Session not found", "No session was found with id sess_1-A");
+    let template = ("JWT template not found", "No JWT template exists with name: custom_hasura");
+    for (act, expected) in [
+        (problem("404 Not Found", session.0, session.1), SessionEnded),
+        (problem("403 Forbidden", session.0, session.1), SessionEnded),
+        (problem("422 Unprocessable", "is invalid", "the session has ended"), SessionEnded),
+        (problem("422 Unprocessable", "is invalid", "expires_in_seconds is too small"), Refused),
+        (problem("403 Forbidden", "forbidden", "quota exceeded"), Refused),
+        (problem("404 Not Found", template.0, template.1), TemplateUnknown),
+        (problem("401 Unauthorized", session.0, session.1), RejectedKey),
+        (problem("401 Unauthorized", "deprovisioned", "your account is deprovisioned"), RejectedKey),
+        (say("429 Too Many Requests", "retry-after: 7\r\n", "{}"), Throttled),
+        (say("500 Internal Server Error", "", "{}"), Unavailable),
+        (say("503 Service Unavailable", "", ""), Unavailable),
+        (say("302 Found", "location: http://127.0.0.1:1/\r\n", ""), Refused),
+        (say("307 Temporary Redirect", "location: /elsewhere\r\n", ""), Refused),
+        (say("400 Bad Request", "", "{}"), Refused),
+        (say("409 Conflict", "", "{}"), Refused),
+        (say("201 Created", "", r#"{"jwt":"x"}"#), Malformed),
+        (say("204 No Content", "", ""), Malformed),
+        (say("200 OK", "", ""), Malformed),
+        (say("200 OK", "", r#"{"object":"token"}"#), Malformed),
+        (say("200 OK", "", r#"{"jwt":""}"#), Malformed),
+        (say("200 OK", "", r#"{"jwt":7}"#), Malformed),
+        (problem("200 OK", "oops", "oops"), Malformed),
+        (say("200 OK", "content-encoding: gzip\r\n", r#"{"jwt":"x"}"#), Malformed),
+        (
+            Act::Say("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 11\r\n\r\n{\"jwt\":\"x\"}".into()),
+            Malformed,
+        ),
+        (Act::Say("HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n".into()), Malformed),
+        (Act::Endless, Malformed),
+        (Act::Say("SSH-2.0-nonsense\r\n\r\n".into()), Unavailable),
+        (Act::Reset(String::new()), Unavailable),
+        (Act::Reset("HTTP/1.1 200 OK\r\ncontent-le".into()), Unavailable),
+        (Act::Reset("HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{\"jwt\":".into()), Unavailable),
+    ] {
+        let shown = match &act {
+            Act::Say(text) | Act::Hang(text) | Act::Reset(text) => text.clone(),
+            Act::Endless => "endless".to_owned(),
+        };
+        let (result, server) = mint(vec![act]).await;
+        let error = result.expect_err(&shown);
+        assert_eq!(error.result(), expected, "{shown}: {error:?}");
+        assert!(server.seen().iter().all(|request| request.starts_with("POST")), "{shown}");
+        if let MintError::Throttled { retry_after } = error {
+            assert_eq!(retry_after.as_secs(), 7);
+        }
+        let printed = format!("{error} {error:?}");
+        assert!(!printed.contains("canary") && !printed.contains("sess_1"), "{printed}");
+    }
+}
+
+#[tokio::test]
+async fn a_404_that_says_nothing_is_settled_by_the_session() {
+    use crate::metrics::MintResult::{RejectedKey, SessionEnded, TemplateUnknown, Throttled, Unavailable};
+    let vague = || problem("404 Not Found", "not found", "");
+    for (second, expected) in [
+        (say("200 OK", "", r#"{"object":"session","status":"active"}"#), TemplateUnknown),
+        (say("200 OK", "", r#"{"object":"session","status":"revoked"}"#), SessionEnded),
+        (say("200 OK", "", r#"{"object":"session","status":"pending"}"#), SessionEnded),
+        (vague(), SessionEnded),
+        (say("500 Oops", "", ""), Unavailable),
+        (Act::Reset(String::new()), Unavailable),
+        (say("401 Unauthorized", "", "{}"), RejectedKey),
+        (say("429 Too Many Requests", "", ""), Throttled),
+    ] {
+        let (result, server) = mint(vec![vague(), second]).await;
+        assert_eq!(result.unwrap_err().result(), expected);
+        assert!(server.seen()[1].starts_with("GET /v1/sessions/sess_1-A HTTP/1.1\r\n"));
+        assert_eq!(server.seen().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn the_deadline_is_over_the_whole_exchange() {
+    for act in [
+        Act::Hang(String::new()),
+        Act::Hang("HTTP/1.1 200 OK\r\n".to_owned()),
+        Act::Hang("HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{".to_owned()),
+    ] {
+        let server = Server::start(vec![act]).await;
+        let (client, _) = client(&server.url, &["sk"]);
+        let request = MintRequest { deadline: Instant::now() + Duration::from_millis(200), ..request(None) };
+        assert!(matches!(client.mint(request).await, Err(MintError::Timeout)));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_transient() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let (client, _) = client(&url, &["sk"]);
+    let error = client.mint(request(None)).await.unwrap_err();
+    assert!(error.is_transient() && matches!(error, MintError::Unavailable { source: Some(_), .. }));
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_stand_in_a_header_is_unfit() {
+    for bad in [r"a\r\nx-evil: 1", r"a\nb", r"a\u0000b", "é"] {
+        let (result, _) = mint(vec![say("200 OK", "", &format!(r#"{{"jwt":"{bad}"}}"#))]).await;
+        assert!(matches!(result, Err(MintError::Unfit)), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn an_opaque_token_is_taken_and_has_no_life() {
+    for opaque in ["minted-1", "a.b", "a.b.c.d.e", "e30.bm90IGpzb24.x", "e30.!!!.x"] {
+        let (result, _) = mint(vec![say("200 OK", "", &format!(r#"{{"jwt":"{opaque}"}}"#))]).await;
+        let token = result.unwrap();
+        assert_eq!((token.bare().to_str().unwrap(), token.lifetime), (opaque, None));
+    }
+}
+
+#[tokio::test]
+async fn a_bad_answer_does_not_cross_sessions() {
+    for (payload, taken) in [
+        (r#"{"sub":"user_alice","iss":"https://clerk.example.test"}"#, true),
+        (r#"{"sid":"sess_1-A"}"#, true),
+        (r#"{"sub":"user_x"}"#, true),
+        (r#"{"sub":7,"sid":null,"iss":[]}"#, true),
+        (r#"{"sub":"user_mallory"}"#, false),
+        (r#"{"sid":"sess_2"}"#, false),
+        (r#"{"sub":"user_alice","iss":"https://clerk.evil.test"}"#, false),
+    ] {
+        let (result, _) = mint(vec![minted(payload)]).await;
+        assert_eq!(result.is_ok(), taken, "{payload}");
+        assert!(taken || matches!(result, Err(MintError::Malformed(_))));
+    }
+}
+
+#[tokio::test]
+async fn the_next_key_serves_when_one_is_refused() {
+    let refused = || say("401 Unauthorized", "", r#"{"errors":[{"code":"clerk_key_invalid"}]}"#);
+    let server = Server::start(vec![refused(), minted("{}"), minted("{}"), refused(), refused(), minted("{}")]).await;
+    let (client, metrics) = client(&server.url, &["sk_one", "sk_two"]);
+    assert!(client.mint(request(None)).await.is_ok());
+    assert!(client.mint(request(None)).await.is_ok());
+    assert_eq!(metrics.control().issuer_key_rejected.get(), 0);
+    assert!(matches!(client.mint(request(None)).await, Err(MintError::RejectedKey)));
+    assert_eq!(metrics.control().issuer_key_rejected.get(), 1);
+    assert!(client.mint(request(None)).await.is_ok());
+    assert_eq!(metrics.control().issuer_key_rejected.get(), 0);
+    let keys: Vec<_> = server.seen().iter().map(|request| request.contains("sk_one")).collect();
+    assert_eq!(keys, [true, false, false, false, true, false], "the key that worked comes first");
+}
+
+#[tokio::test]
+async fn without_a_key_nothing_is_asked() {
+    let server = Server::start(vec![minted("{}")]).await;
+    let (client, _) = client(&server.url, &[]);
+    assert!(matches!(client.mint(request(None)).await, Err(MintError::RejectedKey)));
+    assert!(server.seen().is_empty());
+}
+
+#[tokio::test]
+async fn the_issuers_clock_counts() {
+    // Two hours ahead of ours, which says 1_800_000_000.
+    let date = httpdate::fmt_http_date(Wall::from_seconds(1_800_007_200).to_system());
+    let token = format!(r#"{{"jwt":"{}"}}"#, jwt(r#"{"exp":1800007260,"iat":1800007200}"#));
+    let server = Server::start(vec![say("200 OK", &format!("date: {date}\r\n"), &token)]).await;
+    let (client, metrics) = client(&server.url, &["sk"]);
+    let token = client.mint(request(None)).await.unwrap();
+    let offset = metrics.control().issuer_clock_offset_ms.get();
+    assert!((7_195_000..=7_200_000).contains(&offset), "{offset}");
+    assert_eq!(token.offset_ms, offset);
+    assert!(token.lifetime.unwrap() >= Duration::from_secs(59));
+}
+
+#[tokio::test]
+async fn a_warm_client_mints_on_the_connection_that_is_there() {
+    let server = Server::start(vec![say("200 OK", "", r#"{"keys":[]}"#), minted("{}")]).await;
+    let (client, _) = client(&server.url, &["sk"]);
+    client.warm().await;
+    client.mint(request(None)).await.unwrap();
+    assert!(server.seen()[0].starts_with("GET /v1/jwks HTTP/1.1\r\n"));
+    assert_eq!(server.connections.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_jwks_is_fetched_with_the_secret_only_where_it_belongs() {
+    let server = Server::start(vec![
+        say("200 OK", "", r#"{"keys":[]}"#),
+        say("200 OK", "", r#"{"keys":[]}"#),
+        say("500 Oops", "", ""),
+        Act::Endless,
+    ])
+    .await;
+    let (client, _) = client(&server.url, &["sk_canary"]);
+    let url = ApiUrl(format!("{}/.well-known/jwks.json", server.url).into());
+    assert_eq!(client.fetch_jwks(&url, false).await.unwrap(), r#"{"keys":[]}"#);
+    assert!(client.fetch_jwks(&url, true).await.is_ok());
+    let seen = server.seen();
+    assert!(!seen[0].contains("canary") && seen[1].contains("authorization: Bearer sk_canary\r\n"));
+    assert!(matches!(client.fetch_jwks(&url, false).await, Err(FetchError::Status(500))));
+    let endless = client.fetch_jwks(&url, false).await;
+    assert!(matches!(endless, Err(FetchError::Exchange(ExchangeError::TooLarge(_)))));
+}
+
+#[tokio::test]
+async fn a_connection_that_died_while_idle_costs_nothing() {
+    let server = Server::start(vec![minted("{}"), Act::Reset(String::new()), minted("{}")]).await;
+    let (client, _) = client(&server.url, &["sk"]);
+    client.mint(request(None)).await.unwrap();
+    // The server takes the next request and resets: that is the issuer's failure, told as one and tried again above.
+    assert!(client.mint(request(None)).await.unwrap_err().is_transient());
+    assert!(client.mint(request(None)).await.is_ok());
+    assert_eq!(server.connections.load(Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_tls_is_a_failed_connection() {
+    let server = Server::start(vec![Act::Say("HTTP/1.1 400 Bad Request\r\n\r\n".into())]).await;
+    let url = server.url.replace("http:", "https:");
+    let built = ClerkClient::new(&config(&url, &["sk"]), Clock::system(), Spawner::current(), metrics());
+    match built {
+        Ok(client) => assert!(client.mint(request(None)).await.unwrap_err().is_transient()),
+        // A machine without trust roots says so at start.
+        Err(error) => assert!(matches!(error, BuildError::NoRoots)),
+    }
+    assert!(server.seen().is_empty(), "no secret went out in the clear");
+}
