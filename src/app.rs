@@ -44,8 +44,10 @@ const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// How a token is minted: asked again, unless the issuer is down, within the budget.
 pub type ClerkMint = Retry<Breaker<Budget<Arc<ClerkClient>>>>;
 
+/// Tells how many log lines were lost.
+pub type DroppedLines = Box<dyn Fn() -> u64 + Send + Sync>;
+
 /// What the process lends a gateway.
-#[derive(Debug, Clone)]
 pub struct Process {
     /// The clocks.
     pub clock: Clock,
@@ -54,13 +56,12 @@ pub struct Process {
     /// Where mints, refreshes, keys and the admin listener run.
     pub control: Spawner,
     /// How many log lines were lost, where logging counts that.
-    pub dropped_lines: Option<fn() -> u64>,
+    pub dropped_lines: Option<DroppedLines>,
     /// Serve on the control runtime instead of on threads: one worker, for tests under paused time.
     pub in_place: bool,
 }
 
 /// A gateway that has its addresses and serves nothing yet.
-#[derive(Debug)]
 pub struct Bound {
     config: Config,
     process: Process,
@@ -109,7 +110,7 @@ struct IssuerKeys {
 ///
 /// # Errors
 /// See [`StartError`]. Nothing is left listening then.
-pub fn bind(config: Config, process: Process) -> Result<Bound, StartError> {
+pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     let metrics = Arc::new(Metrics::new(names(&config)));
     let plans = Plans::new(&config).map_err(StartError::Value)?;
     let connections = process.control.sibling();
@@ -152,7 +153,7 @@ pub fn bind(config: Config, process: Process) -> Result<Bound, StartError> {
             .map_err(|source| StartError::Bind { address: listen.address, source })?;
         listeners.push(DataListener { listen: listen.clone(), bound });
     }
-    let hooks = hooks(&gateway, limiter, process.dropped_lines);
+    let hooks = hooks(&gateway, limiter, process.dropped_lines.take());
     let admin = match &config.admin {
         None => None,
         Some(admin) => {
@@ -206,7 +207,7 @@ fn jwks(
 fn hooks(
     gateway: &Arc<Gateway<ClerkMint>>,
     limiter: Arc<Limiter>,
-    dropped_lines: Option<fn() -> u64>,
+    dropped_lines: Option<DroppedLines>,
 ) -> Vec<admin::Hook> {
     let gateway = Arc::clone(gateway);
     vec![Box::new(move |metrics| {
@@ -217,7 +218,7 @@ fn hooks(
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         metrics.control().cache_entries(CacheName::Sessions).set(gauge(memory.entries()));
         metrics.control().cache_bytes(CacheName::Sessions).set(gauge(memory.bytes()));
-        if let Some(dropped) = dropped_lines {
+        if let Some(dropped) = &dropped_lines {
             metrics.control().log_lines_dropped.set(gauge(dropped()));
         }
     })]

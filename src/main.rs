@@ -1,3 +1,74 @@
-//! The binary.
+//! The binary: reads the command line, hands the outside to a command, turns its end into an exit status.
 
-fn main() {}
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use mintgate::clock::Clock;
+use mintgate::commands::{check, dev, emulator, run};
+use mintgate::config::validate::Process;
+use mintgate::lifecycle::{Shutdown, Spawner};
+
+/// A sidecar reverse proxy that turns a Clerk session into the JWT-template token its upstream expects.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The configuration; else $MINTGATE_CONFIG, ./mintgate.toml, /etc/mintgate/mintgate.toml.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve; what happens without a command too.
+    Run,
+    /// Try it: gateway, Clerk emulator and echo upstream, without account or configuration.
+    Dev,
+    /// Say whether the configuration is good; secrets need not be present.
+    Check,
+    /// Run the Clerk emulator alone.
+    Emulator(emulator::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let colours = err.is_terminal();
+    match command(cli, colours, &mut out, &mut err) {
+        Ok(code) => code,
+        Err(error) => {
+            // With nobody left to tell, the exit status tells.
+            let _ = writeln!(err, "error: {error}");
+            let mut source = error.source();
+            while let Some(cause) = source {
+                let _ = writeln!(err, "  because: {cause}");
+                source = cause.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command(
+    cli: Cli,
+    colours: bool,
+    out: &mut (dyn Write + Send),
+    err: &mut dyn Write,
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let config = cli.config.as_deref();
+    match cli.command.unwrap_or(Command::Run) {
+        Command::Run => Ok(run::run(config, &Process, colours, err)?),
+        Command::Dev => Ok(dev::run(&Process, out).map(|()| ExitCode::SUCCESS)?),
+        Command::Check => Ok(check::run(config, &Process, colours, out, err)?),
+        Command::Emulator(args) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let emulated =
+                async { emulator::run(args, Clock::system(), Spawner::current(), Shutdown::new(), out).await };
+            runtime.block_on(emulated)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

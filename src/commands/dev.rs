@@ -82,15 +82,9 @@ async fn serve(environment: &dyn Environment, out: &mut (dyn Write + Send)) -> R
     let with_key = WithKey { environment, secret_key: emulator.secret_key().expose().to_owned() };
     let parsed = validate::parse(&text, Path::new("dev.toml"), &with_key, Secrets::Required);
     let (config, _) = parsed.map_err(|problems: Diagnostics| DevError::Config(problems.render(false)))?;
-    let process = Process {
-        clock,
-        shutdown: shutdown.clone(),
-        control: control.clone(),
-        dropped_lines: None,
-        in_place: false,
-    };
+    let process =
+        Process { clock, shutdown: shutdown.clone(), control: control.clone(), dropped_lines: None, in_place: false };
     let bound = app::bind(config, process)?;
-    let sessions = emulator.sessions();
     let (gateway, admin) = (bound.address(), bound.admin());
     let ready = bound.readiness().clone();
     let (clerk_at, echo_at) = (clerk.address(), upstream.address());
@@ -107,7 +101,7 @@ async fn serve(environment: &dyn Environment, out: &mut (dyn Write + Send)) -> R
         while ready.ready().is_err() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        let told = tell(out, &moved, &emulator, &sessions, [gateway, clerk_at, echo_at], admin);
+        let told = tell(out, &moved, &emulator, [gateway, clerk_at, echo_at], admin);
         if let Err(error) = told.and_then(|()| out.flush()) {
             tracing::error!(%error, "cannot write to the output");
         }
@@ -187,7 +181,6 @@ fn tell(
     out: &mut (dyn Write + Send),
     moved: &[u16],
     emulator: &Emulator,
-    sessions: &[String],
     [gateway, clerk, echo]: [SocketAddr; 3],
     admin: Option<SocketAddr>,
 ) -> io::Result<()> {
@@ -200,7 +193,8 @@ fn tell(
     }
     writeln!(out, "clerk      {}   an emulator: sessions, tokens, keys", base_url(clerk))?;
     writeln!(out, "upstream   {}   answers with what it received", base_url(echo))?;
-    if let Some(session) = sessions.first() {
+    let state = emulator.state();
+    if let Some(session) = state["sessions"][0]["id"].as_str() {
         writeln!(out, "\nPaste this into a second shell; it sends a fresh session token through the gateway:\n")?;
         writeln!(out, "{}", emulator.curl(clerk, &format!("{}/hello", base_url(gateway)), session))?;
         writeln!(out, "\nThe answer shows what the upstream received: \"authorization\" holds the minted token.")?;

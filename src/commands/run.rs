@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{self, Process};
 use crate::clock::Clock;
-use crate::commands::{BAD_CONFIG, colours};
+use crate::commands::check::BAD_CONFIG;
 use crate::config::Config;
 use crate::config::validate::{self, Environment, Secrets};
 use crate::lifecycle::{Shutdown, Spawner};
@@ -44,6 +44,7 @@ pub(super) struct Signals {
 pub fn run(
     config: Option<&Path>,
     environment: &dyn Environment,
+    colours: bool,
     err: &mut dyn Write,
 ) -> Result<ExitCode, RunError> {
     let path = match validate::locate(config, environment) {
@@ -51,18 +52,21 @@ pub fn run(
         Err(error) => {
             writeln!(err, "error: {error}")?;
             writeln!(err, "  To try mintgate without a configuration: mintgate dev")?;
-            writeln!(err, "  To write one, begin with a sample of the folder config/, then: mintgate check --config FILE")?;
+            writeln!(
+                err,
+                "  To write one, begin with a sample of the folder config/, then: mintgate check --config FILE"
+            )?;
             return Ok(ExitCode::from(BAD_CONFIG));
         }
     };
     let (config, warnings) = match validate::load(&path, environment, Secrets::Required) {
         Ok(loaded) => loaded,
         Err(diagnostics) => {
-            write!(err, "{}", diagnostics.render(colours()))?;
+            write!(err, "{}", diagnostics.render(colours))?;
             return Ok(ExitCode::from(BAD_CONFIG));
         }
     };
-    write!(err, "{}", warnings.render(colours()))?;
+    write!(err, "{}", warnings.render(colours))?;
     let filter = environment.var("MINTGATE_LOG").filter(|filter| !filter.is_empty());
     let from = if filter.is_some() { FilterFrom::Environment } else { FilterFrom::Config };
     let guard = telemetry::init(filter.as_deref().unwrap_or(&config.log.filter), from, config.log.format)?;

@@ -81,12 +81,6 @@ impl Fake {
 
 impl Mint for Fake {
     async fn mint(&self, request: MintRequest) -> Result<Token, MintError> {
-        Fake::mint(self, request).await
-    }
-}
-
-impl Mint for Fake {
-    async fn mint(&self, request: MintRequest) -> Result<Token, MintError> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
         let busy = self.busy.fetch_add(1, Ordering::SeqCst) + 1;
         let _busy = Busy(&self.busy);
