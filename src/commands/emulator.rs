@@ -83,6 +83,8 @@ pub async fn run(
 fn explain(out: &mut dyn Write, emulator: &Emulator, address: SocketAddr, about: &Value) -> io::Result<()> {
     let text = |name: &str| about[name].as_str().unwrap_or_default().to_owned();
     let base = base_url(address);
+    let limit = about["rate_limit"].as_u64();
+    let limit = limit.map_or_else(|| "off".to_owned(), |limit| format!("{limit} requests in 10 s"));
     writeln!(out, "Clerk emulator on {base}")?;
     if !address.ip().is_loopback() {
         writeln!(out, "  It listens beyond this machine: whoever reaches it gets session tokens.")?;
@@ -93,6 +95,7 @@ fn explain(out: &mut dyn Write, emulator: &Emulator, address: SocketAddr, about:
         ("issuer", text("issuer")),
         ("secret key", text("secret_key")),
         ("publishable key", text("publishable_key")),
+        ("rate limit", limit),
     ] {
         writeln!(out, "  {label:<16}{value}")?;
     }
@@ -117,4 +120,67 @@ fn explain(out: &mut dyn Write, emulator: &Emulator, address: SocketAddr, about:
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(flags: &[&str]) -> Result<Args, clap::Error> {
+        let flags = ["emulator", "--listen", "127.0.0.1:0"].iter().chain(flags);
+        Ok(Cli::try_parse_from(flags)?.args)
+    }
+
+    /// Begins and ends at once: the drain has begun already.
+    async fn output(flags: &[&str]) -> Result<String, EmulatorError> {
+        let (shutdown, mut out) = (Shutdown::new(), Vec::new());
+        shutdown.drain();
+        run(parse(flags).unwrap(), Clock::system(), Spawner::current(), shutdown, &mut out).await?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[tokio::test]
+    async fn json_is_one_line_with_address_keys_and_sessions() {
+        let text = output(&["--json", "--secret-key", "sk_live_1", "--rate-limit", "off"]).await.unwrap();
+        assert_eq!((text.lines().count(), text.ends_with('\n')), (1, true));
+        let about: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&about["secret_key"], &about["rate_limit"]), (&"sk_live_1".into(), &Value::Null));
+        assert!(about["publishable_key"].as_str().unwrap().starts_with("pk_live_"));
+        assert_eq!(about["jwks_url"], format!("http://{}/.well-known/jwks.json", about["address"].as_str().unwrap()));
+        assert_eq!(about["sessions"][0]["id"], "sess_emulator_alice");
+    }
+
+    #[tokio::test]
+    async fn the_text_names_everything_and_has_lines_to_paste() {
+        let text = output(&[]).await.unwrap();
+        for part in
+            [DEFAULT_SECRET_KEY, "pk_test_", "100 requests in 10 s", "sess_emulator_bob", "custom_hasura, plain"]
+        {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert_eq!(text.lines().filter(|line| line.starts_with("  curl -s ")).count(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_taken_address_is_an_error_with_advice() {
+        let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let args = Args { listen: taken.local_addr().unwrap(), ..parse(&[]).unwrap() };
+        let ended = run(args, Clock::system(), Spawner::current(), Shutdown::new(), &mut Vec::new()).await;
+        assert!(ended.unwrap_err().to_string().contains("--listen 127.0.0.1:0"));
+    }
+
+    #[test]
+    fn bad_flags_are_refused() {
+        for flags in [["--secret-key", "pk_test_1"], ["--rate-limit", "some"], ["--listen", "localhost"]] {
+            assert!(parse(&flags).is_err(), "{flags:?}");
+        }
+    }
 }

@@ -118,3 +118,37 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use http::Request;
+    use http_body_util::BodyExt;
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn both_versions_are_served_until_the_drain() {
+        let (tasks, shutdown) = (Spawner::current(), Shutdown::new());
+        let router =
+            Router::new().route("/", get(|request: Request<Body>| async move { format!("{:?}", request.version()) }));
+        let bound = bind("127.0.0.1:0".parse().unwrap(), router).await.unwrap();
+        let address = bound.address();
+        drop(tasks.spawn(bound.run(tasks.clone(), shutdown.clone())));
+        for (http2, expected) in [(false, "HTTP/1.1"), (true, "HTTP/2.0")] {
+            let client = Client::builder(TokioExecutor::new()).http2_only(http2).build_http::<Body>();
+            let request = Request::get(format!("http://{address}/")).body(Body::empty()).unwrap();
+            let answer = client.request(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(&*answer, expected.as_bytes());
+        }
+        // Says nothing: it must not hold up the drain.
+        let silent = TcpStream::connect(address).await.unwrap();
+        shutdown.drain();
+        tasks.idle().await;
+        assert!(TcpStream::connect(address).await.is_err());
+        drop(silent);
+    }
+}

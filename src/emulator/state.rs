@@ -1,5 +1,6 @@
 //! The state of an emulated instance, and what can be done to it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub(crate) struct Instance {
     pub(crate) publishable_key: String,
     pub(crate) secret_key: Secret,
     pub(crate) production: bool,
+    pub(crate) rate_limit: RateLimit,
     /// `azp` of the tokens, when there is one.
     pub(crate) azp: Option<String>,
     pub(crate) clock: Clock,
@@ -94,6 +96,7 @@ impl Instance {
             publishable_key: start.publishable_key,
             secret_key: start.secret_key,
             production: start.production,
+            rate_limit: start.rate_limit,
             azp: start.azp,
             clock,
             key: SigningKey::generate()?,
@@ -196,11 +199,12 @@ impl Instance {
         Ok(session.to_json(now))
     }
 
-    /// All sessions that the filter lets through, as the API shows them.
+    /// All sessions that the filter lets through, as the API shows them: the newest first.
     pub(crate) fn sessions(&self, filter: &SessionFilter) -> Vec<Value> {
         let now = self.clock.wall();
         let fits = |wanted: &Option<String>, has: &str| wanted.as_deref().is_none_or(|wanted| wanted == has);
-        self.tables()
+        let tables = self.tables();
+        let mut found: Vec<&SessionRecord> = tables
             .records
             .sessions
             .values()
@@ -209,8 +213,9 @@ impl Instance {
                     && fits(&filter.user_id, &session.user_id)
                     && fits(&filter.status, session.status_at(now).as_str())
             })
-            .map(|session| session.to_json(now))
-            .collect()
+            .collect();
+        found.sort_by_key(|session| Reverse(session.created_at));
+        found.into_iter().map(|session| session.to_json(now)).collect()
     }
 
     /// Ends a session. One that has ended already stays as it is.
