@@ -288,7 +288,7 @@ impl Bound {
         let limits = Arc::new(config.server.limits.clone());
         let workers = if process.in_place {
             let worker = Worker::new(gateway, &metrics, process.clock.clone(), control.sibling());
-            Workers::in_place(listeners, &limits, worker, &shutdown)
+            Workers::in_place(listeners, &limits, &worker, &shutdown)
         } else {
             let clock = process.clock.clone();
             let make = move |_, spawner| Worker::new(Arc::clone(&gateway), &metrics, clock.clone(), spawner);

@@ -93,14 +93,14 @@ impl Workers {
     pub fn in_place<M: Mint>(
         listeners: Vec<DataListener>,
         limits: &Arc<Limits>,
-        worker: Arc<Worker<M>>,
+        worker: &Arc<Worker<M>>,
         shutdown: &Shutdown,
     ) -> io::Result<Self> {
         let floor = Floor::new(limits);
         let spawner = worker.spawner().clone();
         let serving = Serving::new(Arc::clone(limits), spawner.clone(), shutdown.clone());
-        accept_in_place(listeners, &floor, &serving, &worker, Arc::default())?;
-        reap(&worker, shutdown);
+        accept_in_place(listeners, &floor, &serving, worker, &Arc::default())?;
+        reap(worker, shutdown);
         Ok(Self { desks: Vec::new(), spawners: vec![spawner] })
     }
 
@@ -134,7 +134,7 @@ impl Workers {
                 let serving = Serving::new(limits, spawner.clone(), shutdown.clone());
                 reap(&worker, &shutdown);
                 if let Some(own) = own
-                    && let Err(error) = accept_in_place(own, &floor, &serving, &worker, Arc::clone(&load_here))
+                    && let Err(error) = accept_in_place(own, &floor, &serving, &worker, &load_here)
                 {
                     tracing::error!(%error, "a worker cannot watch its listeners");
                     return;
@@ -144,11 +144,10 @@ impl Workers {
                 loop {
                     tokio::select! {
                         () = &mut stopped => break,
-                        arrival = arrivals.recv() => match arrival {
-                            Some(arrival) => serve_arrival(arrival, &floor, &serving, &worker, &load_here),
-                            // Nobody hands sockets over any more; what is under way goes on until the stop.
-                            None => { (&mut stopped).await; break }
-                        },
+                        // Once nobody hands sockets over any more, what is under way goes on until the stop.
+                        Some(arrival) = arrivals.recv() => {
+                            serve_arrival(arrival, &floor, &serving, &worker, &load_here);
+                        }
                     }
                 }
             };
@@ -235,12 +234,11 @@ fn accept_in_place<M: Mint>(
     floor: &Arc<Floor>,
     serving: &Serving,
     worker: &Arc<Worker<M>>,
-    load: Arc<AtomicUsize>,
+    load: &Arc<AtomicUsize>,
 ) -> io::Result<()> {
     for DataListener { listen, bound } in listeners {
         let acceptor = bound.acceptor()?;
-        let (floor, serving, worker, load) =
-            (Arc::clone(floor), serving.clone(), Arc::clone(worker), Arc::clone(&load));
+        let (floor, serving, worker, load) = (Arc::clone(floor), serving.clone(), Arc::clone(worker), Arc::clone(load));
         let spawner = serving.spawner.clone();
         drop(spawner.spawn(async move {
             let local = acceptor.address();

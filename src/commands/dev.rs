@@ -1,6 +1,5 @@
 //! `mintgate dev`: the gateway, a Clerk emulator and an echo upstream in one process, without account or configuration.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

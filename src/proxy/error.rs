@@ -230,7 +230,9 @@ impl Error {
         match self {
             Self::Route(RouteError::NoRoute) => Code::NoRoute,
             Self::Route(RouteError::MethodNotAllowed { .. }) => Code::MethodNotAllowed,
-            Self::Route(RouteError::OddPath | RouteError::OddHost) | Self::Malformed(_) => Code::RequestMalformed,
+            Self::Route(RouteError::OddPath | RouteError::OddHost)
+            | Self::Malformed(_)
+            | Self::Forward(ForwardError::BodyBroken | ForwardError::Head(_)) => Code::RequestMalformed,
             Self::Session(SessionError::Missing) => Code::SessionMissing,
             Self::Session(SessionError::Invalid(_)) => Code::SessionInvalid,
             Self::Session(SessionError::Expired) => Code::SessionExpired,
@@ -252,7 +254,6 @@ impl Error {
             Self::Forward(ForwardError::TimedOut) => Code::UpstreamTimeout,
             Self::Forward(ForwardError::BodyStalled) => Code::RequestTimeout,
             Self::Forward(ForwardError::BodyTooLarge) | Self::BodyTooLarge => Code::BodyTooLarge,
-            Self::Forward(ForwardError::BodyBroken | ForwardError::Head(_)) => Code::RequestMalformed,
             Self::Expectation => Code::ExpectationFailed,
             Self::UriTooLong => Code::UriTooLong,
         }

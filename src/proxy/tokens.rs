@@ -54,19 +54,15 @@ pub async fn injected<M: Mint>(
         let value = match &slot.source {
             SlotSource::Token { spec, key } => {
                 let key = subject.remembered.token_key(*key, |session| token_key(gateway, session, spec));
-                match gateway.tokens.get_fresh(key, now) {
-                    Some((token, freshness)) => {
-                        if freshness == Freshness::RefreshDue {
-                            gateway.tokens.refresh(request(gateway, subject, spec, key, now), &gateway.mint);
-                        }
-                        record.looked_up(Lookup::Hit);
-                        Some(value_of(slot, &token)?)
-                    }
-                    None => {
-                        absent.push((slot, request(gateway, subject, spec, key, now)));
-                        continue;
-                    }
+                let Some((token, freshness)) = gateway.tokens.get_fresh(key, now) else {
+                    absent.push((slot, request(gateway, subject, spec, key, now)));
+                    continue;
+                };
+                if freshness == Freshness::RefreshDue {
+                    gateway.tokens.refresh(request(gateway, subject, spec, key, now), &gateway.mint);
                 }
+                record.looked_up(Lookup::Hit);
+                Some(value_of(slot, &token)?)
             }
             SlotSource::Claim { claim, value } => {
                 let made = |session: &Session| slot.prefix.text(&session.value(claim)?).ok();

@@ -100,7 +100,7 @@ impl<M: Mint> Snapshot<M> {
         let recorder = Recorder::new(Arc::clone(metrics), Arc::clone(shard), log.access, log.identity, clock.clone());
         let pools =
             gateway.plans.upstreams.iter().map(|upstream| Pool::new(Arc::clone(upstream), spawner.clone())).collect();
-        Arc::new(Self { recorder, pools, gateway })
+        Arc::new(Self { gateway, recorder, pools })
     }
 
     /// The connections to an upstream.
