@@ -16,7 +16,7 @@ pub mod worker;
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -28,10 +28,11 @@ use crate::listener::connection::Connection;
 use crate::metrics::Verdict;
 use crate::proxy::clean::Consumed;
 use crate::proxy::error::{Asked, Error};
-use crate::proxy::forward::Patience;
-use crate::proxy::gateway::{Gateway, Plan, VerifyError};
+use crate::proxy::forward::{Answer, Exchange, ForwardError, Patience};
+use crate::proxy::gateway::{Gateway, Plan, Plans, VerifyError};
 use crate::proxy::inject::Injected;
-use crate::proxy::pool::Lease;
+use crate::proxy::pool::exchange::Want;
+use crate::proxy::pool::{Lease, Pool};
 use crate::proxy::request::Target;
 use crate::proxy::tokens::Subject;
 use crate::proxy::worker::{Snapshot, Worker};
@@ -44,7 +45,7 @@ use crate::token::Mint;
 use crate::transport::body::{BodyFate, Ending, RequestBody, ResponseBody};
 
 /// The body of every answer.
-pub type Body = ResponseBody<Finish>;
+pub type Body = ResponseBody<Box<Finish>>;
 
 /// What a request may do: the outcome of steps 4 to 9.
 #[derive(Debug)]
@@ -78,7 +79,8 @@ pub async fn handle<M: Mint>(
     // 3.
     let trusted = snapshot.gateway.plans.trusted.trusts(connection.peer);
     let record = snapshot.recorder.begin(&request, Peer { address: connection.peer, trusted });
-    let mut finish = Finish { record, lease: None, connection: Arc::clone(connection) };
+    // Boxed: it goes through several hands on its way into the answer's body.
+    let mut finish = Box::new(Finish { record, lease: None, connection: Arc::clone(connection) });
     let (head, body) = request.into_parts();
     let asked = Asked::of(&head, &snapshot.gateway.plans.parties);
     match exchange(worker, &snapshot, &mut finish, head, body, trusted).await {
@@ -99,41 +101,68 @@ async fn exchange<M: Mint>(
     incoming: Incoming,
     trusted: bool,
 ) -> Result<(Response<Incoming>, Option<Instant>), Error> {
-    // 4. to 9.
-    let target = request::target(&head, &incoming, &snapshot.gateway.plans)?;
+    let plans = &snapshot.gateway.plans;
+    // 4. to 7.
+    let target = request::target(&head, &incoming, plans)?;
     let decision = decide(worker, &snapshot.gateway, &head, &target, &mut finish.record).await?;
+    // 8. and 9.
     let (plan, host) = (decision.plan, target.host.into_header());
-    let te_trailers = request::accepts_trailers(&head);
-    plan.cleaner.request(&mut head.headers, decision.consumed, trusted).map_err(|_| Error::Malformed(PROTECTED))?;
-    let credential_replaced = decision.consumed != Consumed::Nothing;
-    inject::inject(&mut head.headers, decision.injected);
-    // 10.
     let pool = snapshot.pool(plan.route.upstream);
-    if te_trailers && pool.upstream().http2 {
-        head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-    head.headers.insert(headers::REQUEST_ID, finish.record.id().to_header());
-    forward::aim(&mut head, &plan.route, pool, &finish.connection, &host, trusted)?;
-    request::fits(&head, pool.upstream().max_header_bytes)?;
+    let replaced = decision.consumed != Consumed::Nothing;
+    prepare(&mut head, decision, finish, pool, &host, trusted)?;
+    // 10.
     let (body, fate) = RequestBody::streaming(incoming, &plan.body);
     let whole = plan.route.timeout.map(|limit| finish.record.start() + limit);
     let patience = Patience { response: plan.response_timeout, whole };
     finish.record.upstream_begins(plan.route.upstream);
-    let sent =
-        forward::send(pool, &finish.connection, Request::from_parts(head, body), fate.as_deref(), patience).await;
+    let mut lease = pool.lease(Want::Any).await.map_err(ForwardError::from)?;
+    let exchange = Exchange { pool, connection: &finish.connection, fate: fate.as_deref(), patience };
+    let request = Request::from_parts(head, body);
+    let copy = exchange.copy(&request);
+    let sent = lease.send(request);
+    let answer = exchange.answer(lease, sent, copy).await;
     finish.record.upstream_ends();
-    let forward::Answer { response: mut answer, lease } = sent?;
+    let Answer { mut response, lease } = answer?;
     finish.lease = Some((lease, fate));
-    clean::response(answer.headers_mut(), &snapshot.gateway.plans.response);
-    if let Some(vary) = &plan.vary {
-        answer.headers_mut().append(header::VARY, vary.clone());
-    }
-    if credential_replaced && !answer.headers().contains_key(header::CACHE_CONTROL) {
-        answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
-    }
-    let status = answer.status();
+    present(response.headers_mut(), plan, plans, replaced);
+    let status = response.status();
     finish.record.responds(Outcome { id: error::upstream_outcome(status), status, reason: None });
-    Ok((answer, whole))
+    Ok((response, whole))
+}
+
+/// Steps 8 and 9, and the head that the upstream gets: clean, inject, aim.
+fn prepare(
+    head: &mut Parts,
+    decision: Decision<'_>,
+    finish: &Finish,
+    pool: &Pool,
+    host: &HeaderValue,
+    trusted: bool,
+) -> Result<(), Error> {
+    let plan = decision.plan;
+    let trailers = pool.upstream().http2 && request::accepts_trailers(head);
+    // 8. Before injection: nothing that the caller says may remove what we set.
+    plan.cleaner.request(&mut head.headers, decision.consumed, trusted).map_err(|_| Error::Malformed(PROTECTED))?;
+    // 9.
+    inject::inject(&mut head.headers, decision.injected);
+    if trailers {
+        head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    head.headers.insert(headers::REQUEST_ID, finish.record.id().to_header());
+    forward::aim(head, &plan.route, pool, &finish.connection, host, trusted)?;
+    request::fits(head, pool.upstream().max_header_bytes)
+}
+
+/// The upstream's head as the caller gets it.
+fn present(headers: &mut HeaderMap, plan: &Plan, plans: &Plans, replaced: bool) {
+    clean::response(headers, &plans.response);
+    if let Some(vary) = &plan.vary {
+        headers.append(header::VARY, vary.clone());
+    }
+    if replaced {
+        // A shared cache in front sees no credential any more, and would serve one caller's answer to another.
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private"));
+    }
 }
 
 /// Why a `Connection` line is refused.
@@ -247,7 +276,7 @@ fn kind(place: Place<'_>) -> CredentialKind {
 }
 
 /// Answers a request that is not forwarded, or whose upstream did not answer.
-fn refuse(error: &Error, asked: &Asked, mut finish: Finish) -> Response<Body> {
+fn refuse(error: &Error, asked: &Asked, mut finish: Box<Finish>) -> Response<Body> {
     let code = error.code();
     finish.record.cause(error);
     finish.record.responds(Outcome { id: code.outcome(), status: code.status(), reason: error.reason() });

@@ -1,7 +1,7 @@
 //! Step 10: sends the cleaned request up and brings the answer's head down.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -168,60 +168,76 @@ fn continue_list(headers: &mut HeaderMap, name: header::HeaderName, element: &He
     headers.insert(name, HeaderValue::try_from(list).unwrap_or_else(|_| element.clone()));
 }
 
-/// Whether a request may be sent again when its connection dies unanswered: it asks for nothing to be done.
-fn is_repeatable(request: &Request<RequestBody>, fate: Option<&BodyFate>) -> bool {
-    fate.is_none() && matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+/// What may be sent again when the connection dies under it.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    /// The upstream's connections.
+    pub pool: &'a Arc<Pool>,
+    /// Whose timer waits.
+    pub connection: &'a Connection,
+    /// How the request's body fares, where it has one.
+    pub fate: Option<&'a BodyFate>,
+    /// How long to wait.
+    pub patience: Patience,
 }
 
-/// Sends the request and waits for the response head.
-///
-/// A request is sent again once, on a new connection, when nothing of it was sent, or when it may be repeated and the
-/// connection died before a byte of the answer.
-///
-/// # Errors
-/// See [`ForwardError`].
-pub async fn send(
-    pool: &Arc<Pool>,
-    connection: &Connection,
-    request: Request<RequestBody>,
-    fate: Option<&BodyFate>,
-    patience: Patience,
-) -> Result<Answer, ForwardError> {
-    let copy = is_repeatable(&request, fate).then(|| Copy::of(&request));
-    let mut lease = pool.lease(Want::Any).await?;
-    let first = in_time(connection, fate, patience, lease.send(request)).await?;
-    let sent = match first {
-        Ok(response) => Ok(response),
-        Err(error) => match second_try(*error, copy, fate) {
-            Err(error) => Err(error),
-            Ok(again) => {
-                lease = pool.lease(Want::New).await?;
-                in_time(connection, fate, patience, lease.send(again))
-                    .await?
-                    .map_err(|error| failure(error.error, fate))
+// === impl Exchange ===
+
+impl Exchange<'_> {
+    /// Waits for the response head of a request that was handed over.
+    ///
+    /// The request is sent again once, on a new connection, when nothing of it was sent, or when it may be repeated and
+    /// the connection died before a byte of the answer.
+    ///
+    /// Not `async`, and given what it waits for instead of the request: neither is then held twice by a future.
+    pub fn answer<F>(
+        &self,
+        lease: Lease,
+        sent: F,
+        copy: Option<Copy>,
+    ) -> impl Future<Output = Result<Answer, ForwardError>>
+    where
+        F: Future<Output = Result<Response<Incoming>, Box<SendError>>>,
+    {
+        async move {
+            let answer = match self.in_time(sent).await? {
+                Ok(response) => Answer { response, lease },
+                // Rare: boxed, so that the future of every request stays small.
+                Err(error) => Box::pin(self.send_again(*error, copy)).await?,
+            };
+            if let Some(fate) = self.fate {
+                fate.answered();
             }
-        },
-    };
-    let response = sent?;
-    if let Some(fate) = fate {
-        fate.answered();
+            if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Err(ForwardError::Unasked);
+            }
+            Ok(answer)
+        }
     }
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(ForwardError::Unasked);
-    }
-    Ok(Answer { response, lease })
-}
 
-/// The request once more, where that is safe.
-fn second_try(
-    error: SendError,
-    copy: Option<Copy>,
-    fate: Option<&BodyFate>,
-) -> Result<Request<RequestBody>, ForwardError> {
-    match (error.unsent, copy) {
-        (Some(unsent), _) => Ok(unsent),
-        (None, Some(copy)) if !error.answered => Ok(copy.request()),
-        _ => Err(failure(error.error, fate)),
+    async fn send_again(&self, error: SendError, copy: Option<Copy>) -> Result<Answer, ForwardError> {
+        let again = match (error.unsent, copy) {
+            (Some(unsent), _) => unsent,
+            (None, Some(copy)) if !error.answered => copy.request(),
+            _ => return Err(failure(error.error, self.fate)),
+        };
+        let mut lease = self.pool.lease(Want::New).await?;
+        let sent = lease.send(again);
+        let response = self.in_time(sent).await?.map_err(|error| failure(error.error, self.fate))?;
+        Ok(Answer { response, lease })
+    }
+
+    /// What may be sent again: a request without a body that asks for nothing to be done.
+    pub fn copy(&self, request: &Request<RequestBody>) -> Option<Copy> {
+        let repeatable =
+            self.fate.is_none() && matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        repeatable.then(|| Copy::of(request))
+    }
+
+    /// On HTTP/1 the connection's own timer waits; a stream of HTTP/2 is a task of its own and needs its own.
+    fn in_time<F: Future>(&self, answer: F) -> InTime<'_, F> {
+        let wait = Wait { patience: self.patience, timer: None, limit: None, progress: 0 };
+        InTime { answer, connection: self.connection, fate: self.fate, wait }
     }
 }
 
@@ -235,7 +251,8 @@ fn failure(error: hyper::Error, fate: Option<&BodyFate>) -> ForwardError {
 }
 
 /// The head of a request without a body, kept until its answer has come.
-struct Copy {
+#[derive(Debug)]
+pub struct Copy {
     method: Method,
     uri: Uri,
     version: Version,
@@ -260,21 +277,29 @@ impl Copy {
     }
 }
 
-/// Waits for an answer within its time. On HTTP/1 the connection's own timer does for it; a stream of HTTP/2 is a task
-/// of its own and needs its own.
-async fn in_time<F: Future>(
-    connection: &Connection,
-    fate: Option<&BodyFate>,
-    patience: Patience,
-    answer: F,
-) -> Result<F::Output, ForwardError> {
-    let mut answer = pin!(answer);
-    let mut wait = Wait { patience, timer: None, limit: None, progress: 0 };
-    poll_fn(|cx| match answer.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(Ok(answer)),
-        Poll::Pending => wait.poll(cx, connection, fate).map(|()| Err(ForwardError::TimedOut)),
-    })
-    .await
+pin_project_lite::pin_project! {
+    /// An answer within its time.
+    struct InTime<'a, F> {
+        #[pin]
+        answer: F,
+        connection: &'a Connection,
+        fate: Option<&'a BodyFate>,
+        wait: Wait,
+    }
+}
+
+// === impl InTime ===
+
+impl<F: Future> Future for InTime<'_, F> {
+    type Output = Result<F::Output, ForwardError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.answer.poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Ok(answer)),
+            Poll::Pending => this.wait.poll(cx, this.connection, *this.fate).map(|()| Err(ForwardError::TimedOut)),
+        }
+    }
 }
 
 struct Wait {

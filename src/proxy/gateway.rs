@@ -132,7 +132,8 @@ impl<M: Mint> Gateway<M> {
         let digest = Digest::of(credential.token.as_bytes());
         let remembered = match sessions.memory.get(&digest, self.number, &sessions.jwks) {
             Some(remembered) => remembered,
-            None => self.verify_anew(credential.token, digest, now).await?,
+            // Rarer than a hit, and big: boxed, so that the future of every request stays small.
+            None => Box::pin(self.verify_anew(credential.token, digest, now)).await?,
         };
         let session = &remembered.session;
         verify::check(session, now.wall, rules, credential.client_uat(), sessions.skew)?;
@@ -150,9 +151,8 @@ impl<M: Mint> Gateway<M> {
             known.map_err(|_| VerifyError::NoKeys)?;
         }
         let session = match sessions.verifier.verify(token, &sessions.jwks.current()) {
-            // Rare, and big: boxed, so that the future of every request stays small.
             Err(SessionError::Invalid(Reason::UnknownKey)) => {
-                Box::pin(sessions.verifier.verify_or_fetch(token, &sessions.jwks, KEY_PATIENCE)).await?
+                sessions.verifier.verify_or_fetch(token, &sessions.jwks, KEY_PATIENCE).await?
             }
             verified => verified?,
         };

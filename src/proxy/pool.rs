@@ -10,6 +10,7 @@ mod http2;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -81,7 +82,19 @@ impl Pool {
     /// # Errors
     /// When none can be opened.
     pub async fn lease(self: &Arc<Self>, want: Want) -> Result<Lease, ConnectError> {
+        if want == Want::Any
+            && self.limit.is_none()
+            && let Some(connection) = self.http1.ready()
+        {
+            return Ok(Lease { connection: Leased::Http1(connection), pool: Arc::clone(self), _permit: None });
+        }
+        // Connecting is rare, and its future big: boxed, so that the future of every request stays small.
+        Box::pin(self.open(want)).await
+    }
+
+    async fn open(self: &Arc<Self>, want: Want) -> Result<Lease, ConnectError> {
         let permit = match &self.limit {
+            // Closed never: the semaphore lives as long as `self`.
             Some(limit) => Arc::clone(limit).acquire_owned().await.ok(),
             None => None,
         };
@@ -124,14 +137,15 @@ impl Lease {
         }
     }
 
-    /// Sends the request and waits for the response head.
-    ///
-    /// # Errors
-    /// See [`SendError`].
-    pub async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Box<SendError>> {
+    /// Hands the request over now; what is returned waits for the response head. Not `async`, so that the request is
+    /// never part of a future that is moved about.
+    pub fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + use<> {
         match &mut self.connection {
-            Leased::Http1(connection) => connection.send(request).await,
-            Leased::Http2(stream) => stream.send(request).await,
+            Leased::Http1(connection) => Either::Left(connection.send(request)),
+            Leased::Http2(stream) => Either::Right(stream.send(request)),
         }
     }
 

@@ -66,7 +66,7 @@ struct Streaming {
 }
 
 /// Is told how a response body ends.
-pub trait Ending: Unpin {
+pub trait Ending {
     /// `bytes` passed.
     fn passed(&mut self, bytes: usize);
     /// The body is whole.
@@ -244,6 +244,20 @@ impl Streaming {
 
 // === impl ResponseBody ===
 
+impl<E: Ending> Ending for Box<E> {
+    fn passed(&mut self, bytes: usize) {
+        E::passed(self, bytes);
+    }
+
+    fn complete(&mut self) {
+        E::complete(self);
+    }
+
+    fn broken(&mut self) {
+        E::broken(self);
+    }
+}
+
 impl<E: Ending> ResponseBody<E> {
     /// No body.
     pub fn empty(ending: E) -> Self {
@@ -273,7 +287,7 @@ impl<E: Ending> ResponseBody<E> {
     }
 }
 
-impl<E: Ending> Body for ResponseBody<E> {
+impl<E: Ending + Unpin> Body for ResponseBody<E> {
     type Data = Bytes;
     type Error = AnswerError;
 

@@ -32,6 +32,22 @@ pub(super) struct Connection {
 // === impl Idle ===
 
 impl Idle {
+    /// An idle connection that can take a request at once.
+    pub(super) fn ready(&self) -> Option<Connection> {
+        let mut idle = self.lock();
+        while let Some(connection) = idle.pop() {
+            if connection.sender.is_ready() {
+                return Some(connection);
+            }
+            if !connection.sender.is_closed() {
+                // Its task has not run since it was given back; the slow way waits for that.
+                idle.push(connection);
+                return None;
+            }
+        }
+        None
+    }
+
     pub(super) async fn connection(
         &self,
         upstream: &Upstream,
@@ -98,11 +114,17 @@ impl Connection {
         self.kept_at.is_some()
     }
 
-    pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Box<SendError>> {
+    pub(super) fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + use<> {
         self.answered.reset();
-        self.sender.try_send_request(request).await.map_err(|mut refused| {
-            let unsent = refused.take_message();
-            Box::new(SendError { unsent, answered: self.answered.get(), error: refused.into_error() })
-        })
+        let (sent, answered) = (self.sender.try_send_request(request), self.answered.clone());
+        async move {
+            sent.await.map_err(|mut refused| {
+                let unsent = refused.take_message();
+                Box::new(SendError { unsent, answered: answered.get(), error: refused.into_error() })
+            })
+        }
     }
 }

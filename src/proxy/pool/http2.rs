@@ -176,13 +176,19 @@ impl Stream {
         self.reused
     }
 
-    pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, Box<SendError>> {
+    pub(super) fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<Response<Incoming>, Box<SendError>>> + use<> {
         let mut sender = self.connection.sender.clone();
-        sender.try_send_request(request).await.map_err(|mut refused| {
-            let unsent = refused.take_message();
-            let error = refused.into_error();
-            Box::new(SendError { unsent, answered: !was_refused(&error), error })
-        })
+        let sent = sender.try_send_request(request);
+        async move {
+            sent.await.map_err(|mut refused| {
+                let unsent = refused.take_message();
+                let error = refused.into_error();
+                Box::new(SendError { unsent, answered: !was_refused(&error), error })
+            })
+        }
     }
 
     pub(super) fn finish(mut self, now: Instant) {
