@@ -214,7 +214,6 @@ fn hooks(
         gateway.tokens.observe();
         limiter.observe();
         let memory = &gateway.sessions.memory;
-        memory.tidy();
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         metrics.control().cache_entries(CacheName::Sessions).set(gauge(memory.entries()));
         metrics.control().cache_bytes(CacheName::Sessions).set(gauge(memory.bytes()));
@@ -269,7 +268,7 @@ impl Bound {
         let (shutdown, control) = (process.shutdown.clone(), process.control.clone());
         let (background, surfaces) = (control.sibling(), control.sibling());
         watch_keys(&gateway, &readiness, &background);
-        sweep(&gateway, &background, &shutdown);
+        sweep(&gateway, &process.clock, &background, &shutdown);
         if !config.clerk.secret_keys.is_empty() {
             drop(background.spawn(async move { client.warm().await }));
         }
@@ -333,8 +332,8 @@ fn watch_keys(gateway: &Arc<Gateway<ClerkMint>>, readiness: &Readiness, tasks: &
     }
 }
 
-fn sweep(gateway: &Arc<Gateway<ClerkMint>>, tasks: &Spawner, shutdown: &Shutdown) {
-    let (gateway, stopped) = (Arc::clone(gateway), shutdown.stopped());
+fn sweep(gateway: &Arc<Gateway<ClerkMint>>, clock: &Clock, tasks: &Spawner, shutdown: &Shutdown) {
+    let (gateway, clock, stopped) = (Arc::clone(gateway), clock.clone(), shutdown.stopped());
     drop(tasks.spawn(async move {
         tokio::pin!(stopped);
         loop {
@@ -343,6 +342,7 @@ fn sweep(gateway: &Arc<Gateway<ClerkMint>>, tasks: &Spawner, shutdown: &Shutdown
                 () = tokio::time::sleep(SWEEP_EVERY) => {}
             }
             gateway.tokens.sweep();
+            gateway.sessions.memory.sweep(clock.wall());
             gateway.sessions.revoked.sweep(tokio::time::Instant::now());
         }
     }));

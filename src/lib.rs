@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod bounded;
 pub mod clock;
 pub mod commands;
 pub mod config;

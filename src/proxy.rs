@@ -143,7 +143,8 @@ fn prepare(
     let trailers = pool.upstream().http2 && request::accepts_trailers(head);
     // 8. Before injection: nothing that the caller says may remove what we set.
     plan.cleaner.request(&mut head.headers, decision.consumed, trusted).map_err(|_| Error::Malformed(PROTECTED))?;
-    // 9.
+    // 9. Room for these and for what tells who called, made at once.
+    head.headers.reserve(decision.injected.len() + 6);
     inject::inject(&mut head.headers, decision.injected);
     if trailers {
         head.headers.insert(header::TE, HeaderValue::from_static("trailers"));

@@ -1,15 +1,14 @@
 //! Verified sessions by a digest of their credential, so that a hot session costs no RSA operation.
 
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::HeaderValue;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
 
+use crate::bounded::{Bounded, Prehashed, Weighed};
 use crate::clock::Wall;
 use crate::record::Caller;
 use crate::secret::Digest;
@@ -17,16 +16,13 @@ use crate::session::Session;
 use crate::session::jwks::Jwks;
 use crate::token::{KeyParts, TokenKey};
 
-/// What the map itself spends on an entry (measured).
-const ENTRY_OVERHEAD: usize = 450;
-
 /// An entry is verified anew after this long, however long its token lives.
 const LONGEST: Duration = Duration::from_hours(24);
 
-/// Verified sessions, least recently used out first, bounded in bytes. Cheap to clone.
+/// Verified sessions, those used least out first, bounded in bytes. Cheap to clone.
 #[derive(Clone)]
 pub struct Memory {
-    map: Cache<Key, Arc<Remembered>, BuildHasherDefault<Prefix>>,
+    map: Arc<Bounded<Key, Arc<Remembered>>>,
 }
 
 /// A verified session, with what the snapshot that verified it derives from it again and again.
@@ -36,7 +32,8 @@ pub struct Remembered {
     snapshot: u64,
     /// The generation of the key set that held the session's key when somebody looked last; 0: nobody did.
     key_seen_in: AtomicU64,
-    keep_for: Duration,
+    /// Not looked at by a hit: what is dead by then is for the check on every request to say.
+    keep_until: Wall,
     keys: Box<[OnceLock<TokenKey>]>,
     values: Box<[OnceLock<Option<HeaderValue>>]>,
 }
@@ -53,23 +50,12 @@ pub struct Slots {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key(Digest);
 
-/// Passes a digest's first bytes through: they are uniformly spread already.
-#[derive(Default)]
-struct Prefix(u64);
-
-struct UntilExpiry;
-
 // === impl Memory ===
 
 impl Memory {
     /// Holds about so many bytes.
     pub fn new(max_bytes: u64) -> Self {
-        let map = Cache::builder()
-            .max_capacity(max_bytes)
-            .weigher(|_, remembered: &Arc<Remembered>| u32::try_from(remembered.weight()).unwrap_or(u32::MAX))
-            .eviction_policy(EvictionPolicy::lru())
-            .expire_after(UntilExpiry)
-            .build_with_hasher(BuildHasherDefault::default());
+        let map = Arc::new(Bounded::new(max_bytes));
         Self { map }
     }
 
@@ -81,7 +67,7 @@ impl Memory {
         if found.snapshot == snapshot && found.key_is_in(jwks) {
             return Some(found);
         }
-        self.map.invalidate(&key);
+        self.map.remove(&key);
         None
     }
 
@@ -96,25 +82,26 @@ impl Memory {
         skew: Duration,
     ) -> Arc<Remembered> {
         let remembered = Arc::new(Remembered::new(session, snapshot, slots, now, skew));
-        if !remembered.keep_for.is_zero() {
+        if remembered.keep_until > now {
             self.map.insert(Key(credential), Arc::clone(&remembered));
         }
         remembered
     }
 
-    /// How many there are, about.
+    /// How many there are.
     pub fn entries(&self) -> u64 {
-        self.map.entry_count()
+        self.map.len()
     }
 
-    /// Their weight in bytes, about.
+    /// Their weight in bytes.
     pub fn bytes(&self) -> u64 {
-        self.map.weighted_size()
+        self.map.bytes()
     }
 
-    /// Does the map's own tidying now, so that the numbers are exact; for a scrape.
-    pub fn tidy(&self) {
-        self.map.run_pending_tasks();
+    /// Forgets what has expired, so that it does not take up room until something else needs it. For a call every
+    /// minute or so; returns how many those were.
+    pub fn sweep(&self, now: Wall) -> usize {
+        self.map.remove_if(|_, remembered| remembered.keep_until <= now)
     }
 }
 
@@ -129,12 +116,12 @@ impl fmt::Debug for Memory {
 impl Remembered {
     /// A session that no map holds.
     pub fn new(session: Session, snapshot: u64, slots: Slots, now: Wall, skew: Duration) -> Self {
-        let keep_for = session.expires_at.plus(skew).since(now).min(LONGEST);
+        let keep_until = session.expires_at.plus(skew).min(now.plus(LONGEST));
         Self {
             session,
             snapshot,
             key_seen_in: AtomicU64::new(0),
-            keep_for,
+            keep_until,
             keys: (0..slots.keys).map(|_| OnceLock::new()).collect(),
             values: (0..slots.values).map(|_| OnceLock::new()).collect(),
         }
@@ -168,20 +155,6 @@ impl Remembered {
         }
         held
     }
-
-    /// Bytes, counting each slot as if it were filled: the map weighs an entry once.
-    fn weight(&self) -> usize {
-        let session = &self.session;
-        let ids = session.sid.as_str().len() + session.sub.as_str().len();
-        let org = session.org.as_ref().map_or(0, |org| {
-            org.id.len() + org.role.as_deref().map_or(0, str::len) + org.slug.as_deref().map_or(0, str::len)
-        });
-        let texts = ids + org + session.azp.as_deref().map_or(0, str::len) + session.claims.get().len();
-        // The ids inside a token key are shared; a header value is seldom longer than the longest id.
-        let slots = self.keys.len() * (size_of::<OnceLock<TokenKey>>() + size_of::<KeyParts>())
-            + self.values.len() * (size_of::<OnceLock<Option<HeaderValue>>>() + 64);
-        size_of::<Key>() + size_of::<Self>() + texts + slots + ENTRY_OVERHEAD
-    }
 }
 
 impl fmt::Debug for Remembered {
@@ -189,8 +162,6 @@ impl fmt::Debug for Remembered {
         f.debug_struct("Remembered").field("snapshot", &self.snapshot).finish_non_exhaustive()
     }
 }
-
-// === impl Key, Prefix, UntilExpiry ===
 
 impl Caller for Remembered {
     fn sub(&self) -> &str {
@@ -206,45 +177,33 @@ impl Caller for Remembered {
     }
 }
 
+// === impl Key ===
+
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.0.prefix());
     }
 }
 
-impl Hasher for Prefix {
-    fn write(&mut self, bytes: &[u8]) {
-        // Only `Key` is hashed, by `write_u64`; anything else is folded in all the same.
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u64(&mut self, prefix: u64) {
-        self.0 = prefix;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
+impl Prehashed for Key {
+    fn weight(&self) -> usize {
+        size_of::<Self>()
     }
 }
 
-/// Dead entries make room before live ones. Both methods answer, and always with a time: an update would keep the old
-/// deadline, and an entry without one is what the map has had bugs with.
-#[expect(clippy::disallowed_types, reason = "the map's own interface; the time is not looked at")]
-impl moka::Expiry<Key, Arc<Remembered>> for UntilExpiry {
-    fn expire_after_create(&self, _: &Key, new: &Arc<Remembered>, _: std::time::Instant) -> Option<Duration> {
-        Some(new.keep_for)
-    }
-
-    fn expire_after_update(
-        &self,
-        _: &Key,
-        new: &Arc<Remembered>,
-        _: std::time::Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(new.keep_for)
+impl Weighed for Arc<Remembered> {
+    /// Counts each slot as if it were filled: the map weighs an entry once.
+    fn weight(&self) -> usize {
+        let session = &self.session;
+        let ids = session.sid.as_str().len() + session.sub.as_str().len();
+        let org = session.org.as_ref().map_or(0, |org| {
+            org.id.len() + org.role.as_deref().map_or(0, str::len) + org.slug.as_deref().map_or(0, str::len)
+        });
+        let texts = ids + org + session.azp.as_deref().map_or(0, str::len) + session.claims.get().len();
+        // The ids inside a token key are shared; a header value is seldom longer than the longest id.
+        let slots = self.keys.len() * (size_of::<OnceLock<TokenKey>>() + size_of::<KeyParts>())
+            + self.values.len() * (size_of::<OnceLock<Option<HeaderValue>>>() + 64);
+        size_of::<Remembered>() + texts + slots
     }
 }
 
@@ -348,7 +307,7 @@ mod tests {
         // A renewed entry has its own deadline, not that of the one before.
         let long = Session { expires_at: Wall::from_seconds(i64::MAX), ..session(10) };
         put(&memory, "b", long);
-        assert_eq!(memory.get(&Digest::of(b"b"), 7, &jwks()).unwrap().keep_for, LONGEST);
+        assert_eq!(memory.get(&Digest::of(b"b"), 7, &jwks()).unwrap().keep_until, now().plus(LONGEST));
     }
 
     #[test]
@@ -357,7 +316,6 @@ mod tests {
         for index in 0..1000 {
             put(&memory, &index.to_string(), session(1000));
         }
-        memory.tidy();
         assert!(memory.bytes() <= 100_000 && memory.entries() > 20, "{memory:?}");
         assert!(memory.entries() < 70, "an entry weighs more than its claims: {memory:?}");
     }

@@ -1,20 +1,14 @@
-//! The map of live tokens: bounded by weight, least recently used first out. It knows nothing of time.
+//! Live tokens in memory, bounded by weight. It knows nothing of time.
 
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
-
+use crate::bounded::{Bounded, Prehashed, Weighed};
 use crate::token::freshness::Life;
 use crate::token::{Token, TokenKey};
 
-/// What the map itself needs for an entry, measured.
-const OVERHEAD: usize = 450;
-
-/// The only place that names the library behind the map.
+/// The map.
 #[derive(Debug)]
-pub(super) struct Entries(Cache<TokenKey, Kept, Prehashed>);
+pub(super) struct Entries(Bounded<TokenKey, Kept>);
 
 /// A token that may be served while its life lasts.
 #[derive(Debug, Clone)]
@@ -23,28 +17,11 @@ pub(super) struct Kept {
     pub(super) life: Life,
 }
 
-/// Takes the key's own hash, which is spread already.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Prehashed;
-
-/// The hash that the key told.
-#[derive(Debug, Default)]
-pub(super) struct Told(u64);
-
 // === impl Entries ===
 
 impl Entries {
     pub(super) fn new(max_bytes: u64) -> Self {
-        let weigh = |key: &TokenKey, kept: &Kept| {
-            u32::try_from(key.weight() + kept.token.weight() + size_of::<Kept>() + OVERHEAD).unwrap_or(u32::MAX)
-        };
-        Self(
-            Cache::builder()
-                .max_capacity(max_bytes)
-                .weigher(weigh)
-                .eviction_policy(EvictionPolicy::lru())
-                .build_with_hasher(Prehashed),
-        )
+        Self(Bounded::new(max_bytes))
     }
 
     pub(super) fn get(&self, key: &TokenKey) -> Option<Kept> {
@@ -57,40 +34,25 @@ impl Entries {
 
     /// Removes what `goes` says; how many those were.
     pub(super) fn remove_if(&self, goes: impl Fn(&TokenKey, &Kept) -> bool) -> usize {
-        let leaving = self.0.iter().filter(|(key, kept)| goes(key, kept));
-        leaving.map(|(key, _)| self.0.invalidate(&*key)).count()
+        self.0.remove_if(goes)
     }
 
-    /// Entries and their weight in bytes, counted now.
+    /// Entries and their weight in bytes.
     pub(super) fn size(&self) -> (u64, u64) {
-        self.0.run_pending_tasks();
-        (self.0.entry_count(), self.0.weighted_size())
+        (self.0.len(), self.0.bytes())
     }
 }
 
-// === impl Prehashed, Told ===
+// === impl TokenKey, Kept ===
 
-impl BuildHasher for Prehashed {
-    type Hasher = Told;
-
-    fn build_hasher(&self) -> Told {
-        Told::default()
+impl Prehashed for TokenKey {
+    fn weight(&self) -> usize {
+        TokenKey::weight(self)
     }
 }
 
-impl Hasher for Told {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    /// A `TokenKey` never comes here; whatever does is still hashed soundly (FNV-1a).
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+impl Weighed for Kept {
+    fn weight(&self) -> usize {
+        self.token.weight() + size_of::<Self>()
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::entries::Prehashed;
+use crate::bounded::PassThrough;
 use crate::token::{MintError, Token, TokenKey, Urgency};
 
 /// Mints under way. The budget's line is shorter; this holds when something before it is slow.
@@ -55,7 +55,7 @@ pub(super) struct Flights(Mutex<Table>);
 
 #[derive(Debug, Default)]
 struct Table {
-    flights: HashMap<TokenKey, Arc<Flight>, Prehashed>,
+    flights: HashMap<TokenKey, Arc<Flight>, PassThrough>,
     /// 'No such session', 'no such template'.
     missing: Remembered<MintError>,
     /// Keys whose refresh failed, and how often in a row.
@@ -64,7 +64,7 @@ struct Table {
 
 /// A bounded memory of something until a moment.
 #[derive(Debug)]
-struct Remembered<V>(HashMap<TokenKey, (V, Instant), Prehashed>);
+struct Remembered<V>(HashMap<TokenKey, (V, Instant), PassThrough>);
 
 // === impl Flight ===
 
