@@ -278,8 +278,13 @@ fn imports(name: &str, code: &str, tree: &Tree) -> BTreeSet<String> {
         let end = code[at..].find(';').map_or(code.len(), |end| at + end);
         leaves(&code[at + 4..end], "", &mut paths);
     }
+    // A word that ends in a colon begins a tree, of which the leaves are known already.
     let is_path = |of: char| of.is_alphanumeric() || of == '_' || of == ':';
-    paths.extend(code.split(|of: char| !is_path(of)).filter(|word| word.contains("::")).map(str::to_owned));
+    paths.extend(
+        code.split(|of: char| !is_path(of))
+            .filter(|word| word.contains("::") && !word.ends_with(':'))
+            .map(str::to_owned),
+    );
     let mut found = BTreeSet::new();
     for path in paths {
         let mut segments: Vec<&str> = path.split("::").filter(|segment| !segment.is_empty()).collect();

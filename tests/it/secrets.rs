@@ -24,10 +24,10 @@ inject = [
   { header = "apikey", value = { env = "FIXED" } },
 ]
 [[routes]]
-name = "none"
-match = { path = "/none" }
+name = "absent"
+match = { path = "/absent" }
 upstream = "up"
-inject = [{ header = "authorization", template = "none" }]
+inject = [{ header = "authorization", template = "absent" }]
 "#;
 
 fn options() -> Options {
@@ -51,7 +51,7 @@ async fn provoke(world: &World, address: std::net::SocketAddr, canaries: &mut Ve
             answers.push(call(&caller, Method::GET, &format!("http://{address}{path}"), headers, "").await);
         };
         say("/?canaryQueryR5t7=1", &[("authorization", &good)]).await;
-        say("/none", &[("authorization", &good)]).await;
+        say("/absent", &[("authorization", &good)]).await;
         say("/", &[]).await;
         // The signature broken, in a cookie, without a scheme, of another kind.
         let broken = format!("{good}AA");
@@ -61,7 +61,7 @@ async fn provoke(world: &World, address: std::net::SocketAddr, canaries: &mut Ve
         say("/", &[("authorization", "canaryTokenB6n8Mq")]).await;
         say("/", &[("authorization", "Bearer mt_canaryTokenB6n8Mq")]).await;
         say("/", &[("authorization", &good), ("authorization", &broken)]).await;
-        say("/none", &[("authorization", &good), ("connection", "authorization")]).await;
+        say("/absent", &[("authorization", &good), ("connection", "authorization")]).await;
     }
     let bob = world.bearer(BOB);
     canaries.extend(parts(&bob));

@@ -93,7 +93,7 @@ async fn a_first_caller_that_goes_away_fails_nobody_and_costs_no_second_mint() {
     until("the first caller's mint has begun", || harness.world.script.mints() == 1).await;
     let second = {
         let harness = Arc::clone(&harness);
-        tokio::task::JoinSet::from_iter([async move { get(&harness, ALICE).await }])
+        JoinSet::from_iter([async move { get(&harness, ALICE).await }])
     };
     drop(first);
     until("the first caller is gone", || harness.gone() == 1).await;
@@ -217,7 +217,8 @@ async fn a_token_that_is_nearly_dead_is_never_sent() {
     let answer = harness.get(&caller, "/", Some(&bearer)).await;
     assert!(["issuer-unavailable", "issuer-timeout"].contains(&answer.code()), "{answer:?}");
     let least = harness.world.seen.take().iter().map(remaining_ms).min().unwrap();
-    assert!(least >= 1000, "{least} ms were left");
+    // `iat` is in whole seconds, so up to one of the four may be over when the token comes.
+    assert!(least >= 750, "{least} ms were left");
 }
 
 #[tokio::test]
@@ -228,12 +229,12 @@ async fn every_refusal_of_the_issuer_has_its_code() {
              [{{ header = \"authorization\", prefix = \"Bearer \", template = \"{template}\" }}]\n"
         )
     };
-    let tables = format!("{}{}", route("plain", "plain"), route("none", "no_such_template"));
+    let tables = format!("{}{}", route("plain", "plain"), route("absent", "no_such_template"));
     let harness = Harness::boot(Boot { tables: &tables, ..Boot::default() }).await;
     let caller = client(false);
     let (alice, bob) = (harness.world.bearer(ALICE), harness.world.bearer(BOB));
 
-    let unknown = harness.get(&caller, "/none", Some(&alice)).await;
+    let unknown = harness.get(&caller, "/absent", Some(&alice)).await;
     assert_eq!((unknown.status, unknown.code()), (502, "template-unknown"));
 
     let revoked = harness.world.api(&caller, &format!("/v1/sessions/{BOB}/revoke"), &json!({})).await;
