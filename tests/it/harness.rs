@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 /// Long enough for any machine: only a hang reaches it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The two sessions of the emulator's seed.
 pub(crate) const ALICE: &str = "sess_emulator_alice";
@@ -390,16 +390,14 @@ impl Binary {
         }));
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut binary = Self { child, log, address: unknown, admin: unknown };
-        until("the binary listens", || match (binary.said("listening"), binary.said("admin listening")) {
-            (Some(address), Some(admin)) => {
-                (binary.address, binary.admin) = (address, admin);
-                true
+        until("the binary listens", || {
+            let ended = binary.child.try_wait().unwrap();
+            assert!(ended.is_none(), "{ended:?}\n{}", binary.log());
+            let said = binary.said("listening").zip(binary.said("admin listening"));
+            if let Some(addresses) = said {
+                (binary.address, binary.admin) = addresses;
             }
-            _ => {
-                let ended = binary.child.try_wait().unwrap();
-                assert!(ended.is_none(), "{ended:?}\n{}", binary.log());
-                false
-            }
+            said.is_some()
         })
         .await;
         let client = client(false);

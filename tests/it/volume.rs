@@ -25,7 +25,7 @@ const EVENTS: usize = 10_000;
 /// The upstream sends no more than so many events before the caller has read them.
 const BATCH: usize = 100;
 /// Only a hang takes so long.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 fn config(upstream: std::net::SocketAddr, http2: bool) -> String {
     format!(

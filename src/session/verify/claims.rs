@@ -190,7 +190,7 @@ fn unpack(features: &str, names: &str, maps: &str) -> Option<Vec<String>> {
 impl Expected {
     fn check(&self, claims: &Claims<'_>) -> Result<(), Reason> {
         if let Some(issuer) = &self.issuer
-            && !lenient::<Text<'_>>(claims.iss).is_some_and(|iss| iss.as_str() == &**issuer)
+            && lenient::<Text<'_>>(claims.iss).is_none_or(|iss| iss.as_str() != &**issuer)
         {
             return Err(Reason::Issuer);
         }
