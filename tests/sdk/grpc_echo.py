@@ -76,7 +76,8 @@ inject = [{{ header = "authorization", prefix = "Bearer ", template = "plain" }}
     process = subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
     addresses = {}
     for line in process.stderr:
-        line = json.loads(line)
+        # What the configuration is warned about is text.
+        line = json.loads(line) if line.startswith("{") else {}
         if "address" in line:
             addresses["admin" if line["message"].startswith("admin") else "data"] = line["address"]
         if len(addresses) == 2:

@@ -51,8 +51,8 @@ fn one_mint_per_key_whichever_runtime_asks() {
                 runtime().block_on(async {
                     for number in 0..20 {
                         // Real time: a machine that stands still for seconds is no failure, a lost wake-up is.
-                        let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
-                        let request = crate::token::MintRequest { deadline, ..request(&key(number)) };
+                        let deadline = Instant::now() + Duration::from_mins(1);
+                        let request = MintRequest { deadline, ..request(&key(number)) };
                         let (_, token) = cache.get(request, &fake).await;
                         assert_eq!(text(&token.unwrap()).split('.').next().unwrap(), format!("sess_{number}"));
                     }
@@ -89,7 +89,7 @@ async fn each_waiter_has_its_own_deadline() {
     let patient = bench.spawn(0, &fake);
     tokio::task::yield_now().await;
     let started = Instant::now();
-    let hasty = crate::token::MintRequest { deadline: started + Duration::from_secs(1), ..request(&key(0)) };
+    let hasty = MintRequest { deadline: started + Duration::from_secs(1), ..request(&key(0)) };
     assert!(matches!(error(bench.cache.get(hasty, &fake).await), MintError::Timeout));
     assert_eq!(started.elapsed().as_secs(), 1);
     assert!(patient.await.unwrap().1.is_ok());
