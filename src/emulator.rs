@@ -14,7 +14,6 @@ pub mod limit;
 mod model;
 mod params;
 mod seed;
-pub mod serve;
 mod sessions;
 mod shortcodes;
 mod state;

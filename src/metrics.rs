@@ -5,184 +5,16 @@
 //! instruction, and no cache line is shared between cores. A scrape sums the shards. What mints, refreshes and the JWKS
 //! client count lives in [`Control`], which several threads may write.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+mod id;
+mod label;
+mod value;
+
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-/// Declares an index into a table of names.
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(u16);
-
-        impl $name {
-            /// The id of the `index`th name.
-            ///
-            /// # Panics
-            /// Beyond 65535, which no configuration reaches.
-            pub fn new(index: usize) -> Self {
-                Self(u16::try_from(index).expect("a configuration has fewer than 65536 of a kind"))
-            }
-
-            /// The position in its table.
-            pub fn index(self) -> usize {
-                usize::from(self.0)
-            }
-        }
-    };
-}
-
-id!(
-    /// A route; the id after the last one stands for "no route".
-    RouteId
-);
-id!(
-    /// A JWT template that some route names; the id after the last one stands for any other.
-    TemplateId
-);
-id!(
-    /// An upstream.
-    UpstreamId
-);
-id!(
-    /// A data listener.
-    ListenerId
-);
-id!(
-    /// How a request ended: an upstream's status class or one of our own codes.
-    OutcomeId
-);
-
-/// Declares a closed set of label values.
-macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant),* }
-
-        impl $name {
-            /// Every value, in the order of its index.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            /// The label's text.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text),* }
-            }
-
-            /// The position in [`Self::ALL`].
-            pub const fn index(self) -> usize {
-                self as usize
-            }
-        }
-    };
-}
-
-pub(crate) use labels;
-
-labels!(
-    /// Where a token came from.
-    Lookup {
-        /// A live token was in memory.
-        Hit = "hit",
-        /// A mint was under way already.
-        Wait = "wait",
-        /// The shared cache had it.
-        Shared = "shared",
-        /// This request began the mint.
-        Mint = "mint",
-        /// 'No such session' or 'no such template' was remembered.
-        Missing = "missing",
-    }
-);
-
-labels!(
-    /// What a session check found. The second half are the reasons of `session-invalid`.
-    Verdict {
-        /// A good session.
-        Valid = "valid",
-        /// No credential.
-        Missing = "missing",
-        /// Past its `exp`.
-        Expired = "expired",
-        /// Revoked by a tombstone.
-        Revoked = "revoked",
-        /// `sts: pending`.
-        Pending = "pending",
-        /// Two credentials where one may be.
-        Ambiguous = "ambiguous",
-        /// Not a JWS in compact form, or its JSON is not what RFC 7515 and 7519 say.
-        Malformed = "malformed",
-        /// Not RS256, or a `crit` header.
-        Algorithm = "algorithm",
-        /// No such `kid`.
-        UnknownKey = "unknown-key",
-        /// The signature does not fit.
-        Signature = "signature",
-        /// `cat` says that it is another kind of token.
-        Category = "category",
-        /// A claim is missing or of the wrong type.
-        Claims = "claims",
-        /// Another issuer.
-        Issuer = "issuer",
-        /// `azp` is not allowed.
-        Azp = "azp",
-        /// `nbf` or `iat` lies in the future.
-        NotYetValid = "not-yet-valid",
-        /// A cookie older than `__client_uat`, or without one.
-        OutdatedCookie = "outdated-cookie",
-        /// An API key, OAuth or machine token.
-        NotASessionToken = "not-a-session-token",
-    }
-);
-
-labels!(
-    /// How a mint or a refresh ended.
-    MintResult {
-        /// A token.
-        Ok = "ok",
-        /// No such template.
-        TemplateUnknown = "template-unknown",
-        /// No such session, or not active.
-        SessionEnded = "session-ended",
-        /// The secret key was refused.
-        RejectedKey = "issuer-rejected-key",
-        /// Connect failures and 5xx to the end, or the breaker was open.
-        Unavailable = "issuer-unavailable",
-        /// The deadline passed.
-        Timeout = "issuer-timeout",
-        /// A 200 that made no sense.
-        Malformed = "issuer-malformed",
-        /// Any other 3xx or 4xx.
-        Refused = "issuer-refused",
-        /// A 429, or the budget's line was full.
-        Throttled = "issuer-throttled",
-        /// The token cannot stand in a header.
-        Unfit = "token-unfit",
-        /// Purged while the mint was under way.
-        Purged = "purged",
-    }
-);
-
-labels!(
-    /// How a JWKS fetch ended.
-    Fetch {
-        /// A key set with at least one usable key.
-        Ok = "ok",
-        /// No answer, or one that is not a key set.
-        Failed = "failed",
-    }
-);
-
-labels!(
-    /// The two maps.
-    CacheName {
-        /// Minted tokens.
-        Tokens = "tokens",
-        /// Verified sessions.
-        Sessions = "sessions",
-    }
-);
+pub use self::id::{ListenerId, OutcomeId, RouteId, TemplateId, UpstreamId};
+pub(crate) use self::label::labels;
+pub use self::label::{CacheName, Fetch, Lookup, MintResult, Verdict};
+pub use self::value::{BYTE_BOUNDS, Counter, Gauge, Histogram, TIME_BOUNDS};
 
 /// The text of one outcome: its `status` and `code` labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,47 +50,6 @@ pub struct Metrics {
     names: Names,
     shards: Mutex<Vec<Arc<Shard>>>,
     control: Control,
-}
-
-/// A count that goes up. [`Counter::bump`] is for one writer, [`Counter::add`] for many.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-/// A value that goes up and down.
-#[derive(Debug, Default)]
-pub struct Gauge(AtomicI64);
-
-/// Upper bounds of the buckets for times, in nanoseconds: 50 us to 60 s. Dense where a gateway's own share lies
-/// (below 1 ms) and around Clerk's 250 to 300 ms.
-pub const TIME_BOUNDS: [u64; 16] = [
-    50_000,
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    10_000_000,
-    25_000_000,
-    50_000_000,
-    100_000_000,
-    250_000_000,
-    500_000_000,
-    1_000_000_000,
-    5_000_000_000,
-    60_000_000_000,
-];
-
-/// Upper bounds of the buckets for token sizes, in bytes. 4 KiB and 8 KiB are the head limits of common upstreams.
-pub const BYTE_BOUNDS: [u64; 16] =
-    [256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12_288, 16_384, 24_576, 32_768, 49_152, 65_536];
-
-/// A histogram over sixteen fixed bounds. [`Histogram::observe`] is for one writer, `observe_shared` for many.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    /// Not cumulative; the last one counts what is above every bound.
-    buckets: [AtomicU64; 17],
-    sum: AtomicU64,
 }
 
 /// What one worker counts. One writer: the worker's thread.
@@ -477,80 +268,6 @@ impl Control {
     }
 }
 
-// === impl Counter, Gauge, Histogram ===
-
-impl Counter {
-    /// One more; for the one writer of a shard.
-    pub fn bump(&self) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(1), Relaxed);
-    }
-
-    /// One more; for any thread.
-    pub fn add(&self) {
-        self.0.fetch_add(1, Relaxed);
-    }
-
-    /// The count.
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
-impl Gauge {
-    /// Sets the value.
-    pub fn set(&self, value: i64) {
-        self.0.store(value, Relaxed);
-    }
-
-    /// Adds, or subtracts what is negative.
-    pub fn add(&self, by: i64) {
-        self.0.fetch_add(by, Relaxed);
-    }
-
-    /// The value.
-    pub fn get(&self) -> i64 {
-        self.0.load(Relaxed)
-    }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-impl Histogram {
-    /// Counts a time; for the one writer of a shard.
-    pub fn observe(&self, time: Duration) {
-        let value = nanos(time);
-        let bucket = &self.buckets[bucket(&TIME_BOUNDS, value)];
-        bucket.store(bucket.load(Relaxed).wrapping_add(1), Relaxed);
-        self.sum.store(self.sum.load(Relaxed).wrapping_add(value), Relaxed);
-    }
-
-    /// Counts a time; for any thread.
-    pub fn observe_shared(&self, time: Duration) {
-        self.count_shared(&TIME_BOUNDS, nanos(time));
-    }
-
-    /// Counts a size in bytes; for any thread.
-    pub fn observe_bytes(&self, bytes: usize) {
-        self.count_shared(&BYTE_BOUNDS, bytes as u64);
-    }
-
-    /// The buckets (not cumulative, the last one above every bound) and the sum of what was observed.
-    pub fn read(&self) -> ([u64; 17], u64) {
-        (std::array::from_fn(|index| self.buckets[index].load(Relaxed)), self.sum.load(Relaxed))
-    }
-
-    fn count_shared(&self, bounds: &[u64; 16], value: u64) {
-        self.buckets[bucket(bounds, value)].fetch_add(1, Relaxed);
-        self.sum.fetch_add(value, Relaxed);
-    }
-}
-
-fn bucket(bounds: &[u64; 16], value: u64) -> usize {
-    bounds.partition_point(|&bound| bound < value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -575,16 +292,5 @@ mod tests {
             .map(|(route, outcome)| shard.requests(RouteId::new(route), OutcomeId::new(outcome)).get())
             .collect();
         assert_eq!(all, [0, 0, 1, 0, 0, 1]);
-    }
-
-    #[test]
-    fn a_bound_belongs_to_its_bucket() {
-        let histogram = Histogram::default();
-        for nanos in [0, 50_000, 50_001, 60_000_000_000, 60_000_000_001] {
-            histogram.observe(Duration::from_nanos(nanos));
-        }
-        let (buckets, sum) = histogram.read();
-        assert_eq!((buckets[0], buckets[1], buckets[15], buckets[16]), (2, 1, 1, 1));
-        assert_eq!(sum, 120_000_100_002);
     }
 }

@@ -8,8 +8,9 @@ use serde_json::Value;
 use crate::clock::Clock;
 use crate::emulator::keys::CryptoError;
 use crate::emulator::limit::RateLimit;
-use crate::emulator::{DEFAULT_SECRET_KEY, Emulator, Options, SecretKey, base_url, serve};
+use crate::emulator::{DEFAULT_SECRET_KEY, Emulator, Options, SecretKey, base_url};
 use crate::lifecycle::{Shutdown, Spawner};
+use crate::surface::Surface;
 
 /// Runs a Clerk emulator: sessions, tokens, templates and keys without an account.
 #[derive(Debug, clap::Args)]
@@ -61,17 +62,19 @@ pub async fn run(
 ) -> Result<(), EmulatorError> {
     let options = Options { secret_key: args.secret_key, rate_limit: args.rate_limit, authorized_party: None };
     let emulator = Emulator::new(options, clock)?;
-    let bound = serve::bind(args.listen, emulator.router())
-        .await
+    let surface = Surface::bind(args.listen, emulator.router())
         .map_err(|source| EmulatorError::Bind { address: args.listen, source })?;
-    let about = emulator.describe(bound.address())?;
+    let address = surface.address();
+    let about = emulator.describe(address)?;
     if args.json {
         writeln!(out, "{about}")?;
     } else {
-        explain(out, &emulator, bound.address(), &about)?;
+        explain(out, &emulator, address, &about)?;
     }
     out.flush()?;
-    bound.run(tasks.clone(), shutdown.clone()).await;
+    let draining = shutdown.draining();
+    let served = surface.run(tasks.clone(), shutdown.clone(), draining).await;
+    served.map_err(|source| EmulatorError::Bind { address, source })?;
     tokio::select! {
         () = tasks.idle() => {}
         () = shutdown.stopped() => {}

@@ -2,5 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod differential;
+mod harness;
+mod layering;
 mod metrics;
+mod secrets;
 mod telemetry;
+mod tokens;
+mod volume;

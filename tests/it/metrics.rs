@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use http::Method;
 use mintgate::admin::exposition::{Exposition, Format};
 use mintgate::clock::Wall;
 use mintgate::metrics::{
@@ -11,12 +12,14 @@ use mintgate::metrics::{
     Verdict,
 };
 
+use crate::harness::{ALICE, Boot, Harness, call, client};
+
 /// Runs `promtool check metrics` over a scrape in the text format 0.0.4; says so and passes where there is none.
 ///
 /// # Panics
 /// When promtool finds anything to say.
 #[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
-pub(crate) fn promtool_accepts(text: &str) {
+fn promtool_accepts(text: &str) {
     let promtool = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -91,6 +94,29 @@ fn promtool_has_nothing_to_say() {
     for metrics in [Metrics::new(names), everything()] {
         promtool_accepts(&Exposition::new(&metrics, Wall::from_seconds(60), Format::Prometheus).to_string());
     }
+}
+
+#[tokio::test]
+async fn promtool_has_nothing_to_say_about_a_running_gateway() {
+    let tables = "[[routes]]\nname = \"graphql\"\nupstream = \"up\"\ninject = \
+                  [{ header = \"authorization\", prefix = \"Bearer \", template = \"plain\" }]\n";
+    let harness = Harness::boot(Boot { tables, ..Boot::default() }).await;
+    let caller = client(false);
+    let bearer = harness.world.bearer(ALICE);
+    for (bearer, status) in [(Some(&*bearer), 200), (Some(&*bearer), 200), (None, 401)] {
+        assert_eq!(harness.get(&caller, "/", bearer).await.status, status);
+    }
+    let scrape = call(&caller, Method::GET, &format!("http://{}/metrics", harness.admin), &[], "").await;
+    for sample in [
+        "mintgate_requests_total{route=\"graphql\",status=\"2xx\",code=\"\"} 2",
+        "mintgate_requests_total{route=\"graphql\",status=\"401\",code=\"session-missing\"} 1",
+        "mintgate_token_lookups_total{route=\"graphql\",result=\"hit\"} 1",
+        "mintgate_mints_total{template=\"plain\",result=\"ok\"} 1",
+        "mintgate_cache_entries{cache=\"tokens\"} 1",
+    ] {
+        assert!(scrape.body.lines().any(|line| line == sample), "{sample} is not in\n{}", scrape.body);
+    }
+    promtool_accepts(&scrape.body);
 }
 
 /// The names are relied on: dashboards and alerts are written against them.

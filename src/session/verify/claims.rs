@@ -10,6 +10,9 @@ use crate::secret::Digest;
 use crate::session::json::{self, Text};
 use crate::session::{KeyId, Org, Reason, Session, SessionId, UserId};
 
+/// How the id of a machine begins.
+const MACHINE: &str = "mch_";
+
 /// What the configuration demands of every token.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Expected {
@@ -32,16 +35,17 @@ struct Claims<'a> {
     #[serde(default, deserialize_with = "json::present")]
     iat: Option<i64>,
     #[serde(borrow)]
-    iss: Option<Text<'a>>,
+    iss: Option<&'a RawValue>,
     #[serde(borrow)]
-    azp: Option<Text<'a>>,
+    azp: Option<&'a RawValue>,
     #[serde(borrow)]
     aud: Option<&'a RawValue>,
     #[serde(borrow)]
-    sts: Option<Text<'a>>,
+    sts: Option<&'a RawValue>,
     #[serde(borrow)]
     act: Option<&'a RawValue>,
-    v: Option<i64>,
+    #[serde(borrow)]
+    v: Option<&'a RawValue>,
     #[serde(borrow)]
     o: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -86,6 +90,10 @@ pub(super) fn session(payload: Vec<u8>, key: KeyId, expected: &Expected) -> Resu
     }
     let claims: Claims<'_> = serde_json::from_str(&payload).map_err(|_| Reason::Claims)?;
     expected.check(&claims)?;
+    // A machine's token, whatever else it says: Clerk's SDK takes none that begins so for a session's.
+    if claims.sub.as_str().starts_with(MACHINE) {
+        return Err(Reason::NotASessionToken);
+    }
     let (org, permissions) = claims.org()?;
     let scope = scope(org.as_ref(), permissions, claims.act);
     let session = Session {
@@ -94,8 +102,8 @@ pub(super) fn session(payload: Vec<u8>, key: KeyId, expected: &Expected) -> Resu
         expires_at: Wall::from_seconds(claims.exp),
         not_before: claims.nbf.map(Wall::from_seconds),
         issued_at: claims.iat.map(Wall::from_seconds),
-        azp: claims.azp.as_ref().map(|azp| azp.as_str().into()),
-        pending: claims.sts.as_ref().is_some_and(|sts| sts.as_str() == "pending"),
+        azp: lenient::<Text<'_>>(claims.azp).as_ref().map(boxed),
+        pending: lenient::<Text<'_>>(claims.sts).is_some_and(|sts| sts.as_str() == "pending"),
         org,
         scope,
         key,
@@ -107,6 +115,12 @@ pub(super) fn session(payload: Vec<u8>, key: KeyId, expected: &Expected) -> Resu
 /// A claim of this type, or none; `null` is none.
 fn optional<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Result<Option<T>, Reason> {
     raw.map_or(Ok(None), |raw| serde_json::from_str(raw.get()).map_err(|_| Reason::Claims))
+}
+
+/// A claim of this type, or none; one of another type is none too. For claims that are compared alone: an odd one equals
+/// nothing, and where nothing is compared with it, Clerk's SDK takes the token.
+fn lenient<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
+    serde_json::from_str(raw?.get()).ok()
 }
 
 fn boxed(text: &Text<'_>) -> Box<str> {
@@ -176,7 +190,7 @@ fn unpack(features: &str, names: &str, maps: &str) -> Option<Vec<String>> {
 impl Expected {
     fn check(&self, claims: &Claims<'_>) -> Result<(), Reason> {
         if let Some(issuer) = &self.issuer
-            && claims.iss.as_ref().map(Text::as_str) != Some(issuer)
+            && lenient::<Text<'_>>(claims.iss).is_none_or(|iss| iss.as_str() != &**issuer)
         {
             return Err(Reason::Issuer);
         }
@@ -198,7 +212,9 @@ impl Expected {
 impl Claims<'_> {
     /// The active organization and its permissions in their long form.
     fn org(&self) -> Result<(Option<Org>, Vec<String>), Reason> {
-        if self.v == Some(2) { self.org_v2() } else { self.org_v1() }
+        // The same number in every notation, as JavaScript compares it.
+        let second = lenient::<f64>(self.v).is_some_and(|v| v.to_bits() == 2_f64.to_bits());
+        if second { self.org_v2() } else { self.org_v1() }
     }
 
     fn org_v1(&self) -> Result<(Option<Org>, Vec<String>), Reason> {

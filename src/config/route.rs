@@ -1,0 +1,226 @@
+//! `[[routes]]`, validated: what a route answers to, what it asks of a session, what it injects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+
+use crate::config::url::Origin;
+use crate::headers::NameSet;
+use crate::metrics::{RouteId, TemplateId, UpstreamId};
+use crate::secret::Secret;
+
+/// `[[routes]]`
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Its place in metrics.
+    pub id: RouteId,
+    /// The label in metrics and logs.
+    pub name: String,
+    /// What it answers to.
+    pub matcher: Matcher,
+    /// Where it goes.
+    pub upstream: UpstreamId,
+    /// How the path changes.
+    pub rewrite: Rewrite,
+    /// Whether the caller's `Host` reaches the upstream.
+    pub preserve_host: bool,
+    /// Where to look for a credential, in order. Empty: public.
+    pub session: Vec<SessionSource>,
+    /// Session rules of this route.
+    pub rules: SessionRules,
+    /// What happens without a session.
+    pub on_no_session: OnNoSession,
+    /// What happens without a token.
+    pub on_mint_error: OnMintError,
+    /// Whether a CORS preflight passes without a session.
+    pub preflight: Preflight,
+    /// Leave the session credential in the request.
+    pub forward_credential: bool,
+    /// Leave Clerk's cookies in the request.
+    pub forward_clerk_cookies: bool,
+    /// Names of the upstream's `remove_headers` that may pass.
+    pub keep_headers: NameSet,
+    /// Whole request; `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// Whether requests of this route may be logged.
+    pub log_access: bool,
+    /// What is put into the request.
+    pub inject: Vec<Injection>,
+}
+
+/// `match = { ... }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matcher {
+    /// Which hosts.
+    pub host: HostPattern,
+    /// Begins with `/`; `/` alone matches everything as a prefix. Never ends in `/` otherwise, unless `exact`.
+    pub path: String,
+    /// The whole path, not a prefix of it.
+    pub exact: bool,
+    /// Empty: every method.
+    pub methods: Vec<Method>,
+}
+
+/// `match.host`: exact beats suffix beats any.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// Lower case, no port, no trailing dot.
+    Exact(String),
+    /// `*.example.com`, kept as `.example.com`.
+    Suffix(String),
+    /// Every host, and none.
+    Any,
+}
+
+/// How the path of a request changes on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rewrite {
+    /// Not at all.
+    Keep,
+    /// The prefix goes; what is left begins with `/`.
+    Strip(String),
+    /// The matched path is replaced by this one.
+    Replace {
+        /// What the route matches.
+        from: String,
+        /// What stands there instead.
+        to: String,
+    },
+}
+
+/// Where a credential may stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionSource {
+    /// `Authorization: Bearer`
+    Bearer,
+    /// Clerk's `__session` cookies.
+    Cookie,
+    /// A header of its own, with or without `Bearer `.
+    Header(HeaderName),
+}
+
+/// What a route asks of a session beyond its being valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRules {
+    /// `sts: pending` passes.
+    pub allow_pending: bool,
+    /// Allowed `azp`: `[clerk]`'s, or the route's own part of it. Empty: not looked at.
+    pub authorized_parties: Vec<Origin>,
+}
+
+/// `on_no_session`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnNoSession {
+    /// 401.
+    Reject,
+    /// Forwarded without tokens, their headers removed.
+    Pass,
+}
+
+/// `on_mint_error`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMintError {
+    /// An error answer.
+    Fail,
+    /// The header is absent.
+    Pass,
+    /// The caller's own session token takes its place.
+    Session,
+}
+
+/// `preflight`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preflight {
+    /// Forwarded without credential or token.
+    Pass,
+    /// A request like any other.
+    Reject,
+}
+
+/// One entry of `inject`.
+#[derive(Debug, Clone)]
+pub struct Injection {
+    /// The header that is set.
+    pub header: HeaderName,
+    /// Stands before the value.
+    pub prefix: String,
+    /// Where the value comes from.
+    pub source: Source,
+    /// Without a value the request fails.
+    pub required: bool,
+}
+
+/// Where an injected value comes from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A minted token.
+    Template(MintSpec),
+    /// A value of the verified session.
+    Claim(Claim),
+    /// The caller's own session token.
+    SessionToken,
+    /// A fixed secret. `None` only under `check`, where it is not known.
+    Value(Option<Secret>),
+}
+
+/// What to mint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MintSpec {
+    /// Its place in metrics.
+    pub id: TemplateId,
+    /// The template.
+    pub template: TemplateName,
+    /// Whole seconds, 30 or more; `None`: the template's own.
+    pub expires_in: Option<u32>,
+}
+
+/// The name of a JWT template: `[A-Za-z0-9_-]`, 1 to 128 characters, so that it can stand in a URL.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TemplateName(Arc<str>);
+
+/// A session value that can be named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// The session's id.
+    Sid,
+    /// The user's id.
+    Sub,
+    /// The active organization's id, v1 and v2 alike.
+    OrgId,
+    /// As `org:admin`, v1 and v2 alike.
+    OrgRole,
+    /// The active organization's slug.
+    OrgSlug,
+    /// The party that asked for the session token.
+    Azp,
+    /// A JSON pointer (RFC 6901) into the verified claims.
+    Pointer(String),
+}
+
+/// The text is not a template name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a template name has 1 to 128 of the characters A-Z a-z 0-9 _ -")]
+pub struct BadTemplateName;
+
+// === impl TemplateName ===
+
+impl TemplateName {
+    /// Checks the text.
+    ///
+    /// # Errors
+    /// When it could not stand in a URL's path segment as it is.
+    pub fn new(text: &str) -> Result<Self, BadTemplateName> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        if (1..=128).contains(&text.len()) && text.bytes().all(fits) {
+            Ok(Self(text.into()))
+        } else {
+            Err(BadTemplateName)
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}

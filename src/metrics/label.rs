@@ -1,0 +1,131 @@
+//! The closed sets of label values.
+
+/// Declares a closed set of label values.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant),* }
+
+        impl $name {
+            /// Every value, in the order of its index.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// The label's text.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+
+            /// The position in [`Self::ALL`].
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+pub(crate) use labels;
+
+labels!(
+    /// Where a token came from.
+    Lookup {
+        /// A live token was in memory.
+        Hit = "hit",
+        /// A mint was under way already.
+        Wait = "wait",
+        /// The shared cache had it.
+        Shared = "shared",
+        /// This request began the mint.
+        Mint = "mint",
+        /// 'No such session' or 'no such template' was remembered.
+        Missing = "missing",
+    }
+);
+
+labels!(
+    /// What a session check found. The second half are the reasons of `session-invalid`.
+    Verdict {
+        /// A good session.
+        Valid = "valid",
+        /// No credential.
+        Missing = "missing",
+        /// Past its `exp`.
+        Expired = "expired",
+        /// Revoked by a tombstone.
+        Revoked = "revoked",
+        /// `sts: pending`.
+        Pending = "pending",
+        /// Two credentials where one may be.
+        Ambiguous = "ambiguous",
+        /// Not a JWS in compact form, or its JSON is not what RFC 7515 and 7519 say.
+        Malformed = "malformed",
+        /// Not RS256, or a `crit` header.
+        Algorithm = "algorithm",
+        /// No such `kid`.
+        UnknownKey = "unknown-key",
+        /// The signature does not fit.
+        Signature = "signature",
+        /// `cat` says that it is another kind of token.
+        Category = "category",
+        /// A claim is missing or of the wrong type.
+        Claims = "claims",
+        /// Another issuer.
+        Issuer = "issuer",
+        /// `azp` is not allowed.
+        Azp = "azp",
+        /// `nbf` or `iat` lies in the future.
+        NotYetValid = "not-yet-valid",
+        /// A cookie older than `__client_uat`, or without one.
+        OutdatedCookie = "outdated-cookie",
+        /// An API key, OAuth or machine token.
+        NotASessionToken = "not-a-session-token",
+    }
+);
+
+labels!(
+    /// How a mint or a refresh ended.
+    MintResult {
+        /// A token.
+        Ok = "ok",
+        /// No such template.
+        TemplateUnknown = "template-unknown",
+        /// No such session, or not active.
+        SessionEnded = "session-ended",
+        /// The secret key was refused.
+        RejectedKey = "issuer-rejected-key",
+        /// Connect failures and 5xx to the end, or the breaker was open.
+        Unavailable = "issuer-unavailable",
+        /// The deadline passed.
+        Timeout = "issuer-timeout",
+        /// A 200 that made no sense.
+        Malformed = "issuer-malformed",
+        /// Any other 3xx or 4xx.
+        Refused = "issuer-refused",
+        /// A 429, or the budget's line was full.
+        Throttled = "issuer-throttled",
+        /// The token cannot stand in a header.
+        Unfit = "token-unfit",
+        /// Purged while the mint was under way.
+        Purged = "purged",
+    }
+);
+
+labels!(
+    /// How a JWKS fetch ended.
+    Fetch {
+        /// A key set with at least one usable key.
+        Ok = "ok",
+        /// No answer, or one that is not a key set.
+        Failed = "failed",
+    }
+);
+
+labels!(
+    /// The two maps.
+    CacheName {
+        /// Minted tokens.
+        Tokens = "tokens",
+        /// Verified sessions.
+        Sessions = "sessions",
+    }
+);
