@@ -136,7 +136,8 @@ fn the_readme_has_every_error_code_with_its_status() {
 
 #[test]
 fn every_metric_in_the_documents_exists() {
-    let scrape = Exposition::new(&Metrics::new(Names::default()), Wall::from_seconds(0), Format::Prometheus).to_string();
+    let scrape =
+        Exposition::new(&Metrics::new(Names::default()), Wall::from_seconds(0), Format::Prometheus).to_string();
     for (name, document) in DOCUMENTS {
         for word in document.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')) {
             if word.starts_with("mintgate_") {
