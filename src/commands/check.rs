@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::Config;
-use crate::config::validate::{self, Environment, Secrets};
+use crate::config::validate::{self, Diagnostics, Environment, NoConfig, Secrets};
 
 /// The exit status for a configuration that cannot be used (`EX_USAGE` of sysexits.h), the same for every command.
 pub const BAD_CONFIG: u8 = 64;
@@ -23,10 +23,7 @@ pub fn run(
 ) -> io::Result<ExitCode> {
     let path = match validate::locate(config, environment) {
         Ok(path) => path,
-        Err(error) => {
-            writeln!(err, "error: {error}")?;
-            return Ok(ExitCode::from(BAD_CONFIG));
-        }
+        Err(error) => return no_config(&error, err),
     };
     match validate::load(&path, environment, Secrets::Optional) {
         Ok((config, warnings)) => {
@@ -34,13 +31,29 @@ pub fn run(
             writeln!(out, "{}: ok ({})", path.display(), summary(&config, warnings.warnings()))?;
             Ok(ExitCode::SUCCESS)
         }
-        Err(diagnostics) => {
-            write!(err, "{}", diagnostics.render(colours))?;
-            let (errors, warnings) = (diagnostics.errors(), diagnostics.warnings());
-            writeln!(err, "{}: {}, {}", path.display(), count(errors, "error"), count(warnings, "warning"))?;
-            Ok(ExitCode::from(BAD_CONFIG))
-        }
+        Err(diagnostics) => refused(&path, &diagnostics, colours, err),
     }
+}
+
+/// Says where a configuration was looked for, and how to come by one.
+pub(super) fn no_config(error: &NoConfig, err: &mut dyn Write) -> io::Result<ExitCode> {
+    writeln!(err, "error: {error}")?;
+    writeln!(err, "  To try mintgate without a configuration: mintgate dev")?;
+    writeln!(err, "  To write one, begin with a sample of the folder config/, then: mintgate check --config FILE")?;
+    Ok(ExitCode::from(BAD_CONFIG))
+}
+
+/// Says everything that is wrong with a configuration.
+pub(super) fn refused(
+    path: &Path,
+    diagnostics: &Diagnostics,
+    colours: bool,
+    err: &mut dyn Write,
+) -> io::Result<ExitCode> {
+    write!(err, "{}", diagnostics.render(colours))?;
+    let (errors, warnings) = (diagnostics.errors(), diagnostics.warnings());
+    writeln!(err, "{}: {}, {}", path.display(), count(errors, "error"), count(warnings, "warning"))?;
+    Ok(ExitCode::from(BAD_CONFIG))
 }
 
 fn summary(config: &Config, warnings: usize) -> String {
@@ -125,6 +138,7 @@ mod tests {
         let (code, _, err) = check(&[], None);
         assert_eq!(code, exit(64));
         assert!(err.contains("./mintgate.toml") && err.contains("/etc/mintgate/mintgate.toml"), "{err}");
+        assert!(err.contains("mintgate dev"), "{err}");
         let (code, _, err) = check(&[], Some("absent.toml"));
         assert_eq!(code, exit(64));
         assert!(err.contains("absent.toml") && err.contains("cannot read the file"), "{err}");

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
+use super::run::Signals;
 use crate::clock::Clock;
 use crate::emulator::keys::CryptoError;
 use crate::emulator::limit::RateLimit;
@@ -44,12 +45,15 @@ pub enum EmulatorError {
     /// The machine has no randomness.
     #[error(transparent)]
     Crypto(#[from] CryptoError),
+    /// Signals cannot be waited for.
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
     /// The output is gone.
     #[error("cannot write to the output")]
     Output(#[from] io::Error),
 }
 
-/// Serves until the shutdown. The output is written and flushed once the address is taken.
+/// Serves until the shutdown, or a signal. The output is written and flushed once the address is taken.
 ///
 /// # Errors
 /// When it cannot begin.
@@ -64,6 +68,7 @@ pub async fn run(
     let emulator = Emulator::new(options, clock)?;
     let surface = Surface::bind(args.listen, emulator.router())
         .map_err(|source| EmulatorError::Bind { address: args.listen, source })?;
+    let mut signals = Signals::new().map_err(EmulatorError::Signals)?;
     let address = surface.address();
     let about = emulator.describe(address)?;
     if args.json {
@@ -72,12 +77,24 @@ pub async fn run(
         explain(out, &emulator, address, &about)?;
     }
     out.flush()?;
-    let draining = shutdown.draining();
-    let served = surface.run(tasks.clone(), shutdown.clone(), draining).await;
-    served.map_err(|source| EmulatorError::Bind { address, source })?;
+    let served = async {
+        let draining = shutdown.draining();
+        surface.run(tasks.clone(), shutdown.clone(), draining).await?;
+        tokio::select! {
+            () = tasks.idle() => {}
+            () = shutdown.stopped() => {}
+        }
+        Ok(())
+    };
+    // The first signal lets what is under way finish, the second does not.
+    let told = async {
+        signals.next().await;
+        shutdown.drain();
+        signals.next().await;
+    };
     tokio::select! {
-        () = tasks.idle() => {}
-        () = shutdown.stopped() => {}
+        served = served => served.map_err(|source| EmulatorError::Bind { address, source })?,
+        () = told => {}
     }
     Ok(())
 }
@@ -122,7 +139,7 @@ fn explain(out: &mut dyn Write, emulator: &Emulator, address: SocketAddr, about:
             text("secret_key"),
         )?;
     }
-    Ok(())
+    writeln!(out, "\nStop with ctrl-c.")
 }
 
 #[cfg(test)]

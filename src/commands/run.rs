@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{self, Process};
 use crate::clock::Clock;
-use crate::commands::check::BAD_CONFIG;
+use crate::commands::check;
 use crate::config::Config;
 use crate::config::validate::{self, Environment, Secrets};
 use crate::lifecycle::{Shutdown, Spawner};
@@ -49,22 +49,11 @@ pub fn run(
 ) -> Result<ExitCode, RunError> {
     let path = match validate::locate(config, environment) {
         Ok(path) => path,
-        Err(error) => {
-            writeln!(err, "error: {error}")?;
-            writeln!(err, "  To try mintgate without a configuration: mintgate dev")?;
-            writeln!(
-                err,
-                "  To write one, begin with a sample of the folder config/, then: mintgate check --config FILE"
-            )?;
-            return Ok(ExitCode::from(BAD_CONFIG));
-        }
+        Err(error) => return Ok(check::no_config(&error, err)?),
     };
     let (config, warnings) = match validate::load(&path, environment, Secrets::Required) {
         Ok(loaded) => loaded,
-        Err(diagnostics) => {
-            write!(err, "{}", diagnostics.render(colours))?;
-            return Ok(ExitCode::from(BAD_CONFIG));
-        }
+        Err(diagnostics) => return Ok(check::refused(&path, &diagnostics, colours, err)?),
     };
     write!(err, "{}", warnings.render(colours))?;
     let filter = environment.var("MINTGATE_LOG").filter(|filter| !filter.is_empty());

@@ -1,0 +1,170 @@
+//! The documents say what is true: their configurations load, their commands exist, their tables are complete.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use mintgate::admin::exposition::{Exposition, Format};
+use mintgate::clock::Wall;
+use mintgate::config::validate::{self, Environment, Secrets};
+use mintgate::metrics::{Metrics, Names};
+use mintgate::proxy::error::Code;
+
+/// Every document, with what it contains that a test has to find.
+const DOCUMENTS: [(&str, &str); 3] = [
+    ("README.md", include_str!("../../README.md")),
+    ("deploy/README.md", include_str!("../../deploy/README.md")),
+    ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
+];
+
+/// The first line of a configuration that is complete, and of one that adds to the first complete one before it.
+const WHOLE: &str = "# mintgate.toml\n";
+const PART: &str = "# part of mintgate.toml\n";
+
+/// Every variable is set, so that nothing is left to warn about.
+struct AllSet;
+
+impl Environment for AllSet {
+    fn var(&self, name: &str) -> Option<String> {
+        (!name.starts_with("MINTGATE_")).then(|| "sk_live_documents".to_owned())
+    }
+
+    fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
+        Ok(b"sk_live_documents\n".to_vec())
+    }
+
+    fn exists(&self, _: &Path) -> bool {
+        true
+    }
+}
+
+/// The texts of the fenced blocks of a language.
+fn blocks(document: &str, language: &str) -> Vec<String> {
+    let (mut found, mut open) = (Vec::new(), None::<(bool, String)>);
+    for line in document.lines() {
+        match (&mut open, line.strip_prefix("```")) {
+            (None, Some(name)) => open = Some((name == language, String::new())),
+            (Some((wanted, text)), Some("")) => {
+                if *wanted {
+                    found.push(std::mem::take(text));
+                }
+                open = None;
+            }
+            (Some((_, text)), _) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a block is not closed");
+    found
+}
+
+/// The arguments of every call of mintgate in the blocks of a shell.
+fn calls(document: &str) -> Vec<Vec<String>> {
+    let lines = blocks(document, "sh").concat().replace("\\\n", " ");
+    let calls = lines.lines().filter_map(|line| {
+        let line = line.split(" #").next().unwrap_or_default().replace("cargo run --release --", "mintgate");
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let at = words.iter().position(|word| word == "mintgate" || word.ends_with("/bin/mintgate"))?;
+        // What is only named, as in `install target/release/mintgate`, is not called.
+        let called = words[..at].iter().all(|word| word == "sudo" || word.contains('='));
+        called.then(|| words[at + 1..].to_vec())
+    });
+    calls.collect()
+}
+
+#[test]
+fn every_configuration_in_the_documents_loads_without_a_warning() {
+    let mut loaded = 0;
+    for (name, document) in DOCUMENTS {
+        let mut whole = None;
+        for block in blocks(document, "toml") {
+            let text = match (&whole, block.starts_with(WHOLE), block.starts_with(PART)) {
+                (_, true, _) => block.clone(),
+                (Some(whole), _, true) => format!("{whole}\n{block}"),
+                _ => panic!("{name}: neither complete nor a part of what is:\n{block}"),
+            };
+            let parsed = validate::parse(&text, Path::new(name), &AllSet, Secrets::Optional);
+            let (_, warnings) = parsed.unwrap_or_else(|problems| panic!("{problems}"));
+            assert!(warnings.is_empty(), "{warnings}");
+            if block.starts_with(WHOLE) {
+                whole.get_or_insert(block);
+            }
+            loaded += 1;
+        }
+    }
+    assert!(loaded >= 5, "only {loaded} were found");
+}
+
+#[test]
+fn every_command_in_the_documents_exists() {
+    let mut seen = BTreeSet::new();
+    for (name, document) in DOCUMENTS {
+        for call in calls(document) {
+            let command = call.first().filter(|word| !word.starts_with('-'));
+            let help = Command::new(env!("CARGO_BIN_EXE_mintgate")).args(command).arg("--help").output().unwrap();
+            assert!(help.status.success(), "{name}: mintgate {}", call.join(" "));
+            let help = String::from_utf8(help.stdout).unwrap();
+            for flag in call.iter().filter(|word| word.starts_with("--")) {
+                assert!(help.contains(flag.as_str()), "{name}: mintgate {}: no {flag}", call.join(" "));
+            }
+            seen.extend(command.cloned());
+        }
+    }
+    for command in ["dev", "check", "run", "emulator"] {
+        assert!(seen.contains(command), "no document shows `mintgate {command}`");
+    }
+}
+
+#[test]
+fn the_readme_has_every_error_code_with_its_status() {
+    let (_, readme) = DOCUMENTS[0];
+    let rows: BTreeSet<(&str, &str)> = readme
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            let code = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
+            Some((code, cells.next()?))
+        })
+        .collect();
+    let codes: Vec<_> = Code::ALL.iter().map(|code| (code.as_str(), code.status().as_u16().to_string())).collect();
+    assert_eq!(rows, codes.iter().map(|(code, status)| (*code, status.as_str())).collect());
+}
+
+#[test]
+fn every_metric_in_the_documents_exists() {
+    let scrape =
+        Exposition::new(&Metrics::new(Names::default()), Wall::from_seconds(0), Format::Prometheus).to_string();
+    for (name, document) in DOCUMENTS {
+        for word in document.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')) {
+            if word.starts_with("mintgate_") {
+                assert!(scrape.contains(&format!("# TYPE {word} ")), "{name}: {word}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_local_link_leads_somewhere() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let mut followed = 0;
+    for (name, document) in DOCUMENTS {
+        let directory = root.join(name).parent().unwrap().to_owned();
+        for link in document.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            followed += 1;
+            if let Some(anchor) = link.strip_prefix('#') {
+                let is_it = |line: &str| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-") == anchor;
+                assert!(document.lines().any(|line| line.starts_with('#') && is_it(line)), "{name}: {link}");
+            } else {
+                assert!(directory.join(link).exists(), "{name}: {link}");
+            }
+        }
+    }
+    assert!(followed > 3, "only {followed} were found");
+}
