@@ -146,6 +146,7 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
         mint: Arc::new(mint),
         issuer: Issuer::new(config.clerk.api_url.as_str(), config.clerk.issuer.as_deref().unwrap_or_default()),
         mint_timeout: config.clerk.timeout,
+        metrics: Arc::clone(&metrics),
     });
     let mut listeners = Vec::with_capacity(config.server.listen.len());
     for listen in &config.server.listen {

@@ -12,23 +12,29 @@ use mintgate::lifecycle::{Shutdown, Spawner};
 
 /// A sidecar reverse proxy that turns a Clerk session into the JWT-template token its upstream expects.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
+    #[command(flatten)]
+    config: Config,
+}
+
+#[derive(Debug, clap::Args)]
+struct Config {
     /// The configuration; else $MINTGATE_CONFIG, ./mintgate.toml, /etc/mintgate/mintgate.toml.
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve; what happens without a command too.
-    Run,
+    Run(Config),
     /// Try it: gateway, Clerk emulator and echo upstream, without account or configuration.
     Dev,
     /// Say whether the configuration is good; secrets need not be present.
-    Check,
+    Check(Config),
     /// Run the Clerk emulator alone.
     Emulator(emulator::Args),
 }
@@ -58,11 +64,10 @@ fn command(
     out: &mut (dyn Write + Send),
     err: &mut dyn Write,
 ) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let config = cli.config.as_deref();
-    match cli.command.unwrap_or(Command::Run) {
-        Command::Run => Ok(run::run(config, &Process, colours, err)?),
+    match cli.command.unwrap_or(Command::Run(cli.config)) {
+        Command::Run(Config { config }) => Ok(run::run(config.as_deref(), &Process, colours, err)?),
         Command::Dev => Ok(dev::run(&Process, out).map(|()| ExitCode::SUCCESS)?),
-        Command::Check => Ok(check::run(config, &Process, colours, out, err)?),
+        Command::Check(Config { config }) => Ok(check::run(config.as_deref(), &Process, colours, out, err)?),
         Command::Emulator(args) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let emulated =

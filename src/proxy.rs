@@ -41,7 +41,7 @@ use crate::session::credential::{self, Credential, Place};
 use crate::session::guard;
 use crate::session::memory::Remembered;
 use crate::session::{Reason, SessionError};
-use crate::token::Mint;
+use crate::token::{Mint, MintError};
 use crate::transport::body::{BodyFate, Ending, RequestBody, ResponseBody};
 
 /// The body of every answer.
@@ -255,6 +255,7 @@ async fn session<'a, M: Mint>(
             Ok(Some((credential, remembered)))
         }
         Err(VerifyError::NoKeys) => Err(Error::NoKeys),
+        Err(VerifyError::KeyRejected) => Err(MintError::RejectedKey.into()),
         Err(VerifyError::Session(error)) => {
             record.verdict(error.verdict());
             // A browser always carries a cookie, also one that has run out: that counts as none.

@@ -11,7 +11,7 @@ mod id;
 mod value;
 
 use std::error::Error;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use tracing::field::display;
 use crate::clock::Clock;
 use crate::headers;
 use crate::metrics::{CLIENT_GONE, Lookup, Metrics, OutcomeId, RouteId, Shard, UpstreamId, Verdict};
-use crate::telemetry::{Access, Identity};
+use crate::telemetry::{self, Access, Identity};
 use id::RequestIds;
 use value::{Escaped, Host, Lookups, shown};
 
@@ -224,16 +224,7 @@ impl Record {
         if self.recorder.access == Access::Off || !self.route_logs {
             return;
         }
-        let mut text = error.to_string();
-        let mut inner = error.source();
-        while let Some(error) = inner {
-            // Writing to a String does not fail; an error that fails to print leaves what it wrote.
-            if write!(text, ": {error}").is_err() {
-                break;
-            }
-            inner = error.source();
-        }
-        self.cause = Some(text.into());
+        self.cause = Some(telemetry::chain(error).into());
     }
 
     /// Bytes of the answer's body that were handed over, before any framing.

@@ -7,6 +7,7 @@
 pub mod sink;
 
 use std::any::Any;
+use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _};
 use std::panic::{self, PanicHookInfo};
@@ -111,6 +112,18 @@ pub fn init(filter: &str, from: FilterFrom, format: LogFormat) -> Result<Guard, 
 /// [`TelemetryError::Filter`] alone.
 pub fn parse(filter: &str, from: FilterFrom) -> Result<EnvFilter, TelemetryError> {
     EnvFilter::builder().parse(filter).map_err(|source| TelemetryError::Filter { from, source })
+}
+
+/// An error with everything that caused it, on one line: `a: b: c`.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 /// The subscriber over any writer, so that a test can read what it writes.

@@ -189,30 +189,24 @@ impl Exchange<'_> {
     /// The request is sent again once, on a new connection, when nothing of it was sent, or when it may be repeated and
     /// the connection died before a byte of the answer.
     ///
-    /// Not `async`, and given what it waits for instead of the request: neither is then held twice by a future.
-    pub fn answer<F>(
-        &self,
-        lease: Lease,
-        sent: F,
-        copy: Option<Copy>,
-    ) -> impl Future<Output = Result<Answer, ForwardError>>
+    /// # Errors
+    /// See [`ForwardError`].
+    pub async fn answer<F>(&self, lease: Lease, sent: F, copy: Option<Copy>) -> Result<Answer, ForwardError>
     where
         F: Future<Output = Result<Response<Incoming>, Box<SendError>>>,
     {
-        async move {
-            let answer = match self.in_time(sent).await? {
-                Ok(response) => Answer { response, lease },
-                // Rare: boxed, so that the future of every request stays small.
-                Err(error) => Box::pin(self.send_again(*error, copy)).await?,
-            };
-            if let Some(fate) = self.fate {
-                fate.answered();
-            }
-            if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                return Err(ForwardError::Unasked);
-            }
-            Ok(answer)
+        let answer = match self.in_time(sent).await? {
+            Ok(response) => Answer { response, lease },
+            // Rare: boxed, so that the future of every request stays small.
+            Err(error) => Box::pin(self.send_again(*error, copy)).await?,
+        };
+        if let Some(fate) = self.fate {
+            fate.answered();
         }
+        if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(ForwardError::Unasked);
+        }
+        Ok(answer)
     }
 
     async fn send_again(&self, error: SendError, copy: Option<Copy>) -> Result<Answer, ForwardError> {

@@ -8,6 +8,7 @@ use http::header::{self, HeaderValue};
 use crate::clock::Now;
 use crate::config::{Config, Log, Origin, Route, SessionRules, SessionSource, Trusted, Upstream};
 use crate::headers::NameSet;
+use crate::metrics::Metrics;
 use crate::proxy::clean::{self, Cleaner};
 use crate::proxy::inject::{Slot, SlotIndex};
 use crate::route::Router;
@@ -44,6 +45,8 @@ pub struct Gateway<M> {
     pub issuer: Issuer,
     /// For one mint with all its waiting.
     pub mint_timeout: Duration,
+    /// Everything that is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What verifies sessions and remembers them.
@@ -112,6 +115,9 @@ pub enum VerifyError {
     /// Nobody can tell: no verification key has come from the issuer yet.
     #[error("no verification key is known yet")]
     NoKeys,
+    /// Nor will one come: the issuer refuses the secret key that its keys are asked for with.
+    #[error("no verification key is known, since the issuer refuses the secret key")]
+    KeyRejected,
 }
 
 // === impl Gateway ===
@@ -148,7 +154,10 @@ impl<M: Mint> Gateway<M> {
         if !sessions.jwks.is_ready() {
             // No token is at fault while no key is known.
             let known = tokio::time::timeout(KEY_PATIENCE, sessions.jwks.ready()).await;
-            known.map_err(|_| VerifyError::NoKeys)?;
+            known.map_err(|_| match self.metrics.control().issuer_key_rejected.get() {
+                0 => VerifyError::NoKeys,
+                _ => VerifyError::KeyRejected,
+            })?;
         }
         let session = match sessions.verifier.verify(token, &sessions.jwks.current()) {
             Err(SessionError::Invalid(Reason::UnknownKey)) => {

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::lifecycle::{Shutdown, Spawner};
 use crate::metrics::{Fetch, Metrics};
 use crate::session::jwks::keys::{BadJwks, KeySet};
+use crate::telemetry;
 
 /// An unknown `kid` starts a fetch no oftener than this, whoever asks.
 pub const UNKNOWN_KID_INTERVAL: Duration = Duration::from_secs(10);
@@ -233,8 +234,12 @@ impl<F: FetchKeys> Task<F> {
                     self.pace.refresh
                 }
                 Err(error) => {
-                    let error: &(dyn Error + 'static) = &error;
-                    tracing::warn!(error, "JWKS fetch failed; known keys stay in use");
+                    let error = telemetry::chain(&error);
+                    if self.shared.current.borrow().is_empty() {
+                        tracing::warn!(%error, "cannot fetch the issuer's keys: no session can be verified yet");
+                    } else {
+                        tracing::warn!(%error, "cannot fetch the issuer's keys; the known ones stay in use");
+                    }
                     backoff.next().unwrap_or(LAST_RETRY)
                 }
             };
