@@ -113,7 +113,8 @@ async fn exchange<M: Mint>(
         head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     head.headers.insert(headers::REQUEST_ID, finish.record.id().to_header());
-    forward::aim(&mut head, &plan.route, pool, &finish.connection, &host, trusted)?;
+    let bodiless = http_body::Body::is_end_stream(&incoming);
+    forward::aim(&mut head, &plan.route, pool, &finish.connection, &host, trusted, bodiless)?;
     request::fits(&head, pool.upstream().max_header_bytes)?;
     let (body, fate) = RequestBody::streaming(incoming, &plan.body);
     let whole = plan.route.timeout.map(|limit| finish.record.start() + limit);

@@ -1,6 +1,13 @@
 //! The proxy from outside: what goes in on one socket, what comes out on another.
 
+mod ambiguity;
+mod deadlines;
+mod hostile;
 mod identity;
+mod protocols;
+mod refusals;
+mod resend;
+mod session;
 
 use crate::support::gateway::Gateway;
 use crate::support::upstream::{OK, Upstream};
@@ -14,6 +21,11 @@ async fn behind(tables: &str) -> (Gateway, Upstream) {
 async fn in_front_of(upstream: Upstream, tables: &str) -> (Gateway, Upstream) {
     let gateway = Gateway::start(tables.replace("{up}", &upstream.url())).await;
     (gateway, upstream)
+}
+
+/// A request without a body; every header line ends in `\r\n`.
+fn get(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: gateway.test\r\n{headers}\r\n")
 }
 
 /// A route for everything that needs a session and injects a minted token.

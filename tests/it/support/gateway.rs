@@ -41,6 +41,8 @@ pub(crate) struct Gateway {
     pub(crate) issuer: SocketAddr,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) readiness: Readiness,
+    /// The gateway's and the emulator's; can be set forward.
+    pub(crate) clock: Clock,
     shutdown: Shutdown,
     told: Option<oneshot::Sender<()>>,
     run: Option<JoinHandle<()>>,
@@ -90,7 +92,8 @@ impl Boot {
     /// # Panics
     /// When the configuration is refused or the gateway does not start.
     pub(crate) async fn start(self) -> Gateway {
-        let (clock, shutdown, control) = (Clock::system(), Shutdown::new(), Spawner::current());
+        let (shutdown, control) = (Shutdown::new(), Spawner::current());
+        let clock = Clock::following(Clock::system().wall());
         let options = Options {
             authorized_party: Some(PARTY.to_owned()),
             rate_limit: Some(RateLimit::Off),
@@ -106,8 +109,13 @@ impl Boot {
         let (config, _) = validate::parse(&text, Path::new("test.toml"), &outside, Secrets::Required)
             .unwrap_or_else(|problems| panic!("{}", problems.render(false)));
         let in_place = self.in_place;
-        let process =
-            Process { clock, shutdown: shutdown.clone(), control: control.clone(), dropped_lines: None, in_place };
+        let process = Process {
+            clock: clock.clone(),
+            shutdown: shutdown.clone(),
+            control: control.clone(),
+            dropped_lines: None,
+            in_place,
+        };
         let bound = app::bind(config, process).unwrap();
         let (address, admin) = (bound.address(), bound.admin().unwrap());
         let (metrics, readiness) = (Arc::clone(bound.metrics()), bound.readiness().clone());
@@ -119,7 +127,7 @@ impl Boot {
         let ready = readiness.clone();
         eventually("the gateway is ready", || ready.ready().is_ok()).await;
         let (told, run) = (Some(told), Some(run));
-        Gateway { address, admin, emulator, issuer, metrics, readiness, shutdown, told, run }
+        Gateway { address, admin, emulator, issuer, metrics, readiness, clock, shutdown, told, run }
     }
 
     fn text(&self, emulator: &Emulator, issuer: SocketAddr) -> String {

@@ -84,6 +84,16 @@ impl Upstream {
         seen.iter().map(|read| read.clone().unwrap_or_else(|error| panic!("not strict: {error:?}"))).collect()
     }
 
+    /// Every request that has come whole; those that broke off are left out.
+    ///
+    /// # Panics
+    /// When one of them was not strict HTTP.
+    pub(crate) fn whole(&self) -> Vec<Message> {
+        let seen = self.seen.requests.lock().unwrap();
+        let whole = seen.iter().filter(|read| !read.as_ref().is_err_and(NotStrict::is_cut));
+        whole.map(|read| read.clone().unwrap_or_else(|error| panic!("not strict: {error:?}"))).collect()
+    }
+
     /// Requests that have come, whole ones and others.
     pub(crate) fn count(&self) -> usize {
         self.seen.requests.lock().unwrap().len()

@@ -125,6 +125,12 @@ impl Wire {
         std::mem::take(&mut self.buffer)
     }
 
+    /// Everything up to the close, or up to these bytes when they come first.
+    pub(crate) async fn until_closed_or(&mut self, end: &[u8]) -> Vec<u8> {
+        while !self.buffer.ends_with(end) && self.more().await {}
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Whether the peer has closed without another byte.
     pub(crate) async fn is_closed(&mut self) -> bool {
         self.until_closed().await.is_empty()
@@ -276,7 +282,14 @@ fn framing(fields: &[(String, String)]) -> Result<Option<Framing>, NotStrict> {
     }
 }
 
-// === impl Message ===
+// === impl NotStrict, Message ===
+
+impl NotStrict {
+    /// Whether the peer broke off, and nothing else was wrong.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.0.starts_with("cut in a ")
+    }
+}
 
 impl Message {
     /// Every value of a header.
