@@ -1,6 +1,7 @@
 //! The proxy from outside: what goes in on one socket, what comes out on another.
 
 mod ambiguity;
+mod counted;
 mod deadlines;
 mod hostile;
 mod identity;

@@ -8,7 +8,7 @@ pub(crate) mod wire;
 use std::time::Duration;
 
 /// Longer than anything that a busy machine needs; nothing waits for it but a test that fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until something is so.
 ///

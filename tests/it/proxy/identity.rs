@@ -53,7 +53,7 @@ const SPOOFS: [&str; 14] = [
 ];
 
 fn spoofed(names: &[&str]) -> String {
-    names.iter().map(|name| format!("{name}: spoofed\r\n")).collect()
+    names.iter().map(|name| [name, ": spoofed\r\n"].concat()).collect::<Vec<_>>().concat()
 }
 
 fn says_spoofed(message: &Message) -> bool {

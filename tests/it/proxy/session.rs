@@ -31,8 +31,8 @@ async fn outcome(gateway: &Gateway, request: impl AsRef<[u8]>) -> (u16, String) 
     (status, code.to_owned())
 }
 
-fn is(outcome: (u16, String), status: u16, code: &str) {
-    assert_eq!((outcome.0, outcome.1.as_str()), (status, code));
+fn is((status, code): &(u16, String), expected: u16, of: &str) {
+    assert_eq!((*status, code.as_str()), (expected, of));
 }
 
 #[tokio::test]
@@ -73,16 +73,16 @@ async fn a_route_may_forward_credential_and_cookies() {
 async fn another_scheme_is_no_credential_and_passes_where_nothing_is_injected_there() {
     let (gateway, upstream) = behind(CLAIMS).await;
     let basic = "Authorization: Basic dTpw\r\n";
-    is(outcome(&gateway, get("/reject", basic)).await, 401, "session-missing");
-    is(outcome(&gateway, get("/pass", basic)).await, 200, "");
+    is(&outcome(&gateway, get("/reject", basic)).await, 401, "session-missing");
+    is(&outcome(&gateway, get("/pass", basic)).await, 200, "");
     assert_eq!(upstream.last().one("authorization"), Some("Basic dTpw"));
-    is(outcome(&gateway, get("/reject", &format!("{basic}{}", cookie(&gateway, "bob")))).await, 200, "");
+    is(&outcome(&gateway, get("/reject", &format!("{basic}{}", cookie(&gateway, "bob")))).await, 200, "");
     let seen = upstream.last();
     assert_eq!((seen.one("authorization"), seen.one("x-user-id")), (Some("Basic dTpw"), Some("user_emulator_bob")));
     let (gateway, upstream) =
         behind(&format!("{MINTING}on_no_session = \"pass\"\n").replace("inject", "on_mint_error = \"fail\"\ninject"))
             .await;
-    is(outcome(&gateway, get("/", basic)).await, 200, "");
+    is(&outcome(&gateway, get("/", basic)).await, 200, "");
     assert_eq!(upstream.last().one("authorization"), None, "its target is ours");
 }
 
@@ -93,36 +93,36 @@ async fn only_an_absent_session_or_an_outdated_cookie_passes() {
     let outdated = old_cookie.replace("__client_uat=1", "__client_uat=0");
     gateway.clock.step(120_000);
     for headers in ["", "x-user-id: spoofed\r\n", &old_cookie, &outdated] {
-        is(outcome(&gateway, get("/pass", headers)).await, 200, "");
+        is(&outcome(&gateway, get("/pass", headers)).await, 200, "");
         let seen = upstream.last();
         assert_eq!((seen.one("x-user-id"), seen.one("cookie")), (None, None), "{headers}");
     }
-    is(outcome(&gateway, get("/pass", &old_bearer)).await, 401, "session-expired");
-    is(outcome(&gateway, get("/pass", "Authorization: Bearer x.y.z\r\n")).await, 401, "session-invalid");
-    is(outcome(&gateway, get("/reject", "")).await, 401, "session-missing");
-    is(outcome(&gateway, get("/reject", &old_cookie)).await, 401, "session-expired");
+    is(&outcome(&gateway, get("/pass", &old_bearer)).await, 401, "session-expired");
+    is(&outcome(&gateway, get("/pass", "Authorization: Bearer x.y.z\r\n")).await, 401, "session-invalid");
+    is(&outcome(&gateway, get("/reject", "")).await, 401, "session-missing");
+    is(&outcome(&gateway, get("/reject", &old_cookie)).await, 401, "session-expired");
 }
 
 #[tokio::test]
 async fn the_first_credential_decides_and_two_are_ambiguous() {
     let (gateway, upstream) = behind(CLAIMS).await;
     let (bearer, cookie) = (gateway.bearer("alice"), cookie(&gateway, "bob"));
-    is(outcome(&gateway, get("/reject", &format!("{bearer}{cookie}"))).await, 200, "");
+    is(&outcome(&gateway, get("/reject", &format!("{bearer}{cookie}"))).await, 200, "");
     assert_eq!(upstream.last().one("x-user-id"), Some("user_emulator_alice"));
     let bad = "Authorization: Bearer bad\r\n";
-    is(outcome(&gateway, get("/reject", &format!("{bad}{cookie}"))).await, 401, "session-invalid");
-    is(outcome(&gateway, get("/reject", &format!("{bearer}{bearer}"))).await, 400, "credential-ambiguous");
+    is(&outcome(&gateway, get("/reject", &format!("{bad}{cookie}"))).await, 401, "session-invalid");
+    is(&outcome(&gateway, get("/reject", &format!("{bearer}{bearer}"))).await, 400, "credential-ambiguous");
     let bare = bearer.replace("Bearer ", "");
-    is(outcome(&gateway, get("/reject", &bare)).await, 401, "session-invalid");
+    is(&outcome(&gateway, get("/reject", &bare)).await, 401, "session-invalid");
     let two = format!("{}; __session=other\r\n", cookie.trim_end());
-    is(outcome(&gateway, get("/reject", &two)).await, 400, "credential-ambiguous");
+    is(&outcome(&gateway, get("/reject", &two)).await, 400, "credential-ambiguous");
     assert_eq!(upstream.count(), 1);
 }
 
 #[tokio::test]
 async fn what_we_minted_is_no_session() {
     let (gateway, upstream) = behind(MINTING).await;
-    is(outcome(&gateway, get("/", &gateway.bearer("alice"))).await, 200, "");
+    is(&outcome(&gateway, get("/", &gateway.bearer("alice"))).await, 200, "");
     let minted = upstream.only().one("authorization").unwrap().to_owned();
     let answer = Wire::connect(gateway.address).await.ask(get("/", &format!("Authorization: {minted}\r\n"))).await;
     assert_eq!(answer.outcome(), (401, "session-invalid"));
@@ -147,19 +147,19 @@ async fn a_cookie_is_taken_from_trustworthy_pages_only() {
         "Origin: null\r\nSec-Fetch-Site: same-origin\r\n",
         "X-Forwarded-Host: evil.example\r\nX-Forwarded-Proto: https\r\nOrigin: https://evil.example\r\n",
     ] {
-        is(outcome(&gateway, ask("POST", headers)).await, 403, "origin-forbidden");
+        is(&outcome(&gateway, ask("POST", headers)).await, 403, "origin-forbidden");
     }
     assert_eq!(upstream.count(), 0);
     for headers in
         ["Origin: https://app.example.com\r\n", "Origin: http://gateway.test\r\n", "Sec-Fetch-Site: same-origin\r\n"]
     {
-        is(outcome(&gateway, ask("POST", headers)).await, 200, "");
+        is(&outcome(&gateway, ask("POST", headers)).await, 200, "");
     }
-    is(outcome(&gateway, ask("GET", "Origin: https://evil.example\r\n")).await, 200, "");
+    is(&outcome(&gateway, ask("GET", "Origin: https://evil.example\r\n")).await, 200, "");
     let upgrade = "Origin: https://evil.example\r\nConnection: upgrade\r\nUpgrade: websocket\r\n";
-    is(outcome(&gateway, ask("GET", upgrade)).await, 403, "origin-forbidden");
+    is(&outcome(&gateway, ask("GET", upgrade)).await, 403, "origin-forbidden");
     let bearer = format!("POST /reject HTTP/1.1\r\nHost: a\r\n{}Content-Length: 0\r\n\r\n", gateway.bearer("bob"));
-    is(outcome(&gateway, bearer).await, 200, "");
+    is(&outcome(&gateway, bearer).await, 200, "");
 }
 
 #[tokio::test]
@@ -173,15 +173,15 @@ async fn a_preflight_passes_without_session_credential_or_token() {
         )
     };
     let headers = format!("{}Cookie: __session=x; a=b\r\n", gateway.bearer("alice"));
-    is(outcome(&gateway, ask("POST", &headers)).await, 200, "");
+    is(&outcome(&gateway, ask("POST", &headers)).await, 200, "");
     let seen = upstream.only();
     assert!(seen.start.starts_with("OPTIONS / "));
     assert_eq!((seen.one("authorization"), seen.one("cookie")), (None, Some("a=b")));
     assert_eq!(seen.one("access-control-request-method"), Some("POST"));
     assert_eq!(gateway.mints(), 0);
-    is(outcome(&gateway, ask("DELETE", "")).await, 405, "method-not-allowed");
+    is(&outcome(&gateway, ask("DELETE", "")).await, 405, "method-not-allowed");
     let (gateway, upstream) = behind(&MINTING.replace("upstream =", "preflight = \"reject\"\nupstream =")).await;
-    is(outcome(&gateway, ask("POST", "")).await, 401, "session-missing");
+    is(&outcome(&gateway, ask("POST", "")).await, 401, "session-missing");
     assert_eq!(upstream.count(), 0);
 }
 

@@ -3,14 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use mintgate::app::{self, Process};
 use mintgate::clock::Clock;
 use mintgate::config::validate::{self, Environment, Secrets};
 use mintgate::emulator::{Emulator, Options, base_url, limit::RateLimit, serve};
 use mintgate::lifecycle::{Readiness, Shutdown, Spawner};
-use mintgate::metrics::Metrics;
+
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -39,7 +38,6 @@ pub(crate) struct Gateway {
     pub(crate) emulator: Emulator,
     /// Where the emulator is served.
     pub(crate) issuer: SocketAddr,
-    pub(crate) metrics: Arc<Metrics>,
     pub(crate) readiness: Readiness,
     /// The gateway's and the emulator's; can be set forward.
     pub(crate) clock: Clock,
@@ -118,7 +116,7 @@ impl Boot {
         };
         let bound = app::bind(config, process).unwrap();
         let (address, admin) = (bound.address(), bound.admin().unwrap());
-        let (metrics, readiness) = (Arc::clone(bound.metrics()), bound.readiness().clone());
+        let readiness = bound.readiness().clone();
         let (told, hears) = oneshot::channel::<()>();
         let run = control.spawn(async move {
             let told = async move { drop(hears.await) };
@@ -127,7 +125,7 @@ impl Boot {
         let ready = readiness.clone();
         eventually("the gateway is ready", || ready.ready().is_ok()).await;
         let (told, run) = (Some(told), Some(run));
-        Gateway { address, admin, emulator, issuer, metrics, readiness, clock, shutdown, told, run }
+        Gateway { address, admin, emulator, issuer, readiness, clock, shutdown, told, run }
     }
 
     fn text(&self, emulator: &Emulator, issuer: SocketAddr) -> String {

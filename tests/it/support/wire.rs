@@ -100,7 +100,7 @@ impl Wire {
 
     /// The head of the next response; its body stays where it is.
     pub(crate) async fn response_head(&mut self) -> Result<Message, NotStrict> {
-        let head = self.head().await?.ok_or_else(|| NotStrict("closed instead of answered".to_owned()))?;
+        let head = self.head().await?.ok_or_else(|| NotStrict("cut in a connection: no answer".to_owned()))?;
         let (start, fields, raw) = head;
         if !start.starts_with("HTTP/1.1 ") && !start.starts_with("HTTP/1.0 ") {
             return Err(NotStrict(format!("no status line: {start:?}")));
