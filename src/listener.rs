@@ -224,7 +224,7 @@ impl Serving {
         shut: impl Fn(Pin<&mut C>),
     ) -> C::Output {
         let mut drain = pin!(self.shutdown.draining());
-        let (mut registered, mut asked) = (false, false);
+        let (mut registered, mut asked, mut woken) = (false, false, false);
         poll_fn(|cx| {
             // The drain's waker is this task's, which stays the same: registering it once is enough, and afterwards a
             // poll costs one load instead of a lock that all connections share.
@@ -239,7 +239,17 @@ impl Serving {
                 asked = true;
                 shut(http.as_mut());
             }
-            http.as_mut().poll(cx)
+            let polled = http.as_mut().poll(cx);
+            // hyper looked at the socket while the request was under way and does not look again when it ends, so
+            // nothing else arms the limit of an HTTP/1 connection that turns idle.
+            if polled.is_pending() {
+                let over = connection.poll_idle(cx).is_ready();
+                if over && !woken {
+                    cx.waker().wake_by_ref();
+                }
+                woken = over;
+            }
+            polled
         })
         .await
     }

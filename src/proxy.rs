@@ -109,9 +109,9 @@ async fn exchange<M: Mint>(
     let (plan, host) = (decision.plan, target.host.into_header());
     let pool = snapshot.pool(plan.route.upstream);
     let replaced = decision.consumed != Consumed::Nothing;
-    prepare(&mut head, decision, finish, pool, &host, trusted)?;
-    // 10.
     let (body, fate) = RequestBody::streaming(incoming, &plan.body);
+    prepare(&mut head, decision, finish, pool, &host, fate.is_none(), trusted)?;
+    // 10.
     let whole = plan.route.timeout.map(|limit| finish.record.start() + limit);
     let patience = Patience { response: plan.response_timeout, whole };
     finish.record.upstream_begins(plan.route.upstream);
@@ -137,6 +137,7 @@ fn prepare(
     finish: &Finish,
     pool: &Pool,
     host: &HeaderValue,
+    bodiless: bool,
     trusted: bool,
 ) -> Result<(), Error> {
     let plan = decision.plan;
@@ -150,7 +151,7 @@ fn prepare(
         head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     head.headers.insert(headers::REQUEST_ID, finish.record.id().to_header());
-    forward::aim(head, &plan.route, pool, &finish.connection, host, trusted)?;
+    forward::aim(head, &plan.route, pool, &finish.connection, host, trusted, bodiless)?;
     request::fits(head, pool.upstream().max_header_bytes)
 }
 

@@ -181,6 +181,17 @@ impl Connection {
         lock(&self.timer).poll(cx, deadline)
     }
 
+    /// Waits for the end of the idle time of an HTTP/1 connection; pending while it is not idle. For the connection's
+    /// task alone.
+    pub fn poll_idle(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.idle_limit {
+            Some(limit) if self.version() == Version::Http1 && self.phase() == Phase::Idle => {
+                self.poll_deadline(cx, self.phase_began() + limit)
+            }
+            _ => Poll::Pending,
+        }
+    }
+
     /// The forwarding headers for a Host, built once as long as it stays the same.
     pub fn forwarding(&self, host: &HeaderValue, build: impl FnOnce() -> Forwarding) -> Forwarding {
         let mut kept = lock(&self.forwarding);

@@ -69,7 +69,8 @@ pub struct Answer {
 
 /// Aims the head at the upstream: target, `Host`, version, and what tells the upstream who called.
 ///
-/// `host` is what the caller named, `trusted` whether its forwarding headers were kept.
+/// `host` is what the caller named, `trusted` whether its forwarding headers were kept, `bodiless` whether no body
+/// follows.
 ///
 /// # Errors
 /// When the rewritten target is not one.
@@ -80,6 +81,7 @@ pub fn aim(
     connection: &Connection,
     host: &HeaderValue,
     trusted: bool,
+    bodiless: bool,
 ) -> Result<(), ForwardError> {
     let upstream = pool.upstream();
     let rewritten = rewrite(&head.uri, &route.rewrite)?;
@@ -101,6 +103,10 @@ pub fn aim(
         let named = if route.preserve_host { host.clone() } else { pool.host().clone() };
         head.headers.insert(header::HOST, named);
         head.version = Version::HTTP_11;
+        // RFC 9110 section 8.6: a method that anticipates content says so when there is none; some servers insist.
+        if bodiless && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
     }
     introduce(&mut head.headers, connection, host, trusted);
     Ok(())

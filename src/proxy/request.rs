@@ -1,7 +1,7 @@
 //! What is asked of a request's head before anything is decided: that everybody after us reads it as we do.
 
 use http::header::{self, HeaderValue};
-use http::{Method, request::Parts};
+use http::{Method, Version, request::Parts};
 use http_body::Body;
 
 use crate::proxy::error::Error;
@@ -69,10 +69,12 @@ pub fn target<'a>(head: &'a Parts, body: &impl Body, plans: &Plans) -> Result<Ta
             return Err(Error::Malformed("Transfer-Encoding is not one chunked"));
         }
     }
-    if let Some(expect) = head.headers.get(header::EXPECT)
-        && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
-    {
-        return Err(Error::Expectation);
+    if head.headers.contains_key(header::EXPECT) {
+        // Every line: who reads another one than we do would meet another expectation.
+        let mut expected = head.headers.get_all(header::EXPECT).iter();
+        if !expected.all(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+            return Err(Error::Expectation);
+        }
     }
     let host = host(head)?;
     check_host(host.as_str())?;
@@ -97,6 +99,8 @@ fn host(head: &Parts) -> Result<Host<'_>, Error> {
     }
     match (head.uri.authority(), first) {
         (None, None) => Err(Error::Malformed("no Host")),
+        // The absolute form of HTTP/1 names its host twice.
+        (Some(_), None) if head.version < Version::HTTP_2 => Err(Error::Malformed("no Host")),
         (None, Some(value)) => {
             let text = value.to_str().map_err(|_| Error::Malformed("Host is not a host"))?;
             Ok(Host::Header(value, text))

@@ -1,13 +1,15 @@
 //! Tests that need more than one part of the gateway, or a program beside it.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod differential;
 mod documents;
 mod harness;
 mod layering;
 mod metrics;
+mod proxy;
 mod secrets;
+mod support;
 mod telemetry;
 mod tokens;
 mod volume;

@@ -1,0 +1,46 @@
+//! The proxy from outside: what goes in on one socket, what comes out on another.
+
+mod ambiguity;
+mod counted;
+mod deadlines;
+mod hostile;
+mod identity;
+mod protocols;
+mod refusals;
+mod resend;
+mod session;
+
+use crate::support::gateway::Gateway;
+use crate::support::upstream::{OK, Upstream};
+
+/// An upstream that answers `ok`, and a gateway in front of it. In the tables `{up}` is the upstream's URL.
+async fn behind(tables: &str) -> (Gateway, Upstream) {
+    in_front_of(Upstream::answering(OK).await, tables).await
+}
+
+/// A gateway in front of that upstream.
+async fn in_front_of(upstream: Upstream, tables: &str) -> (Gateway, Upstream) {
+    let gateway = Gateway::start(tables.replace("{up}", &upstream.url())).await;
+    (gateway, upstream)
+}
+
+/// A request without a body; every header line ends in `\r\n`.
+fn get(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: gateway.test\r\n{headers}\r\n")
+}
+
+/// A route for everything that needs a session and injects a minted token.
+const MINTING: &str = r#"
+[[routes]]
+name = "all"
+upstream = "{up}"
+inject = [{ header = "authorization", prefix = "Bearer ", template = "custom_hasura" }]
+"#;
+
+/// A public route for everything.
+const PUBLIC: &str = r#"
+[[routes]]
+name = "all"
+upstream = "{up}"
+session = []
+"#;

@@ -1,0 +1,259 @@
+//! Limits and deadlines, and the end of the process.
+//!
+//! Where a deadline is tried, time is paused after the start: it moves on only while nobody has anything to do.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{PUBLIC, get, in_front_of};
+use crate::support::eventually;
+use crate::support::gateway::{Boot, Gateway};
+use crate::support::http2;
+use crate::support::upstream::{OK, Upstream};
+use crate::support::wire::Wire;
+
+/// A gateway with keys of `[server]` in front of that upstream, time paused.
+async fn paused(upstream: Upstream, server: &str, tables: &str) -> (Gateway, Upstream) {
+    let gateway = Boot::new(tables.replace("{up}", &upstream.url())).server(server).start().await;
+    tokio::time::pause();
+    (gateway, upstream)
+}
+
+async fn silent() -> Upstream {
+    Upstream::scripted(|mut visit| async move {
+        visit.request().await;
+        visit.wire.until_closed().await;
+    })
+    .await
+}
+
+const LIMITS: &str = "first_byte_timeout = \"5s\"\nheader_read_timeout = \"7s\"\nidle_timeout = \"9s\"\n\
+                      body_progress_timeout = \"11s\"\nwrite_stall_timeout = \"13s\"";
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed() {
+    let (gateway, _upstream) = paused(Upstream::answering(OK).await, LIMITS, PUBLIC).await;
+    let began = Instant::now();
+    assert!(Wire::connect(gateway.address).await.is_closed().await);
+    assert_eq!(began.elapsed().as_secs(), 5);
+}
+
+#[tokio::test]
+async fn a_head_that_drips_is_cut_from_its_first_byte_on() {
+    for start in ["G", "GET / HTTP/1.1\r\nx: ", "PRI * HTTP/2.0\r\n"] {
+        let (gateway, upstream) = paused(Upstream::answering(OK).await, LIMITS, PUBLIC).await;
+        let mut client = Wire::connect(gateway.address).await;
+        let began = Instant::now();
+        client.send(start).await;
+        let mut closed = false;
+        for _ in 0..20 {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                rest = client.until_closed() => {
+                    closed = rest.is_empty() || rest.starts_with(b"HTTP/1.1 4");
+                    break;
+                }
+            }
+            if start != "PRI * HTTP/2.0\r\n" {
+                client.send("a").await;
+            }
+        }
+        assert!(closed && began.elapsed().as_secs() <= 8, "{start:?} {:?}", began.elapsed());
+        assert_eq!(upstream.count(), 0);
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
+    let slow = Upstream::scripted(|mut visit| async move {
+        while visit.request().await.is_some() {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            visit.wire.send(OK).await;
+        }
+    })
+    .await;
+    let (gateway, _upstream) = paused(slow, LIMITS, PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    assert_eq!(client.ask(get("/", "")).await.status(), 200);
+    let idle = Instant::now();
+    assert!(client.is_closed().await);
+    assert_eq!(idle.elapsed().as_secs(), 9);
+    let mut client = http2::Client::connect(gateway.address).await;
+    let request = || http::Request::get("http://a/").body(http2::empty()).unwrap();
+    assert_eq!(client.ask(request()).await.status, 200);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert!(client.send(request()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_request_body_that_stands_still_is_408() {
+    for framing in ["Content-Length: 10\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"] {
+        let (gateway, _upstream) = paused(silent().await, LIMITS, PUBLIC).await;
+        let mut client = Wire::connect(gateway.address).await;
+        let began = Instant::now();
+        let answer = client.ask(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}")).await;
+        assert_eq!((answer.outcome(), began.elapsed().as_secs()), ((408, "request-timeout"), 11));
+        assert!(client.is_closed().await);
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
+async fn a_request_body_that_breaks_off_reaches_no_one_as_whole() {
+    let (gateway, upstream) = in_front_of(silent().await, PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
+    eventually("the upstream is called", || upstream.connections() == 1).await;
+    drop(client);
+    eventually("the upstream sees the end", || upstream.count() == 1).await;
+    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| upstream.requests()));
+    assert!(read.is_err(), "cut, and not a whole request");
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_answer_is_504() {
+    let tables = "[upstreams.up]\nurl = \"{up}\"\nresponse_timeout = \"3s\"\n[[routes]]\nname = \"all\"\nupstream = \"up\"\nsession = []\n";
+    let (gateway, _upstream) = paused(silent().await, LIMITS, tables).await;
+    let began = Instant::now();
+    let mut client = Wire::connect(gateway.address).await;
+    assert_eq!(client.ask(get("/", "")).await.outcome(), (504, "upstream-timeout"));
+    assert_eq!(began.elapsed().as_secs(), 3);
+    let mut client = http2::Client::connect(gateway.address).await;
+    let answer = client.ask(http::Request::get("http://a/").body(http2::empty()).unwrap()).await;
+    assert_eq!(answer.outcome(), (504, "upstream-timeout"));
+}
+
+#[tokio::test]
+async fn a_routes_time_covers_the_whole_request() {
+    let tables = format!("{PUBLIC}timeout = \"4s\"\n");
+    let (gateway, _upstream) = paused(silent().await, LIMITS, &tables).await;
+    assert_eq!(Wire::connect(gateway.address).await.ask(get("/", "")).await.outcome(), (504, "upstream-timeout"));
+    tokio::time::resume();
+    let stuck = Upstream::scripted(|mut visit| async move {
+        visit.request().await;
+        visit.wire.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc").await;
+        visit.wire.until_closed().await;
+    })
+    .await;
+    let (gateway, _upstream) = paused(stuck, LIMITS, &tables).await;
+    let mut client = Wire::connect(gateway.address).await;
+    let began = Instant::now();
+    client.send(get("/", "")).await;
+    assert!(client.response_to("GET").await.is_err());
+    assert_eq!(began.elapsed().as_secs(), 4);
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_no_bytes_is_given_up() {
+    const LENGTH: usize = 256 << 20;
+    let endless = Upstream::scripted(|mut visit| async move {
+        visit.request().await;
+        visit.wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n")).await;
+        let block = vec![0; 1 << 20];
+        for _ in 0..LENGTH >> 20 {
+            visit.wire.send(&block).await;
+        }
+    })
+    .await;
+    let (gateway, _upstream) = paused(endless, LIMITS, PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    client.send(get("/", "")).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(client.until_closed().await.len() < LENGTH);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_told_so() {
+    let upstream = Upstream::answering(OK).await;
+    let boot = Boot::new(PUBLIC.replace("{up}", &upstream.url())).server("max_connections = 1");
+    let gateway = boot.start().await;
+    let mut first = Wire::connect(gateway.address).await;
+    assert_eq!(first.ask(get("/", "")).await.status(), 200);
+    let mut second = Wire::connect(gateway.address).await;
+    let answer = second.ask(get("/", "")).await;
+    assert_eq!(answer.outcome(), (503, "overloaded"));
+    assert_eq!((answer.one("retry-after"), answer.one("connection")), (Some("1"), Some("close")));
+    assert_eq!(answer.one("content-type"), Some("application/problem+json"));
+    assert!(second.is_closed().await);
+    assert_eq!(first.ask(get("/", "")).await.status(), 200);
+    drop(first);
+    for _ in 0..500 {
+        if Wire::connect(gateway.address).await.ask(get("/", "")).await.status() == 200 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the place of a connection that has ended is never free again");
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused() {
+    let upstream = Upstream::answering(OK).await;
+    let boot = Boot::new(PUBLIC.replace("{up}", &upstream.url()))
+        .server("request_body_limit = \"10\"\nmax_uri_bytes = \"1KiB\"\nmax_header_bytes = \"8KiB\"");
+    let gateway = boot.start().await;
+    let ask = async |request: String| {
+        let answer = Wire::connect(gateway.address).await.ask(request).await;
+        (answer.status(), answer.one("x-mintgate-error").unwrap_or_default().to_owned())
+    };
+    let large = (413, "body-too-large".to_owned());
+    assert_eq!(ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n".to_owned()).await, large);
+    assert_eq!(upstream.count(), 0);
+    let chunked =
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\naaaaaa\r\n6\r\naaaaaa\r\n0\r\n\r\n";
+    assert_eq!(ask(chunked.to_owned()).await, large);
+    assert_eq!(ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\naaaaaaaaaa".to_owned()).await.0, 200);
+    assert_eq!(ask(get(&format!("/{}", "a".repeat(1024)), "")).await, (414, "uri-too-long".to_owned()));
+    assert_eq!(ask(get(&format!("/{}", "a".repeat(1023)), "")).await.0, 200);
+    assert_eq!(ask(get("/", &format!("x: {}\r\n", "a".repeat(20_000)))).await.0, 431);
+    assert_eq!(ask(get("/", &"x: a\r\n".repeat(101))).await.0, 431);
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_is_under_way_and_begins_nothing() {
+    let (go, gone) = tokio::sync::watch::channel(false);
+    let upstream = Upstream::scripted(move |mut visit| {
+        let mut gone = gone.clone();
+        async move {
+            while let Some(request) = visit.request().await {
+                if request.start.contains("/slow") {
+                    let _ = gone.wait_for(|gone| *gone).await;
+                }
+                visit.wire.send(OK).await;
+            }
+        }
+    })
+    .await;
+    let (mut gateway, upstream) = in_front_of(upstream, PUBLIC).await;
+    let mut idle = Wire::connect(gateway.address).await;
+    idle.ask(get("/", "")).await;
+    let (mut fresh, mut busy) = (Wire::connect(gateway.address).await, Wire::connect(gateway.address).await);
+    busy.send(get("/slow", "")).await;
+    upstream.received(2).await;
+    gateway.tell();
+    assert!(idle.is_closed().await && fresh.is_closed().await);
+    assert!(gateway.readiness.ready().is_err());
+    eventually("nothing listens", || std::net::TcpStream::connect(gateway.address).is_err()).await;
+    go.send(true).unwrap();
+    let answer = busy.response().await;
+    assert_eq!((answer.text(), answer.one("connection")), ("ok", Some("close")));
+    assert!(busy.is_closed().await);
+    gateway.ended().await;
+}
+
+#[tokio::test]
+async fn a_drain_ends_when_its_time_is_over() {
+    let (mut gateway, _upstream) = paused(silent().await, "drain_timeout = \"5s\"\ndrain_delay = \"2s\"", PUBLIC).await;
+    let mut busy = Wire::connect(gateway.address).await;
+    busy.send(get("/", "")).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    gateway.tell();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut late = Wire::connect(gateway.address).await;
+    late.send(get("/", "")).await;
+    gateway.ended().await;
+    assert_eq!(began.elapsed().as_secs(), 7, "served on for the delay, then drained");
+}

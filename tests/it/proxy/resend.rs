@@ -1,0 +1,195 @@
+//! Upstream connections that die: what is sent again, what is not, and what never serves again.
+
+use std::time::Duration;
+
+use super::{PUBLIC, behind, get, in_front_of};
+use crate::support::eventually;
+use crate::support::upstream::{OK, Upstream};
+use crate::support::wire::Wire;
+
+fn post(path: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+}
+
+/// The first connection serves one request, takes a second one and closes without a byte of an answer.
+async fn dies_at_the_second() -> Upstream {
+    Upstream::scripted(|mut visit| async move {
+        while visit.request().await.is_some() {
+            visit.wire.send(OK).await;
+            if visit.number == 0 {
+                visit.request().await;
+                return;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_get_that_meets_a_dying_connection_is_served() {
+    for request in [get("/", ""), "OPTIONS / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()] {
+        let (gateway, upstream) = in_front_of(dies_at_the_second().await, PUBLIC).await;
+        let mut client = Wire::connect(gateway.address).await;
+        client.ask(get("/", "")).await;
+        assert_eq!(client.ask(&request).await.outcome(), (200, ""));
+        let requests = upstream.requests();
+        assert_eq!((requests.len(), upstream.connections()), (3, 2));
+        assert_eq!(requests[1].raw, requests[2].raw, "the same bytes once more");
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_been_done_is_not_repeated() {
+    let delete = "DELETE / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned();
+    let get_with_body = "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_owned();
+    for request in [post("/"), delete, get_with_body] {
+        let (gateway, upstream) = in_front_of(dies_at_the_second().await, PUBLIC).await;
+        let mut client = Wire::connect(gateway.address).await;
+        client.ask(get("/", "")).await;
+        assert_eq!(client.ask(&request).await.outcome(), (502, "upstream-broken"), "{request}");
+        assert_eq!((upstream.count(), upstream.connections()), (2, 1), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_idle_costs_nobody_anything() {
+    let upstream = Upstream::scripted(|mut visit| async move {
+        visit.request().await;
+        visit.wire.send(OK).await;
+    })
+    .await;
+    let (gateway, upstream) = in_front_of(upstream, PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    for request in [get("/", ""), post("/"), post("/"), get("/", "")] {
+        assert_eq!(client.ask(request).await.outcome(), (200, ""));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((upstream.count(), upstream.connections()), (4, 4));
+}
+
+#[tokio::test]
+async fn a_get_is_sent_again_once_and_not_for_ever() {
+    let upstream = Upstream::scripted(|mut visit| async move {
+        visit.request().await;
+    })
+    .await;
+    let (gateway, upstream) = in_front_of(upstream, PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    assert_eq!(client.ask(get("/", "")).await.outcome(), (502, "upstream-broken"));
+    assert_eq!(upstream.count(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_has_begun_is_not_asked_for_again() {
+    let upstream = Upstream::scripted(|mut visit| async move {
+        visit.request().await;
+        visit.wire.send("HTTP/1.1 200 OK\r\ncontent-le").await;
+    })
+    .await;
+    let (gateway, upstream) = in_front_of(upstream, PUBLIC).await;
+    assert_eq!(Wire::connect(gateway.address).await.ask(get("/", "")).await.outcome(), (502, "upstream-broken"));
+    assert_eq!(upstream.count(), 1);
+}
+
+#[tokio::test]
+async fn a_cut_answer_is_cut_for_the_caller_and_its_connection_serves_no_more() {
+    for cut in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n",
+    ] {
+        let upstream = Upstream::scripted(move |mut visit| async move {
+            visit.request().await;
+            if visit.number == 0 {
+                visit.wire.send(cut).await;
+            } else {
+                visit.wire.send(OK).await;
+                visit.request().await;
+            }
+        })
+        .await;
+        let (gateway, upstream) = in_front_of(upstream, PUBLIC).await;
+        let mut client = Wire::connect(gateway.address).await;
+        client.send(get("/", "")).await;
+        assert!(client.response_to("GET").await.is_err(), "{cut}");
+        assert_eq!(Wire::connect(gateway.address).await.ask(get("/", "")).await.text(), "ok");
+        assert_eq!(upstream.connections(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_takes_the_upstreams_connection_with_it() {
+    let upstream = Upstream::scripted(|mut visit| async move {
+        visit.request().await;
+        if visit.number == 0 {
+            visit.wire.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc").await;
+            // Nothing else may come on this connection.
+            visit.request().await;
+        } else {
+            visit.wire.send(OK).await;
+        }
+    })
+    .await;
+    let (gateway, upstream) = in_front_of(upstream, PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    client.send(get("/1", "")).await;
+    client.response_head().await.unwrap();
+    drop(client);
+    assert_eq!(Wire::connect(gateway.address).await.ask(get("/2", "")).await.text(), "ok");
+    assert_eq!((upstream.count(), upstream.connections()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_second_answer_is_nobodys() {
+    let twice = format!("{OK}HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged");
+    let upstream = Upstream::scripted(move |mut visit| {
+        let twice = twice.clone();
+        async move {
+            while visit.request().await.is_some() {
+                visit.wire.send(if visit.number == 0 { &twice } else { OK }).await;
+            }
+        }
+    })
+    .await;
+    let (gateway, upstream) = in_front_of(upstream, PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    // Both at once, so that the second one comes as early as it can.
+    client.send([get("/1", ""), get("/2", "")].concat()).await;
+    for _ in 0..2 {
+        assert_eq!(client.response().await.text(), "ok");
+    }
+    assert_eq!(upstream.connections(), 2);
+}
+
+#[tokio::test]
+async fn an_early_answer_reaches_the_caller_and_half_a_request_is_not_followed_by_another() {
+    let early = "HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno";
+    let upstream = Upstream::scripted(move |mut visit| async move {
+        if visit.number == 0 {
+            // Reads the head alone, and later whatever comes.
+            visit.wire.response_head().await.unwrap_err();
+        }
+        visit.wire.send(early).await;
+        visit.wire.until_closed().await;
+    })
+    .await;
+    let (gateway, upstream) = in_front_of(upstream, PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n{}", "a".repeat(1000))).await;
+    let answer = client.response().await;
+    assert_eq!((answer.outcome(), answer.text()), ((413, ""), "no"));
+    client.finish().await;
+    let mut other = Wire::connect(gateway.address).await;
+    other.send(get("/", "")).await;
+    eventually("the next request opens its own connection", || upstream.connections() == 2).await;
+}
+
+#[tokio::test]
+async fn an_upstream_connection_is_kept_after_a_whole_exchange() {
+    let (gateway, upstream) = behind(PUBLIC).await;
+    for request in [get("/", ""), post("/"), get("/", "")] {
+        let mut client = Wire::connect(gateway.address).await;
+        assert_eq!(client.ask(request).await.status(), 200);
+    }
+    assert_eq!((upstream.count(), upstream.connections()), (3, 1));
+}

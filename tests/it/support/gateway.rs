@@ -1,0 +1,206 @@
+//! The gateway of a test: the real composition root on ports that the kernel chose, against the emulator.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use mintgate::app::{self, Process};
+use mintgate::clock::Clock;
+use mintgate::config::validate::{self, Environment, Secrets};
+use mintgate::emulator::{Emulator, Options, base_url, limit::RateLimit, serve};
+use mintgate::lifecycle::{Readiness, Shutdown, Spawner};
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::eventually;
+
+/// The origin of the application to which session tokens are issued, and the only authorized party.
+pub(crate) const PARTY: &str = "https://app.example.com";
+
+/// What a gateway is started with. Every text is TOML.
+pub(crate) struct Boot {
+    /// `[[routes]]`, `[upstreams.*]`, and any other table that is not named here.
+    tables: String,
+    /// Keys of `[server]`.
+    server: String,
+    /// Keys of `[clerk]`.
+    clerk: String,
+    /// Another issuer than the emulator. Session tokens are then verified by the emulator's public key.
+    issuer: Option<SocketAddr>,
+    in_place: bool,
+}
+
+/// A gateway that serves. Dropped, it ends at once.
+pub(crate) struct Gateway {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) emulator: Emulator,
+    /// Where the emulator is served.
+    pub(crate) issuer: SocketAddr,
+    pub(crate) readiness: Readiness,
+    /// The gateway's and the emulator's; can be set forward.
+    pub(crate) clock: Clock,
+    shutdown: Shutdown,
+    told: Option<oneshot::Sender<()>>,
+    run: Option<JoinHandle<()>>,
+}
+
+/// The outside, as a configuration sees it: one variable for the secret key, one for a fixed value, one file.
+struct Outside {
+    secret_key: String,
+    jwt_key: String,
+}
+
+// === impl Boot ===
+
+impl Boot {
+    pub(crate) fn new(tables: impl Into<String>) -> Self {
+        Self { tables: tables.into(), server: String::new(), clerk: String::new(), issuer: None, in_place: true }
+    }
+
+    /// Adds keys of `[server]`.
+    pub(crate) fn server(mut self, keys: &str) -> Self {
+        self.server.push_str(keys);
+        self.server.push('\n');
+        self
+    }
+
+    /// Adds keys of `[clerk]`.
+    pub(crate) fn clerk(mut self, keys: &str) -> Self {
+        self.clerk.push_str(keys);
+        self.clerk.push('\n');
+        self
+    }
+
+    /// Mints at another address than the emulator's.
+    pub(crate) fn issuer(mut self, address: SocketAddr) -> Self {
+        self.issuer = Some(address);
+        self
+    }
+
+    /// Serves on worker threads, as the program does, instead of on the test's own runtime.
+    pub(crate) fn threads(mut self) -> Self {
+        self.in_place = false;
+        self
+    }
+
+    /// Starts the gateway and waits until it is ready.
+    ///
+    /// # Panics
+    /// When the configuration is refused or the gateway does not start.
+    pub(crate) async fn start(self) -> Gateway {
+        let (shutdown, control) = (Shutdown::new(), Spawner::current());
+        let clock = Clock::following(Clock::system().wall());
+        let options = Options {
+            authorized_party: Some(PARTY.to_owned()),
+            rate_limit: Some(RateLimit::Off),
+            ..Options::default()
+        };
+        let emulator = Emulator::new(options, clock.clone()).unwrap();
+        let clerk = serve::bind("127.0.0.1:0".parse().unwrap(), emulator.router()).await.unwrap();
+        let issuer = clerk.address();
+        drop(control.spawn(clerk.run(control.sibling(), shutdown.clone())));
+        let text = self.text(&emulator, issuer);
+        let outside =
+            Outside { secret_key: emulator.secret_key().expose().to_owned(), jwt_key: emulator.jwt_key().unwrap() };
+        let (config, _) = validate::parse(&text, Path::new("test.toml"), &outside, Secrets::Required)
+            .unwrap_or_else(|problems| panic!("{}", problems.render(false)));
+        let in_place = self.in_place;
+        let process = Process {
+            clock: clock.clone(),
+            shutdown: shutdown.clone(),
+            control: control.clone(),
+            dropped_lines: None,
+            in_place,
+        };
+        let bound = app::bind(config, process).unwrap();
+        let (address, admin) = (bound.address(), bound.admin().unwrap());
+        let readiness = bound.readiness().clone();
+        let (told, hears) = oneshot::channel::<()>();
+        let run = control.spawn(async move {
+            let told = async move { drop(hears.await) };
+            bound.run(told).await.unwrap();
+        });
+        let ready = readiness.clone();
+        eventually("the gateway is ready", || ready.ready().is_ok()).await;
+        let (told, run) = (Some(told), Some(run));
+        Gateway { address, admin, emulator, issuer, readiness, clock, shutdown, told, run }
+    }
+
+    fn text(&self, emulator: &Emulator, issuer: SocketAddr) -> String {
+        let Self { tables, server, clerk, .. } = self;
+        let key = emulator.publishable_key();
+        let url = base_url(self.issuer.unwrap_or(issuer));
+        let pinned = if self.issuer.is_some() { "jwt_key = { file = \"clerk-jwt.pem\" }\n" } else { "" };
+        format!(
+            "[clerk]\nsecret_key = {{ env = \"CLERK_SECRET_KEY\" }}\npublishable_key = \"{key}\"\n\
+             authorized_parties = [\"{PARTY}\"]\napi_url = \"{url}\"\n{pinned}{clerk}\n\
+             [server]\nlisten = [\"127.0.0.1:0\"]\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{tables}\n"
+        )
+    }
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// A gateway with these tables and defaults for everything else.
+    pub(crate) async fn start(tables: impl Into<String>) -> Self {
+        Boot::new(tables).start().await
+    }
+
+    /// A fresh session token of `alice` or `bob`.
+    pub(crate) fn session_token(&self, user: &str) -> String {
+        self.emulator.session_token(&format!("sess_emulator_{user}")).unwrap()
+    }
+
+    /// `Authorization: Bearer ...` of `alice` or `bob`, a whole header line.
+    pub(crate) fn bearer(&self, user: &str) -> String {
+        format!("Authorization: Bearer {}\r\n", self.session_token(user))
+    }
+
+    /// Tokens that the emulator has minted for templates.
+    pub(crate) fn mints(&self) -> u64 {
+        self.emulator.state()["calls"]["mints"].as_u64().unwrap()
+    }
+
+    /// As a SIGTERM does: tells the gateway to end. [`Gateway::ended`] waits for it.
+    pub(crate) fn tell(&mut self) {
+        drop(self.told.take());
+    }
+
+    /// Waits until the gateway has ended.
+    pub(crate) async fn ended(&mut self) {
+        tokio::time::timeout(super::PATIENCE, self.run.take().unwrap()).await.unwrap().unwrap();
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.shutdown.stop();
+    }
+}
+
+// === impl Outside ===
+
+impl Environment for Outside {
+    fn var(&self, name: &str) -> Option<String> {
+        match name {
+            "CLERK_SECRET_KEY" => Some(self.secret_key.clone()),
+            "FIXED_VALUE" => Some("fixed-value".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if path == Path::new("clerk-jwt.pem") {
+            Ok(self.jwt_key.clone().into())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path == Path::new("clerk-jwt.pem")
+    }
+}
