@@ -7,3 +7,4 @@ pub mod check;
 pub mod dev;
 pub mod emulator;
 pub mod run;
+pub mod signals;

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use axum::Router;
 
-use super::run::Signals;
 use crate::app::{self, Process};
 use crate::clock::Clock;
+use crate::commands::signals::Signals;
 use crate::config::validate::{self, Diagnostics, Environment, Secrets};
 use crate::emulator::keys::CryptoError;
 use crate::emulator::{Emulator, Options, base_url, echo};

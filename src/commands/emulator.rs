@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use super::run::Signals;
 use crate::clock::Clock;
+use crate::commands::signals::Signals;
 use crate::emulator::keys::CryptoError;
 use crate::emulator::limit::RateLimit;
 use crate::emulator::{DEFAULT_SECRET_KEY, Emulator, Options, SecretKey, base_url};

@@ -4,8 +4,6 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use crate::app::{self, Process};
 use crate::clock::Clock;
 use crate::commands::check;
@@ -29,12 +27,6 @@ pub enum RunError {
     /// A stream cannot be written.
     #[error("cannot write")]
     Output(#[from] io::Error),
-}
-
-/// Signals that end the process: SIGTERM and SIGINT.
-pub(super) struct Signals {
-    term: Signal,
-    int: Signal,
 }
 
 /// Serves. Diagnostics of a bad configuration go to `err`, with the exit status for one.
@@ -93,20 +85,4 @@ async fn serve(config: Config, dropped: app::DroppedLines) -> Result<(), RunErro
         }));
     };
     Ok(bound.run(told).await?)
-}
-
-// === impl Signals ===
-
-impl Signals {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
-    }
-
-    /// The next signal.
-    pub(super) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
-    }
 }

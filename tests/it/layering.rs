@@ -9,6 +9,7 @@ use std::path::Path;
 const LAYERS: &[(&str, (u8, u8))] = &[
     // 0: leaves
     ("secret", (0, 0)),
+    ("bounded", (0, 0)),
     ("clock", (0, 0)),
     ("headers", (0, 0)),
     ("lifecycle", (0, 0)),
@@ -120,7 +121,8 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     // 12 to 15: the process
     ("app", (12, 0)),
     ("commands/check", (13, 0)),
-    ("commands/emulator", (13, 0)),
+    ("commands/signals", (13, 0)),
+    ("commands/emulator", (13, 1)),
     ("commands/run", (13, 1)),
     ("commands/dev", (13, 2)),
     ("commands", (13, 3)),

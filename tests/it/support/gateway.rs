@@ -7,8 +7,9 @@ use std::path::Path;
 use mintgate::app::{self, Process};
 use mintgate::clock::Clock;
 use mintgate::config::validate::{self, Environment, Secrets};
-use mintgate::emulator::{Emulator, Options, base_url, limit::RateLimit, serve};
+use mintgate::emulator::{Emulator, Options, base_url, limit::RateLimit};
 use mintgate::lifecycle::{Readiness, Shutdown, Spawner};
+use mintgate::surface::Surface;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -98,9 +99,9 @@ impl Boot {
             ..Options::default()
         };
         let emulator = Emulator::new(options, clock.clone()).unwrap();
-        let clerk = serve::bind("127.0.0.1:0".parse().unwrap(), emulator.router()).await.unwrap();
+        let clerk = Surface::bind("127.0.0.1:0".parse().unwrap(), emulator.router()).unwrap();
         let issuer = clerk.address();
-        drop(control.spawn(clerk.run(control.sibling(), shutdown.clone())));
+        drop(control.spawn(clerk.run(control.sibling(), shutdown.clone(), shutdown.draining())));
         let text = self.text(&emulator, issuer);
         let outside =
             Outside { secret_key: emulator.secret_key().expose().to_owned(), jwt_key: emulator.jwt_key().unwrap() };
