@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use crate::app::{self, Process};
 use crate::clock::Clock;
 use crate::commands::check;
+use crate::commands::signals::Signals;
 use crate::config::Config;
 use crate::config::validate::{self, Environment, Secrets};
 use crate::lifecycle::{Shutdown, Spawner};
