@@ -108,7 +108,7 @@ async fn exchange<M: Mint>(
     // 8. and 9.
     let (plan, host) = (decision.plan, target.host.into_header());
     let pool = snapshot.pool(plan.route.upstream);
-    let replaced = decision.consumed != Consumed::Nothing;
+    let replaced = !matches!(decision.consumed, Consumed::Nothing | Consumed::Any);
     let (body, fate) = RequestBody::streaming(incoming, &plan.body);
     prepare(&mut head, decision, finish, pool, &host, fate.is_none(), trusted)?;
     // 10.
@@ -143,7 +143,7 @@ fn prepare(
     let plan = decision.plan;
     let trailers = pool.upstream().http2 && request::accepts_trailers(head);
     // 8. Before injection: nothing that the caller says may remove what we set.
-    plan.cleaner.request(&mut head.headers, decision.consumed, trusted).map_err(|_| Error::Malformed(PROTECTED))?;
+    plan.cleaner.request(&mut head.headers, &decision.consumed, trusted).map_err(|_| Error::Malformed(PROTECTED))?;
     // 9. Room for these and for what tells who called, made at once.
     head.headers.reserve(decision.injected.len() + 6);
     inject::inject(&mut head.headers, decision.injected);
@@ -186,7 +186,7 @@ pub async fn decide<'a, M: Mint>(
     record.route(plan.route.id, plan.route.log_access);
     if preflight {
         // A browser sends no credential with a preflight; whoever does so gets it removed.
-        return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Authorization });
+        return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Any });
     }
     // 5. Session.
     let now = worker.clock().now();
@@ -202,7 +202,11 @@ pub async fn decide<'a, M: Mint>(
     // 7. Tokens.
     let subject = Subject { remembered: &remembered, token: credential.token };
     let injected = tokens::injected(gateway, plan, &subject, now, record).await?;
-    let consumed = if credential.place == Place::Bearer { Consumed::Authorization } else { Consumed::Other };
+    let consumed = match credential.place {
+        Place::Bearer => Consumed::Authorization,
+        Place::Cookie { name, .. } if plan.route.forward_credential => Consumed::KeptCookie(name.into()),
+        Place::Cookie { .. } | Place::Header(_) => Consumed::Other,
+    };
     Ok(Decision { plan, injected, consumed })
 }
 

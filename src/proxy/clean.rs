@@ -33,14 +33,18 @@ pub struct Cleaner {
 }
 
 /// Which credential the session was found in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Consumed {
     /// None was.
     Nothing,
     /// `Authorization`.
     Authorization,
+    /// A cookie that the route forwards, although Clerk's other cookies leave.
+    KeptCookie(Box<str>),
     /// A cookie or a header of its own, which leaves in any case.
     Other,
+    /// It was not looked for, and none may pass, whatever the route says: a preflight.
+    Any,
 }
 
 /// The caller's `Connection` named a header that it must not.
@@ -115,7 +119,7 @@ impl Cleaner {
     ///
     /// # Errors
     /// When the caller's `Connection` names what is not its to name; nothing was removed then.
-    pub fn request(&self, headers: &mut HeaderMap, consumed: Consumed, trusted: bool) -> Result<(), ProtectedHeader> {
+    pub fn request(&self, headers: &mut HeaderMap, consumed: &Consumed, trusted: bool) -> Result<(), ProtectedHeader> {
         let mut doomed: Vec<HeaderName> = Vec::new();
         if headers.contains_key(header::CONNECTION) {
             for option in headers::connection_options(headers) {
@@ -138,13 +142,16 @@ impl Cleaner {
         for name in doomed {
             headers.remove(name);
         }
-        if self.drop_authorization || (consumed == Consumed::Authorization && !self.forward_credential) {
+        let forwarded = self.forward_credential && *consumed != Consumed::Any;
+        let authorization = matches!(consumed, Consumed::Authorization | Consumed::Any);
+        if self.drop_authorization || (authorization && !forwarded) {
             headers.remove(header::AUTHORIZATION);
         }
         if self.drop_cookie {
             headers.remove(header::COOKIE);
-        } else if !self.forward_clerk_cookies && headers.contains_key(header::COOKIE) {
-            cookies::strip_clerk(headers, None);
+        } else if (!self.forward_clerk_cookies || *consumed == Consumed::Any) && headers.contains_key(header::COOKIE) {
+            let keep = if let Consumed::KeptCookie(name) = consumed { Some(name.as_bytes()) } else { None };
+            cookies::strip_clerk(headers, keep);
         }
         Ok(())
     }

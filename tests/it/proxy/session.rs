@@ -70,6 +70,29 @@ async fn a_route_may_forward_credential_and_cookies() {
 }
 
 #[tokio::test]
+async fn a_forwarded_cookie_stays_and_clerks_other_cookies_leave() {
+    let (gateway, upstream) = behind(&format!("{CLAIMS}forward_credential = true\n")).await;
+    let token = gateway.session_token("bob");
+    let line = format!("Cookie: a=1; __session={token}; __client_uat=1; __refresh_x=y\r\n");
+    Wire::connect(gateway.address).await.ask(get("/pass", &line)).await;
+    assert_eq!(upstream.only().one("cookie"), Some(format!("a=1; __session={token}").as_str()));
+}
+
+#[tokio::test]
+async fn a_preflight_carries_no_credential_even_where_the_route_forwards_it() {
+    let keep = "forward_credential = true\nforward_clerk_cookies = true\n";
+    let (gateway, upstream) = behind(&format!("{CLAIMS}{keep}")).await;
+    let (bearer, cookie) = (gateway.bearer("bob"), cookie(&gateway, "bob"));
+    let ask = format!(
+        "OPTIONS /pass HTTP/1.1\r\nHost: a\r\nOrigin: https://evil.example\r\n\
+         Access-Control-Request-Method: GET\r\n{bearer}{cookie}\r\n"
+    );
+    is(&outcome(&gateway, ask).await, 200, "");
+    let seen = upstream.only();
+    assert_eq!((seen.one("authorization"), seen.one("cookie")), (None, None));
+}
+
+#[tokio::test]
 async fn another_scheme_is_no_credential_and_passes_where_nothing_is_injected_there() {
     let (gateway, upstream) = behind(CLAIMS).await;
     let basic = "Authorization: Basic dTpw\r\n";
