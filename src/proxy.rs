@@ -3,6 +3,7 @@
 //! [`handle`] is the whole of it, [`decide`] its steps 4 to 9. The numbers are those of the design: the order matters
 //! where a comment says so.
 
+pub mod aim;
 pub mod clean;
 pub mod error;
 pub mod forward;
@@ -17,7 +18,7 @@ pub mod worker;
 use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, Response, request::Parts};
+use http::{Request, Response, Version, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -26,9 +27,10 @@ use crate::config::{OnNoSession, Preflight};
 use crate::headers;
 use crate::listener::connection::Connection;
 use crate::metrics::Verdict;
+use crate::proxy::aim::Length;
 use crate::proxy::clean::Consumed;
 use crate::proxy::error::{Asked, Error};
-use crate::proxy::forward::{Answer, Exchange, ForwardError, Patience};
+use crate::proxy::forward::{Answer, Exchange, Patience};
 use crate::proxy::gateway::{Gateway, Plan, Plans, VerifyError};
 use crate::proxy::inject::Injected;
 use crate::proxy::pool::exchange::Want;
@@ -104,19 +106,28 @@ async fn exchange<M: Mint>(
     let plans = &snapshot.gateway.plans;
     // 4. to 7.
     let target = request::target(&head, &incoming, plans)?;
-    let decision = decide(worker, &snapshot.gateway, &head, &target, &mut finish.record).await?;
+    let decision = decide(worker, &snapshot.gateway, &head, &target, trusted, &mut finish.record).await?;
     // 8. and 9.
     let (plan, host) = (decision.plan, target.host.into_header());
     let pool = snapshot.pool(plan.route.upstream);
     let replaced = !matches!(decision.consumed, Consumed::Nothing | Consumed::Any);
     let (body, fate) = RequestBody::streaming(incoming, &plan.body);
-    prepare(&mut head, decision, finish, pool, &host, fate.is_none(), trusted)?;
+    let length = match &fate {
+        None => Length::Empty,
+        Some(_) if http_body::Body::size_hint(&body).exact().is_some() => Length::Known,
+        Some(_) => Length::Unknown,
+    };
+    prepare(&mut head, decision, finish, pool, &host, length, trusted)?;
     // 10.
     let whole = plan.route.timeout.map(|limit| finish.record.start() + limit);
     let patience = Patience { response: plan.response_timeout, whole };
-    finish.record.upstream_begins(plan.route.upstream);
-    let mut lease = pool.lease(Want::Any).await.map_err(ForwardError::from)?;
+    let now = finish.record.upstream_begins(plan.route.upstream);
     let exchange = Exchange { pool, connection: &finish.connection, fate: fate.as_deref(), patience };
+    let mut lease = match pool.ready(now) {
+        Some(lease) => lease,
+        // Connecting is rare, and its future big: boxed, so that the future of every request stays small.
+        None => Box::pin(exchange.lease(Want::Any)).await?,
+    };
     let request = Request::from_parts(head, body);
     let copy = exchange.copy(&request);
     let sent = lease.send(request);
@@ -125,6 +136,8 @@ async fn exchange<M: Mint>(
     let Answer { mut response, lease } = answer?;
     finish.lease = Some((lease, fate));
     present(response.headers_mut(), plan, plans, replaced);
+    // Ours, not the upstream's (RFC 9112 section 2.3); hyper writes what the caller's connection speaks.
+    *response.version_mut() = Version::HTTP_11;
     let status = response.status();
     finish.record.responds(Outcome { id: error::upstream_outcome(status), status, reason: None });
     Ok((response, whole))
@@ -137,7 +150,7 @@ fn prepare(
     finish: &Finish,
     pool: &Pool,
     host: &HeaderValue,
-    bodiless: bool,
+    length: Length,
     trusted: bool,
 ) -> Result<(), Error> {
     let plan = decision.plan;
@@ -146,13 +159,14 @@ fn prepare(
     plan.cleaner.request(&mut head.headers, &decision.consumed, trusted).map_err(|_| Error::Malformed(PROTECTED))?;
     // 9. Room for these and for what tells who called, made at once.
     head.headers.reserve(decision.injected.len() + 6);
+    let injected = decision.injected.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     inject::inject(&mut head.headers, decision.injected);
     if trailers {
         head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     head.headers.insert(headers::REQUEST_ID, finish.record.id().to_header());
-    forward::aim(head, &plan.route, pool, &finish.connection, host, trusted, bodiless)?;
-    request::fits(head, pool.upstream().max_header_bytes)
+    aim::aim(head, &plan.route, pool, &finish.connection, host, trusted, length)?;
+    request::fits(head, injected, pool.upstream().max_header_bytes)
 }
 
 /// The upstream's head as the caller gets it.
@@ -179,6 +193,7 @@ pub async fn decide<'a, M: Mint>(
     gateway: &'a Gateway<M>,
     head: &Parts,
     target: &Target<'_>,
+    trusted: bool,
     record: &mut Record,
 ) -> Result<Decision<'a>, Error> {
     // 4. Route: without one, no credential is parsed.
@@ -195,13 +210,13 @@ pub async fn decide<'a, M: Mint>(
     };
     // 6. Guard: a browser sends a cookie on its own account, whoever wrote the page.
     if credential.is_cookie() {
-        let (upgrade, own) = (head.headers.contains_key(header::UPGRADE), target.origin());
+        let (upgrade, own) = (head.headers.contains_key(header::UPGRADE), target.origin(head, trusted)?);
         guard::check(&head.method, &head.headers, upgrade, own, &plan.route.rules.authorized_parties)
             .map_err(|_| Error::OriginForbidden)?;
     }
     // 7. Tokens.
     let subject = Subject { remembered: &remembered, token: credential.token };
-    let injected = tokens::injected(gateway, plan, &subject, now, record).await?;
+    let injected = tokens::injected(gateway, plan, &subject, worker.clock(), now, record).await?;
     let consumed = match credential.place {
         Place::Bearer => Consumed::Authorization,
         Place::Cookie { name, .. } if plan.route.forward_credential => Consumed::KeptCookie(name.into()),

@@ -198,9 +198,12 @@ impl Record {
     }
 
     /// The request waits for this upstream from now on: for a connection, for its taking the request, for its head.
-    pub fn upstream_begins(&mut self, upstream: UpstreamId) {
+    /// Returns when that is.
+    pub fn upstream_begins(&mut self, upstream: UpstreamId) -> Instant {
         self.upstream_ends();
-        self.upstream = Some((upstream, Instant::now()));
+        let now = Instant::now();
+        self.upstream = Some((upstream, now));
+        now
     }
 
     /// The upstream answered with a head, or it is certain that it will not. Waits of several attempts add up.

@@ -152,7 +152,11 @@ impl Workers {
                 }
             };
             let name = format!("worker-{index}");
-            let thread = std::thread::Builder::new().name(name).spawn(move || runtime.block_on(serve))?;
+            let thread = std::thread::Builder::new().name(name).spawn(move || {
+                runtime.block_on(serve);
+                // A name that is being resolved cannot be told to stop, and nobody waits for it any more.
+                runtime.shutdown_background();
+            })?;
             desks.push(Desk { connections, load, thread });
         }
         if let Some(listeners) = listeners {

@@ -2,11 +2,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::service::{Service, service_fn};
 use hyper_util::service::TowerToHyperService;
+use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::lifecycle::{Shutdown, Spawner};
@@ -22,6 +28,17 @@ const MAX_CONNECTIONS: usize = 512;
 pub struct Surface {
     bound: listener::Bound,
     router: Router,
+}
+
+/// A request is under way on a connection, which tells its deadlines so.
+#[derive(Debug)]
+struct Busy(Arc<Connection>);
+
+/// The body of an answer, with which its request ends.
+#[derive(Debug)]
+struct Held {
+    body: axum::body::Body,
+    _busy: Busy,
 }
 
 // === impl Surface ===
@@ -59,8 +76,13 @@ impl Surface {
                 tracing::warn!(%local, "too many connections; one was closed");
                 continue;
             }
-            let (serving, service) = (serving.clone(), TowerToHyperService::new(self.router.clone()));
+            let (serving, router) = (serving.clone(), TowerToHyperService::new(self.router.clone()));
             let connection = Arc::new(Connection::new(peer, local, ListenerId::new(0), limits.idle));
+            let on = Arc::clone(&connection);
+            let service = service_fn(move |request| {
+                let (busy, answer) = (Busy::on(&on), router.call(request));
+                async move { answer.await.map(|answer| answer.map(|body| Held { body, _busy: busy })) }
+            });
             drop(tasks.spawn(async move {
                 if let Err(error) = serving.serve(stream, connection, service).await {
                     tracing::debug!(%peer, %error, "connection ended early");
@@ -83,5 +105,37 @@ fn limits() -> Limits {
         body_progress: some(30),
         write_stall: some(30),
         request_body: None,
+    }
+}
+
+// === impl Busy, Held ===
+
+impl Busy {
+    fn on(connection: &Arc<Connection>) -> Self {
+        connection.begin_request();
+        Self(Arc::clone(connection))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.end_request(Instant::now());
+    }
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -240,7 +240,8 @@ impl Timer {
             }
             none => none.insert(Box::pin(tokio::time::sleep_until(deadline))),
         };
-        sleep.as_mut().poll(cx)
+        // Whatever budget the task has left: a timer that was not armed now would be taken for armed ever after.
+        pin!(tokio::task::unconstrained(sleep.as_mut())).poll(cx)
     }
 }
 

@@ -16,6 +16,8 @@ use crate::session::cookies;
 pub struct Cleaner {
     /// Leaves every request: hop-by-hop, framing, ours, every route's injected headers, the credential headers.
     always: NameSet,
+    /// Leaves unless the credential is forwarded: the headers that the route's sources name.
+    credentials: NameSet,
     /// Leaves unless kept: what the upstream takes from no caller.
     upstream: NameSet,
     keep: NameSet,
@@ -59,7 +61,8 @@ impl Cleaner {
     pub fn new(route: &Route, upstream: &Upstream, routes: &[Route]) -> Self {
         let targets = |of: &Route| of.inject.iter().map(|injection| injection.header.clone()).collect::<Vec<_>>();
         let (mut always, mut protected) = (NameSet::new(), NameSet::new());
-        for name in HOP_BY_HOP.iter().chain(&[header::TE, header::EXPECT, header::CONTENT_LENGTH]) {
+        let ours = [header::TE, header::EXPECT, header::CONTENT_LENGTH, header::PROXY_AUTHORIZATION];
+        for name in HOP_BY_HOP.iter().chain(&ours) {
             always.insert(name);
         }
         always.insert_pattern("x-mintgate-*").unwrap_or_else(|bad| unreachable!("{bad}"));
@@ -69,11 +72,10 @@ impl Cleaner {
                 always.insert(&target);
             }
         }
-        if !route.forward_credential {
-            for source in &route.session {
-                if let SessionSource::Header(name) = source {
-                    always.insert(name);
-                }
+        let mut credentials = NameSet::new();
+        for source in &route.session {
+            if let SessionSource::Header(name) = source {
+                credentials.insert(name);
             }
         }
         for name in
@@ -93,6 +95,7 @@ impl Cleaner {
             own || (!route.forward_credential && others())
         };
         let mut trailers = always.clone();
+        trailers.extend(&credentials);
         trailers.extend(&upstream.remove_headers);
         trailers.extend(&protected);
         trailers.extend(&forwarding);
@@ -103,6 +106,7 @@ impl Cleaner {
         }
         Self {
             always,
+            credentials,
             upstream: upstream.remove_headers.clone(),
             keep: route.keep_headers.clone(),
             forwarding,
@@ -120,6 +124,7 @@ impl Cleaner {
     /// # Errors
     /// When the caller's `Connection` names what is not its to name; nothing was removed then.
     pub fn request(&self, headers: &mut HeaderMap, consumed: &Consumed, trusted: bool) -> Result<(), ProtectedHeader> {
+        let forwarded = self.forward_credential && *consumed != Consumed::Any;
         let mut doomed: Vec<HeaderName> = Vec::new();
         if headers.contains_key(header::CONNECTION) {
             for option in headers::connection_options(headers) {
@@ -133,6 +138,7 @@ impl Cleaner {
         }
         for name in headers.keys() {
             let goes = self.always.contains(name)
+                || (!forwarded && self.credentials.contains(name))
                 || (!self.upstream.is_empty() && self.upstream.contains(name) && !self.keep.contains(name))
                 || (!trusted && self.forwarding.contains(name));
             if goes {
@@ -142,7 +148,6 @@ impl Cleaner {
         for name in doomed {
             headers.remove(name);
         }
-        let forwarded = self.forward_credential && *consumed != Consumed::Any;
         let authorization = matches!(consumed, Consumed::Authorization | Consumed::Any);
         if self.drop_authorization || (authorization && !forwarded) {
             headers.remove(header::AUTHORIZATION);

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Version};
 use serde::Serialize;
 
 use crate::config::Origin;
 use crate::headers;
 use crate::metrics::{OutcomeId, OutcomeName, labels};
+use crate::proxy::aim::BadTarget;
 use crate::proxy::forward::ForwardError;
 use crate::proxy::grpc::is_grpc;
 use crate::route::RouteError;
@@ -42,6 +43,9 @@ pub enum Error {
     /// A required value is absent or not header-safe, or the head would be too large for the upstream.
     #[error("{0}")]
     Unfit(&'static str),
+    /// The route's rewriting made a target that is not one.
+    #[error(transparent)]
+    Target(#[from] BadTarget),
     /// Step 10.
     #[error(transparent)]
     Forward(#[from] ForwardError),
@@ -51,6 +55,9 @@ pub enum Error {
     /// The target is longer than `max_uri_bytes`.
     #[error("the request target is too long")]
     UriTooLong,
+    /// The head is longer than `max_header_bytes`, ours or the upstream's.
+    #[error("the request head is too large")]
+    HeadTooLarge,
     /// The length that was announced is above `request_body_limit`.
     #[error("the request body is too large")]
     BodyTooLarge,
@@ -107,6 +114,8 @@ labels!(
         Overloaded = "overloaded",
         /// The request's body is too large.
         BodyTooLarge = "body-too-large",
+        /// The request's head is too large.
+        HeadersTooLarge = "headers-too-large",
         /// The request's target is too long.
         UriTooLong = "uri-too-long",
         /// The request's body stood still.
@@ -127,6 +136,8 @@ struct Row {
 /// What an answer of ours takes from its request, before the head is sent on.
 #[derive(Debug, Clone, Default)]
 pub struct Asked {
+    /// Whether the connection must end after a head that could be read in two ways.
+    pub closes: bool,
     /// A gRPC caller gets a trailers-only answer.
     pub grpc: bool,
     /// An `Origin` that may read our errors.
@@ -179,6 +190,7 @@ impl Code {
             Self::UpstreamTimeout => (504, "Upstream timed out", "The upstream did not answer in time. Try again if the request may be repeated."),
             Self::Overloaded => (503, "Overloaded", "The gateway has too many connections. Try again after the time in Retry-After."),
             Self::BodyTooLarge => (413, "Body too large", "The request body is larger than the gateway takes. Send less."),
+            Self::HeadersTooLarge => (431, "Headers too large", "The request head is larger than the gateway or the upstream takes. Send fewer or shorter headers."),
             Self::UriTooLong => (414, "URI too long", "The request target is longer than the gateway takes. Shorten it."),
             Self::RequestTimeout => (408, "Request timed out", "The request body stood still for too long. Send it again."),
             Self::ExpectationFailed => (417, "Expectation failed", "Only the expectation 100-continue can be met. Send the request without Expect."),
@@ -232,7 +244,8 @@ impl Error {
             Self::Route(RouteError::MethodNotAllowed { .. }) => Code::MethodNotAllowed,
             Self::Route(RouteError::OddPath | RouteError::OddHost)
             | Self::Malformed(_)
-            | Self::Forward(ForwardError::BodyBroken | ForwardError::Head(_)) => Code::RequestMalformed,
+            | Self::Target(_)
+            | Self::Forward(ForwardError::BodyBroken) => Code::RequestMalformed,
             Self::Session(SessionError::Missing) => Code::SessionMissing,
             Self::Session(SessionError::Invalid(_)) => Code::SessionInvalid,
             Self::Session(SessionError::Expired) => Code::SessionExpired,
@@ -250,12 +263,15 @@ impl Error {
             Self::Mint(MintError::Throttled { .. }) => Code::IssuerThrottled,
             Self::Mint(MintError::Unfit) | Self::Unfit(_) => Code::TokenUnfit,
             Self::Forward(ForwardError::Unreachable(_)) => Code::UpstreamUnreachable,
-            Self::Forward(ForwardError::Broken(_) | ForwardError::Unasked) => Code::UpstreamBroken,
+            Self::Forward(ForwardError::Broken(_) | ForwardError::Unasked | ForwardError::Framing) => {
+                Code::UpstreamBroken
+            }
             Self::Forward(ForwardError::TimedOut) => Code::UpstreamTimeout,
             Self::Forward(ForwardError::BodyStalled) => Code::RequestTimeout,
             Self::Forward(ForwardError::BodyTooLarge) | Self::BodyTooLarge => Code::BodyTooLarge,
             Self::Expectation => Code::ExpectationFailed,
             Self::UriTooLong => Code::UriTooLong,
+            Self::HeadTooLarge => Code::HeadersTooLarge,
         }
     }
 
@@ -288,6 +304,10 @@ impl Error {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
+        }
+        if asked.closes && code == Code::RequestMalformed {
+            // What follows such a head may be part of it for somebody: nothing of it is read as a request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(origin) = &asked.origin {
             allow_reading(headers, origin);
@@ -341,7 +361,9 @@ fn allow_list(methods: &[Method]) -> HeaderValue {
     HeaderValue::try_from(list).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
+/// At most an hour: after that it is worth a try whatever the issuer said.
 fn whole_seconds(time: Duration) -> HeaderValue {
+    let time = time.min(Duration::from_hours(1));
     HeaderValue::from(time.as_secs() + u64::from(time.subsec_nanos() > 0))
 }
 
@@ -361,7 +383,7 @@ impl Asked {
         let origin = head.headers.get(header::ORIGIN);
         let trusted =
             origin.filter(|origin| parties.iter().any(|party| party.as_str().as_bytes() == origin.as_bytes()));
-        Self { grpc: is_grpc(head), origin: trusted.cloned() }
+        Self { closes: head.version < Version::HTTP_2, grpc: is_grpc(head), origin: trusted.cloned() }
     }
 }
 
@@ -430,7 +452,7 @@ mod tests {
 
     #[test]
     fn a_grpc_caller_gets_trailers_only() {
-        let answer = Error::from(SessionError::Expired).answer(&Asked { grpc: true, origin: None }, "r1");
+        let answer = Error::from(SessionError::Expired).answer(&Asked { grpc: true, ..Asked::default() }, "r1");
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()["grpc-status"], "16");
         assert_eq!(answer.headers()["grpc-message"], "session-expired");
@@ -439,7 +461,7 @@ mod tests {
 
     #[test]
     fn a_trusted_origin_may_read_the_error() {
-        let asked = Asked { grpc: false, origin: Some(HeaderValue::from_static("https://app.example.com")) };
+        let asked = Asked { origin: Some(HeaderValue::from_static("https://app.example.com")), ..Asked::default() };
         let answer = Error::from(SessionError::Missing).answer(&asked, "r1");
         assert_eq!(answer.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example.com");
         assert_eq!(answer.headers()[header::VARY], "Origin");

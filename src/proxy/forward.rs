@@ -6,15 +6,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{self, HeaderMap, HeaderValue};
-use http::uri::{PathAndQuery, Scheme};
-use http::{Method, Request, Response, StatusCode, Uri, Version, request};
+use http::header::{self, HeaderMap};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use crate::config::{Rewrite, Route};
-use crate::headers;
-use crate::listener::connection::{self, Connection, Forwarding};
+use crate::listener::connection::{self, Connection};
 use crate::proxy::pool::exchange::{SendError, Want};
 use crate::proxy::pool::{Lease, Pool};
 use crate::transport::body::{BodyError, BodyFate, RequestBody};
@@ -32,6 +29,10 @@ pub enum ForwardError {
     /// A 101 that nobody asked for.
     #[error("the upstream switched protocols unasked")]
     Unasked,
+    /// An answer with `Transfer-Encoding` and `Content-Length`, or with a transfer coding beside `chunked` (RFC 9112
+    /// section 6.3): it would reach the caller cut short or encoded.
+    #[error("the upstream framed its answer in a way that cannot be passed on")]
+    Framing,
     /// `response_timeout` or the route's `timeout` passed.
     #[error("the upstream did not answer in time")]
     TimedOut,
@@ -44,9 +45,6 @@ pub enum ForwardError {
     /// The caller broke the body off.
     #[error("the request body broke off")]
     BodyBroken,
-    /// The rewritten target is not one.
-    #[error("the rewritten request target is not valid")]
-    Head(#[source] http::Error),
 }
 
 /// The limits of one exchange.
@@ -58,6 +56,15 @@ pub struct Patience {
     pub whole: Option<Instant>,
 }
 
+// === impl Patience ===
+
+impl Patience {
+    /// When it ends, counted from `now`.
+    fn end(&self, now: Instant) -> Option<Instant> {
+        [self.response.map(|limit| now + limit), self.whole].into_iter().flatten().min()
+    }
+}
+
 /// An answer's head, and the connection on which its body follows.
 #[derive(Debug)]
 pub struct Answer {
@@ -65,113 +72,6 @@ pub struct Answer {
     pub response: Response<Incoming>,
     /// Goes back to its pool when both bodies are over.
     pub lease: Lease,
-}
-
-/// Aims the head at the upstream: target, `Host`, version, and what tells the upstream who called.
-///
-/// `host` is what the caller named, `trusted` whether its forwarding headers were kept, `bodiless` whether no body
-/// follows.
-///
-/// # Errors
-/// When the rewritten target is not one.
-pub fn aim(
-    head: &mut request::Parts,
-    route: &Route,
-    pool: &Pool,
-    connection: &Connection,
-    host: &HeaderValue,
-    trusted: bool,
-    bodiless: bool,
-) -> Result<(), ForwardError> {
-    let upstream = pool.upstream();
-    let rewritten = rewrite(&head.uri, &route.rewrite)?;
-    if upstream.http2 {
-        let authority = if route.preserve_host { http::uri::Authority::try_from(host.as_bytes()).ok() } else { None };
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = Some(authority.unwrap_or_else(|| upstream.address.authority.clone()));
-        parts.path_and_query = rewritten.or_else(|| head.uri.path_and_query().cloned());
-        head.uri = Uri::from_parts(parts).map_err(|error| ForwardError::Head(error.into()))?;
-        head.headers.remove(header::HOST);
-        head.version = Version::HTTP_2;
-    } else {
-        if let Some(target) = rewritten {
-            head.uri = Uri::from(target);
-        } else if head.uri.authority().is_some() {
-            head.uri = head.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
-        }
-        let named = if route.preserve_host { host.clone() } else { pool.host().clone() };
-        head.headers.insert(header::HOST, named);
-        head.version = Version::HTTP_11;
-        // RFC 9110 section 8.6: a method that anticipates content says so when there is none; some servers insist.
-        if bodiless && matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
-            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-        }
-    }
-    introduce(&mut head.headers, connection, host, trusted);
-    Ok(())
-}
-
-/// The target with the route's rewriting applied; `None`: it stays as it is.
-fn rewrite(uri: &Uri, rule: &Rewrite) -> Result<Option<PathAndQuery>, ForwardError> {
-    let (from, to) = match rule {
-        Rewrite::Keep => return Ok(None),
-        Rewrite::Strip(prefix) => (prefix.as_str(), ""),
-        Rewrite::Replace { from, to } => (from.as_str(), to.as_str()),
-    };
-    let rest = uri.path().strip_prefix(from.trim_end_matches('/')).unwrap_or(uri.path());
-    let mut target = String::with_capacity(to.len() + rest.len() + 1 + uri.query().map_or(0, |query| query.len() + 1));
-    target.push_str(to.trim_end_matches('/'));
-    target.push_str(rest);
-    if !target.starts_with('/') {
-        target.insert(0, '/');
-    }
-    if let Some(query) = uri.query() {
-        target.push('?');
-        target.push_str(query);
-    }
-    PathAndQuery::try_from(target).map(Some).map_err(|error| ForwardError::Head(error.into()))
-}
-
-/// Says who called. An untrusted caller's own words were removed before; a trusted one's are continued.
-fn introduce(headers: &mut HeaderMap, connection: &Connection, host: &HeaderValue, trusted: bool) {
-    let said = connection.forwarding(host, || forwarding(connection, host));
-    if trusted {
-        continue_list(headers, headers::FORWARDED_FOR, &said.peer);
-        continue_list(headers, headers::FORWARDED, &said.forwarded);
-        headers.entry(headers::FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static("http"));
-        headers.entry(headers::FORWARDED_HOST).or_insert(said.host);
-    } else {
-        headers.insert(headers::FORWARDED_FOR, said.peer);
-        headers.insert(headers::FORWARDED, said.forwarded);
-        headers.insert(headers::FORWARDED_PROTO, HeaderValue::from_static("http"));
-        headers.insert(headers::FORWARDED_HOST, said.host);
-    }
-}
-
-fn forwarding(connection: &Connection, host: &HeaderValue) -> Forwarding {
-    let ip = connection.peer.ip().to_canonical();
-    let peer = ip.to_string();
-    // RFC 7239 section 6: an IPv6 address stands in brackets and quotes; a host with a port needs quotes too.
-    let node = if ip.is_ipv6() { format!("\"[{peer}]\"") } else { peer.clone() };
-    let named = host.to_str().unwrap_or_default();
-    let value = |text: String| HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-    Forwarding {
-        host: host.clone(),
-        forwarded: value(format!("for={node};host=\"{named}\";proto=http")),
-        peer: value(peer),
-    }
-}
-
-/// Appends to the list that a trusted peer began; several lines of it become one.
-fn continue_list(headers: &mut HeaderMap, name: header::HeaderName, element: &HeaderValue) {
-    let mut list: Vec<u8> = Vec::new();
-    for value in headers.get_all(&name) {
-        list.extend_from_slice(value.as_bytes());
-        list.extend_from_slice(b", ");
-    }
-    list.extend_from_slice(element.as_bytes());
-    headers.insert(name, HeaderValue::try_from(list).unwrap_or_else(|_| element.clone()));
 }
 
 /// What may be sent again when the connection dies under it.
@@ -203,8 +103,12 @@ impl Exchange<'_> {
     {
         let answer = match self.in_time(sent).await? {
             Ok(response) => Answer { response, lease },
-            // Rare: boxed, so that the future of every request stays small.
-            Err(error) => Box::pin(self.send_again(*error, copy)).await?,
+            Err(error) => {
+                // Before another one is asked for: it may hold the last place among `max_connections`.
+                drop(lease);
+                // Rare: boxed, so that the future of every request stays small.
+                Box::pin(self.send_again(*error, copy)).await?
+            }
         };
         if let Some(fate) = self.fate {
             fate.answered();
@@ -212,7 +116,24 @@ impl Exchange<'_> {
         if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(ForwardError::Unasked);
         }
+        if !is_framed_once(answer.response.headers()) {
+            return Err(ForwardError::Framing);
+        }
         Ok(answer)
+    }
+
+    /// A connection, within the time that there is for the answer.
+    ///
+    /// # Errors
+    /// When none can be had.
+    pub async fn lease(&self, want: Want) -> Result<Lease, ForwardError> {
+        match self.patience.end(Instant::now()) {
+            Some(end) => {
+                tokio::time::timeout_at(end, self.pool.lease(want)).await.map_err(|_| ForwardError::TimedOut)?
+            }
+            None => self.pool.lease(want).await,
+        }
+        .map_err(ForwardError::from)
     }
 
     async fn send_again(&self, error: SendError, copy: Option<Copy>) -> Result<Answer, ForwardError> {
@@ -221,7 +142,7 @@ impl Exchange<'_> {
             (None, Some(copy)) if !error.answered => copy.request(),
             _ => return Err(failure(error.error, self.fate)),
         };
-        let mut lease = self.pool.lease(Want::New).await?;
+        let mut lease = self.lease(Want::New).await?;
         let sent = lease.send(again);
         let response = self.in_time(sent).await?.map_err(|error| failure(error.error, self.fate))?;
         Ok(Answer { response, lease })
@@ -247,6 +168,18 @@ fn failure(error: hyper::Error, fate: Option<&BodyFate>) -> ForwardError {
         Some(BodyError::TooLarge) => ForwardError::BodyTooLarge,
         Some(BodyError::Broken) => ForwardError::BodyBroken,
         None => ForwardError::Broken(error),
+    }
+}
+
+/// Whether an answer's `Transfer-Encoding` is absent, or is one `chunked` with no `Content-Length` beside it.
+fn is_framed_once(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => {
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(header::CONTENT_LENGTH)
+        }
+        (Some(_), Some(_)) => false,
     }
 }
 
@@ -317,8 +250,7 @@ impl Wait {
             let progress = fate.map_or(0, BodyFate::progress);
             if self.limit.is_none() || progress != self.progress {
                 self.progress = progress;
-                let response = self.patience.response.map(|limit| Instant::now() + limit);
-                self.limit = [response, self.patience.whole].into_iter().flatten().min();
+                self.limit = self.patience.end(Instant::now());
             }
             let Some(limit) = self.limit else { return Poll::Pending };
             let fired = if connection.version() == connection::Version::Http1 {

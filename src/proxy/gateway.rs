@@ -81,6 +81,8 @@ pub struct Plans {
     pub parties: Box<[Origin]>,
     /// Whose forwarding headers are believed.
     pub trusted: Trusted,
+    /// Bytes of a request head.
+    pub max_header_bytes: usize,
     /// Bytes of a request target.
     pub max_uri_bytes: usize,
     /// Bytes of a request body.
@@ -209,6 +211,7 @@ impl Plans {
             response: Arc::new(clean::response_names()),
             parties: config.clerk.authorized_parties.clone().into(),
             trusted: config.server.trusted_proxies.clone(),
+            max_header_bytes: config.server.limits.max_header_bytes,
             max_uri_bytes: config.server.limits.max_uri_bytes,
             max_body_bytes: config.server.limits.request_body,
             slots: Slots { keys: index.keys(), values: index.values() },

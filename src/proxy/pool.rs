@@ -77,33 +77,38 @@ impl Pool {
         &self.host
     }
 
-    /// A connection that can take a request now.
+    /// A connection that can take a request at once, if there is one.
+    pub fn ready(self: &Arc<Self>, now: Instant) -> Option<Lease> {
+        if self.limit.is_some() {
+            return None;
+        }
+        let connection = Leased::Http1(self.http1.ready(self.idle_since(now))?);
+        Some(Lease { connection, pool: Arc::clone(self), _permit: None })
+    }
+
+    /// A connection that can take a request, opened where that is needed. Waits without end where every connection that
+    /// may be open is in use: the caller has a limit.
     ///
     /// # Errors
     /// When none can be opened.
     pub async fn lease(self: &Arc<Self>, want: Want) -> Result<Lease, ConnectError> {
-        if want == Want::Any
-            && self.limit.is_none()
-            && let Some(connection) = self.http1.ready()
-        {
-            return Ok(Lease { connection: Leased::Http1(connection), pool: Arc::clone(self), _permit: None });
-        }
-        // Connecting is rare, and its future big: boxed, so that the future of every request stays small.
-        Box::pin(self.open(want)).await
-    }
-
-    async fn open(self: &Arc<Self>, want: Want) -> Result<Lease, ConnectError> {
         let permit = match &self.limit {
-            // Closed never: the semaphore lives as long as `self`.
-            Some(limit) => Arc::clone(limit).acquire_owned().await.ok(),
-            None => None,
+            // Closed never: the semaphore lives as long as `self`. HTTP/2 counts connections, not streams.
+            Some(limit) if !self.upstream.http2 => Arc::clone(limit).acquire_owned().await.ok(),
+            Some(_) | None => None,
         };
         let connection = if self.upstream.http2 {
             Leased::Http2(self.http2.stream(&self.upstream, &self.spawner, want).await?)
         } else {
-            Leased::Http1(self.http1.connection(&self.upstream, &self.spawner, want).await?)
+            let since = self.idle_since(Instant::now());
+            Leased::Http1(self.http1.connection(&self.upstream, &self.spawner, want, since).await?)
         };
         Ok(Lease { connection, pool: Arc::clone(self), _permit: permit })
+    }
+
+    /// What has been idle since before this is not to be used: its peer may be closing it.
+    fn idle_since(&self, now: Instant) -> Option<Instant> {
+        now.checked_sub(self.upstream.pool.idle_timeout?)
     }
 
     /// Closes what has been idle for too long, or with `all` whatever is idle.

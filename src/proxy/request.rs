@@ -1,9 +1,10 @@
 //! What is asked of a request's head before anything is decided: that everybody after us reads it as we do.
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Version, request::Parts};
 use http_body::Body;
 
+use crate::headers;
 use crate::proxy::error::Error;
 use crate::proxy::gateway::Plans;
 use crate::route::{RouteError, check_host};
@@ -48,9 +49,24 @@ impl Host<'_> {
 }
 
 impl Target<'_> {
-    /// The origin that the request itself has, for the cookie guard.
-    pub fn origin(&self) -> OwnOrigin<'_> {
-        OwnOrigin { scheme: "http", authority: self.host.as_str() }
+    /// The origin that the request itself has, for the cookie guard: the connection's scheme with Host, or what a
+    /// trusted peer says.
+    ///
+    /// # Errors
+    /// When a trusted peer says two things.
+    pub fn origin<'a>(&'a self, head: &'a Parts, trusted: bool) -> Result<OwnOrigin<'a>, Error> {
+        let said = |name: &HeaderName| {
+            let mut lines = head.headers.get_all(name).iter().filter(|_| trusted);
+            match (lines.next(), lines.next()) {
+                (None, _) => Ok(None),
+                (Some(line), None) => Ok(line.to_str().ok()),
+                (Some(_), Some(_)) => Err(Error::Malformed("a trusted peer names two origins")),
+            }
+        };
+        Ok(OwnOrigin {
+            scheme: said(&headers::FORWARDED_PROTO)?.unwrap_or("http"),
+            authority: said(&headers::FORWARDED_HOST)?.unwrap_or(self.host.as_str()),
+        })
     }
 }
 
@@ -59,7 +75,8 @@ impl Target<'_> {
 /// # Errors
 /// Ambiguity in host, target form or framing, or a limit that is exceeded.
 pub fn target<'a>(head: &'a Parts, body: &impl Body, plans: &Plans) -> Result<Target<'a>, Error> {
-    if head.method == Method::CONNECT {
+    // TRACE would show the caller what was injected (RFC 9110 section 9.3.8).
+    if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(RouteError::MethodNotAllowed { allow: Vec::new() }.into());
     }
     if head.headers.contains_key(header::TRANSFER_ENCODING) {
@@ -75,6 +92,9 @@ pub fn target<'a>(head: &'a Parts, body: &impl Body, plans: &Plans) -> Result<Ta
         if !expected.all(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
             return Err(Error::Expectation);
         }
+    }
+    if head_bytes(head) > plans.max_header_bytes {
+        return Err(Error::HeadTooLarge);
     }
     let host = host(head)?;
     check_host(host.as_str())?;
@@ -134,16 +154,25 @@ pub fn accepts_trailers(head: &Parts) -> bool {
     head.headers
         .get_all(header::TE)
         .iter()
-        .flat_map(crate::headers::elements)
+        .flat_map(headers::elements)
         .any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
-/// Whether the head is small enough for the upstream, as HTTP/1 would write it.
+/// Bytes of the head, as HTTP/1 would write it.
+pub fn head_bytes(head: &Parts) -> usize {
+    let line = head.method.as_str().len() + head.uri.path().len() + head.uri.query().map_or(0, |query| query.len() + 1);
+    let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    line + " HTTP/1.1\r\n".len() + 1 + lines + 2
+}
+
+/// Whether the head is small enough for the upstream. `injected`: how much of it is ours.
 ///
 /// # Errors
-/// [`Error::Unfit`].
-pub fn fits(head: &Parts, limit: usize) -> Result<(), Error> {
-    let line = head.method.as_str().len() + head.uri.path().len() + head.uri.query().map_or(0, str::len) + 13;
-    let lines: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if line + lines + 2 > limit { Err(Error::Unfit("the request head is too large for the upstream")) } else { Ok(()) }
+/// [`Error::Unfit`] where what we add is too much, [`Error::HeadTooLarge`] where the caller's own is.
+pub fn fits(head: &Parts, injected: usize, limit: usize) -> Result<(), Error> {
+    match head_bytes(head) {
+        bytes if bytes <= limit => Ok(()),
+        bytes if bytes - injected.min(bytes) > limit => Err(Error::HeadTooLarge),
+        _ => Err(Error::Unfit("the request head is too large for the upstream")),
+    }
 }

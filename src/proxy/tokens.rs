@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use http::HeaderValue;
 
-use crate::clock::Now;
+use crate::clock::{Clock, Now};
 use crate::config::{MintSpec, OnMintError};
 use crate::metrics::Lookup;
 use crate::proxy::error::Error;
@@ -45,75 +45,115 @@ pub async fn injected<M: Mint>(
     gateway: &Gateway<M>,
     plan: &Plan,
     subject: &Subject<'_>,
+    clock: &Clock,
     now: Now,
     record: &mut Record,
 ) -> Result<Injected, Error> {
     let mut injected = Injected::new();
-    let mut absent: Vec<(&Slot, MintRequest)> = Vec::new();
     for slot in &plan.slots {
         let value = match &slot.source {
             SlotSource::Token { spec, key } => {
                 let key = subject.remembered.token_key(*key, |session| token_key(gateway, session, spec));
                 let Some((token, freshness)) = gateway.tokens.get_fresh(key, now) else {
-                    absent.push((slot, request(gateway, subject, spec, key, now)));
-                    continue;
+                    // Rare beside the hits, and big: boxed, so that the future of every request stays small.
+                    return Box::pin(injected_after_mint(gateway, plan, subject, clock, record)).await;
                 };
                 if freshness == Freshness::RefreshDue {
                     gateway.tokens.refresh(request(gateway, subject, spec, key, now), &gateway.mint);
                 }
-                record.looked_up(Lookup::Hit);
                 Some(value_of(slot, &token)?)
             }
-            SlotSource::Claim { claim, value } => {
-                let made = |session: &Session| slot.prefix.text(&session.value(claim)?).ok();
-                subject.remembered.value(*value, made).cloned()
-            }
-            SlotSource::SessionToken => session_token(slot, subject, now)?,
-            SlotSource::Value(value) => Some(value.clone()),
+            other => without_token(slot, other, subject, now)?,
         };
         push(&mut injected, slot, value)?;
     }
-    if !absent.is_empty() {
-        // Rare beside the hits, and big: boxed, so that the future of every request stays small.
-        Box::pin(mint_all(gateway, plan, subject, absent, now, record, &mut injected)).await?;
+    if plan.slots.iter().any(|slot| matches!(slot.source, SlotSource::Token { .. })) {
+        record.looked_up(Lookup::Hit);
     }
     Ok(injected)
 }
 
-/// Waits for every token that is not in memory, all at once.
-async fn mint_all<M: Mint>(
+/// Waits for every token that is not in memory, all at once, and judges every value by the time after the wait: what was
+/// alive before it may not be any more.
+async fn injected_after_mint<M: Mint>(
     gateway: &Gateway<M>,
     plan: &Plan,
     subject: &Subject<'_>,
-    absent: Vec<(&Slot, MintRequest)>,
+    clock: &Clock,
+    record: &mut Record,
+) -> Result<Injected, Error> {
+    let begun = clock.now();
+    let waits = plan.slots.iter().map(|slot| async move {
+        let SlotSource::Token { spec, key } = &slot.source else { return (slot, None) };
+        let key = subject.remembered.token_key(*key, |session| token_key(gateway, session, spec));
+        let asked = request(gateway, subject, spec, key, begun);
+        (slot, Some((asked.clone(), gateway.tokens.get(asked, &gateway.mint).await)))
+    });
+    let found = join_all(waits).await;
+    let now = clock.now();
+    let mut injected = Injected::new();
+    for (slot, found) in found {
+        let value = match found {
+            None => without_token(slot, &slot.source, subject, now)?,
+            Some((asked, (lookup, minted))) => {
+                record.looked_up(lookup);
+                // A hit may have died while others were waited for.
+                let minted = match lookup {
+                    Lookup::Hit => gateway.tokens.get(asked, &gateway.mint).await.1,
+                    _ => minted,
+                };
+                match minted {
+                    Ok(token) => Some(value_of(slot, &token)?),
+                    Err(error) => instead_of_token(plan, slot, error, subject, clock.now(), record)?,
+                }
+            }
+        };
+        push(&mut injected, slot, value)?;
+    }
+    Ok(injected)
+}
+
+/// A value that needs no mint.
+fn without_token(
+    slot: &Slot,
+    source: &SlotSource,
+    subject: &Subject<'_>,
+    now: Now,
+) -> Result<Option<HeaderValue>, Error> {
+    match source {
+        SlotSource::Claim { claim, value } => {
+            let made = |session: &Session| slot.prefix.text(&session.value(claim)?).ok();
+            Ok(subject.remembered.value(*value, made).cloned())
+        }
+        SlotSource::SessionToken => session_token(slot, subject, now),
+        SlotSource::Value(value) => Ok(Some(value.clone())),
+        SlotSource::Token { .. } => Ok(None),
+    }
+}
+
+/// What the route wants where the issuer gave no token.
+fn instead_of_token(
+    plan: &Plan,
+    slot: &Slot,
+    error: MintError,
+    subject: &Subject<'_>,
     now: Now,
     record: &mut Record,
-    injected: &mut Injected,
-) -> Result<(), Error> {
-    let waits = absent.into_iter().map(|(slot, request)| async move {
-        let (lookup, minted) = gateway.tokens.get(request, &gateway.mint).await;
-        (slot, lookup, minted)
-    });
-    for (slot, lookup, minted) in join_all(waits).await {
-        record.looked_up(lookup);
-        let value = match minted {
-            Ok(token) => Some(value_of(slot, &token)?),
-            Err(error) if !is_issuers_failure(&error) => return Err(error.into()),
-            Err(error) => match plan.route.on_mint_error {
-                OnMintError::Fail => return Err(error.into()),
-                OnMintError::Pass => {
-                    record.degraded();
-                    None
-                }
-                OnMintError::Session => {
-                    record.degraded();
-                    session_token(slot, subject, now)?
-                }
-            },
-        };
-        push(injected, slot, value)?;
+) -> Result<Option<HeaderValue>, Error> {
+    if !is_issuers_failure(&error) {
+        return Err(error.into());
     }
-    Ok(())
+    match plan.route.on_mint_error {
+        OnMintError::Fail => Err(error.into()),
+        OnMintError::Pass => {
+            record.degraded();
+            Ok(None)
+        }
+        OnMintError::Session => {
+            record.degraded();
+            session_token(slot, subject, now)
+        }
+    }
 }
 
 /// What `on_mint_error` covers: the issuer's failures, never what the user has to know.

@@ -90,6 +90,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("proxy/inject", (6, 0)),
     ("proxy/clean", (6, 0)),
     ("proxy/grpc", (6, 0)),
+    ("proxy/aim", (7, 0)),
     ("proxy/forward", (7, 0)),
     ("proxy/error", (8, 0)),
     ("proxy/gateway", (8, 0)),

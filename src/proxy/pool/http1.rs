@@ -16,6 +16,12 @@ use crate::transport::body::RequestBody;
 use crate::transport::connect::{ConnectError, connect};
 use crate::transport::io::{Answered, UpstreamIo};
 
+/// Bytes of an answer's head, and of what is read ahead of a caller that takes it slowly.
+const MAX_BUFFER: usize = 64 * 1024;
+
+/// How long a connection's task may take to see that its last exchange is over.
+const SETTLING: Duration = Duration::from_millis(20);
+
 /// Connections that wait for work, the youngest last.
 #[derive(Debug, Default)]
 pub(super) struct Idle(Mutex<Vec<Connection>>);
@@ -33,9 +39,14 @@ pub(super) struct Connection {
 
 impl Idle {
     /// An idle connection that can take a request at once.
-    pub(super) fn ready(&self) -> Option<Connection> {
+    pub(super) fn ready(&self, since: Option<Instant>) -> Option<Connection> {
         let mut idle = self.lock();
         while let Some(connection) = idle.pop() {
+            if !connection.is_fresh(since) {
+                // The younger ones stand behind it, so those in front are no fresher.
+                idle.clear();
+                return None;
+            }
             if connection.sender.is_ready() {
                 return Some(connection);
             }
@@ -53,10 +64,13 @@ impl Idle {
         upstream: &Upstream,
         spawner: &Spawner,
         want: Want,
+        since: Option<Instant>,
     ) -> Result<Connection, ConnectError> {
         if want == Want::Any {
-            while let Some(mut connection) = self.pop() {
-                if connection.sender.is_ready() || connection.sender.ready().await.is_ok() {
+            while let Some(mut connection) = self.pop().filter(|connection| connection.is_fresh(since)) {
+                // One whose last request is still being written, or that is closing, is not worth waiting for.
+                let ready = tokio::time::timeout(SETTLING, connection.sender.ready());
+                if ready.await.is_ok_and(|ready| ready.is_ok()) {
                     return Ok(connection);
                 }
             }
@@ -98,7 +112,7 @@ impl Connection {
     async fn open(upstream: &Upstream, spawner: &Spawner) -> Result<Self, ConnectError> {
         let stream = connect(&upstream.address, upstream.connect_timeout).await?;
         let (io, answered) = UpstreamIo::new(stream);
-        let handshake = Builder::new().handshake(TokioIo::new(io)).await;
+        let handshake = Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(io)).await;
         let (sender, connection) = handshake
             .map_err(|source| ConnectError::Handshake { address: upstream.address.authority.to_string(), source })?;
         drop(spawner.spawn(async move {
@@ -112,6 +126,14 @@ impl Connection {
 
     pub(super) fn is_reused(&self) -> bool {
         self.kept_at.is_some()
+    }
+
+    /// Whether it was given back after `since`.
+    fn is_fresh(&self, since: Option<Instant>) -> bool {
+        match (self.kept_at, since) {
+            (Some(kept), Some(since)) => kept > since,
+            _ => true,
+        }
     }
 
     pub(super) fn send(

@@ -75,11 +75,27 @@ impl Shared {
         {
             return Ok(stream);
         }
+        let opened = self.open(upstream, spawner, want);
+        match upstream.connect_timeout {
+            // Those who wait for their turn behind an attempt that hangs wait no longer than it may hang.
+            Some(limit) => tokio::time::timeout(limit, opened).await.unwrap_or_else(|_| {
+                Err(ConnectError::TimedOut { address: upstream.address.authority.to_string(), after: limit })
+            }),
+            None => opened.await,
+        }
+    }
+
+    async fn open(&self, upstream: &Upstream, spawner: &Spawner, want: Want) -> Result<Stream, ConnectError> {
         // Closed never: the semaphore lives as long as `self`.
         let _turn = self.opening.acquire().await.ok();
         if want == Want::Any
             && let Some(stream) = self.take(upstream.pool.max_streams)
         {
+            return Ok(stream);
+        }
+        // As many connections as may be open: h2 itself holds a stream back until the peer allows it.
+        let full = upstream.pool.max_connections.is_some_and(|limit| self.len() >= limit);
+        if full && let Some(stream) = self.take_any() {
             return Ok(stream);
         }
         let connection = Arc::new(Connection::open(upstream, spawner).await?);
@@ -108,6 +124,13 @@ impl Shared {
             .iter()
             .filter(|connection| connection.streams.load(Relaxed) < max_streams.min(connection.peer_max.load(Relaxed)));
         places.min_by_key(|connection| connection.streams.load(Relaxed)).map(Stream::on)
+    }
+
+    /// A place on the connection with the fewest streams.
+    fn take_any(&self) -> Option<Stream> {
+        let connections = self.lock();
+        let usable = connections.iter().filter(|connection| connection.is_usable());
+        usable.min_by_key(|connection| connection.streams.load(Relaxed)).map(Stream::on)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {

@@ -209,3 +209,21 @@ async fn an_upgrade_is_not_passed_and_not_believed() {
     }
     assert_eq!(upstream.connections(), 3, "a connection that switched serves nothing more; the last one is kept");
 }
+
+#[tokio::test]
+async fn after_an_ambiguous_head_nothing_more_is_read_from_the_connection() {
+    for coding in [",chunked", "gzip, chunked", "chunked, chunked"] {
+        let (gateway, upstream) = behind(PUBLIC).await;
+        let mut client = Wire::connect(gateway.address).await;
+        let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+        let ask = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: {coding}\r\n\r\n0\r\n\r\n{smuggled}");
+        let answer = client.ask(ask).await;
+        assert_eq!(
+            (answer.outcome(), answer.one("connection")),
+            ((400, "request-malformed"), Some("close")),
+            "{coding}"
+        );
+        assert!(client.is_closed().await);
+        assert_eq!(upstream.count(), 0, "{coding}");
+    }
+}

@@ -371,5 +371,67 @@ async fn a_head_beyond_the_upstreams_budget_is_not_sent() {
     .await;
     let long = format!("x-long: {}\r\n", "a".repeat(1100));
     let answer = Wire::connect(gateway.address).await.ask(get("/", &long)).await;
+    assert_eq!((answer.outcome(), upstream.count()), ((431, "headers-too-large"), 0));
+}
+
+#[tokio::test]
+async fn a_token_that_makes_the_head_too_large_is_not_the_callers_fault() {
+    let upstream = Upstream::answering(OK).await;
+    let gateway = Boot::new(format!(
+        "[upstreams.up]\nurl = \"{}\"\nmax_header_bytes = \"1KiB\"\n[[routes]]\nname = \"a\"\nupstream = \"up\"\n\
+         inject = [{{ header = \"authorization\", prefix = \"Bearer \", template = \"custom_hasura\" }}]\n",
+        upstream.url()
+    ))
+    .start()
+    .await;
+    let long = format!("{}x-long: {}\r\n", gateway.bearer("alice"), "a".repeat(300));
+    let answer = Wire::connect(gateway.address).await.ask(get("/", &long)).await;
     assert_eq!((answer.outcome(), upstream.count()), ((502, "token-unfit"), 0));
+}
+
+#[tokio::test]
+async fn a_chunked_body_of_a_get_is_not_lost() {
+    for method in ["GET", "HEAD", "OPTIONS", "POST"] {
+        let (gateway, upstream) = behind(PUBLIC).await;
+        let ask =
+            format!("{method} / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
+        let mut client = Wire::connect(gateway.address).await;
+        client.send(&ask).await;
+        upstream.received(1).await;
+        assert_eq!(upstream.only().body, b"hello", "{method}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_framed_twice_is_refused_and_its_connection_not_reused() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let (gateway, upstream) = in_front_of(Upstream::answering(answer).await, PUBLIC).await;
+        let mut client = Wire::connect(gateway.address).await;
+        for _ in 0..2 {
+            assert_eq!(client.ask(get("/", "")).await.outcome(), (502, "upstream-broken"), "{answer}");
+        }
+        assert_eq!(upstream.connections(), 2);
+    }
+}
+
+#[tokio::test]
+async fn an_old_upstream_does_not_make_the_gateway_old() {
+    let old = Upstream::answering("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let (gateway, _upstream) = in_front_of(old, PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    for _ in 0..2 {
+        let answer = client.ask(get("/", "")).await;
+        assert!(answer.start.starts_with("HTTP/1.1 200"), "{}", answer.start);
+    }
+}
+
+#[tokio::test]
+async fn trace_is_refused_since_it_would_show_what_is_injected() {
+    let (gateway, upstream) = behind(PUBLIC).await;
+    let answer = Wire::connect(gateway.address).await.ask("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!((answer.outcome(), upstream.count()), ((405, "method-not-allowed"), 0));
 }

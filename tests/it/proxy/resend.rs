@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{PUBLIC, behind, get, in_front_of};
 use crate::support::eventually;
+use crate::support::gateway::Gateway;
 use crate::support::upstream::{OK, Upstream};
 use crate::support::wire::Wire;
 
@@ -36,6 +37,21 @@ async fn a_get_that_meets_a_dying_connection_is_served() {
         assert_eq!((requests.len(), upstream.connections()), (3, 2));
         assert_eq!(requests[1].raw, requests[2].raw, "the same bytes once more");
     }
+}
+
+#[tokio::test]
+async fn a_resend_does_not_wait_for_the_place_of_the_dead_connection() {
+    let upstream = dies_at_the_second().await;
+    let tables = format!(
+        "[upstreams.up]\nurl = \"{}\"\npool = {{ max_connections = 1 }}\n\n\
+         [[routes]]\nname = \"all\"\nupstream = \"up\"\nsession = []\n",
+        upstream.url()
+    );
+    let gateway = Gateway::start(tables).await;
+    let mut client = Wire::connect(gateway.address).await;
+    client.ask(get("/", "")).await;
+    assert_eq!(client.ask(get("/", "")).await.outcome(), (200, ""));
+    assert_eq!(upstream.connections(), 2);
 }
 
 #[tokio::test]

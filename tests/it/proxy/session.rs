@@ -1,8 +1,8 @@
 //! Where a session is looked for, what happens without one, and what browsers and caches are told.
 
 use super::{MINTING, PUBLIC, behind, get, in_front_of};
-use crate::support::gateway::{Gateway, PARTY};
-use crate::support::upstream::Upstream;
+use crate::support::gateway::{Boot, Gateway, PARTY};
+use crate::support::upstream::{OK, Upstream};
 use crate::support::wire::Wire;
 
 /// Two routes that take no token into `Authorization`.
@@ -242,4 +242,21 @@ async fn caches_in_front_keep_answers_of_users_apart() {
     let (gateway, _upstream) = behind(PUBLIC).await;
     let answer = Wire::connect(gateway.address).await.ask(get("/", "Authorization: Bearer x\r\n")).await;
     assert_eq!((answer.one("cache-control"), answer.one("vary")), (None, None));
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_may_say_which_origin_a_cookie_belongs_to() {
+    let post = |gateway: &Gateway| {
+        let cookie = cookie(gateway, "bob");
+        format!(
+            "POST /reject HTTP/1.1\r\nHost: inside\r\nContent-Length: 0\r\nOrigin: https://shop.example\r\n\
+             X-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example\r\n{cookie}\r\n"
+        )
+    };
+    let upstream = Upstream::answering(OK).await;
+    let tables = CLAIMS.replace("{up}", &upstream.url());
+    let gateway = Boot::new(&tables).server("trusted_proxies = [\"loopback\"]").start().await;
+    is(&outcome(&gateway, post(&gateway)).await, 200, "");
+    let gateway = Boot::new(&tables).start().await;
+    is(&outcome(&gateway, post(&gateway)).await, 403, "origin-forbidden");
 }

@@ -1,0 +1,167 @@
+//! The head that an upstream gets: its target, its `Host`, and who called.
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{PathAndQuery, Scheme};
+use http::{Method, Uri, Version, request};
+
+use crate::config::{Rewrite, Route};
+use crate::headers;
+use crate::listener::connection::{self, Connection, Forwarding};
+use crate::proxy::pool::Pool;
+
+/// What is known of a request's body before it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// There is none.
+    Empty,
+    /// It was announced.
+    Known,
+    /// It ends when it ends.
+    Unknown,
+}
+
+/// The rewritten target is not one.
+#[derive(Debug, thiserror::Error)]
+#[error("the rewritten request target is not valid")]
+pub struct BadTarget(#[source] http::Error);
+
+/// Aims the head at the upstream: target, `Host`, version, and what tells the upstream who called.
+///
+/// `host` is what the caller named, `trusted` whether its forwarding headers were kept, `body` what follows.
+///
+/// # Errors
+/// When the rewritten target is not one.
+pub fn aim(
+    head: &mut request::Parts,
+    route: &Route,
+    pool: &Pool,
+    connection: &Connection,
+    host: &HeaderValue,
+    trusted: bool,
+    body: Length,
+) -> Result<(), BadTarget> {
+    let upstream = pool.upstream();
+    let rewritten = rewrite(&head.uri, &route.rewrite)?;
+    if upstream.http2 {
+        let authority = if route.preserve_host { http::uri::Authority::try_from(host.as_bytes()).ok() } else { None };
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.authority = Some(authority.unwrap_or_else(|| upstream.address.authority.clone()));
+        parts.path_and_query = rewritten.or_else(|| head.uri.path_and_query().cloned());
+        head.uri = Uri::from_parts(parts).map_err(|error| BadTarget(error.into()))?;
+        head.headers.remove(header::HOST);
+        head.version = Version::HTTP_2;
+    } else {
+        if let Some(target) = rewritten {
+            head.uri = Uri::from(target);
+        } else if head.uri.authority().is_some() {
+            head.uri = head.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+        }
+        let named = if route.preserve_host { host.clone() } else { pool.host().clone() };
+        head.headers.insert(header::HOST, named);
+        head.version = Version::HTTP_11;
+        match body {
+            // RFC 9110 section 8.6: a method that anticipates content says so when there is none; some servers insist.
+            Length::Empty if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => {
+                head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            // hyper gives a GET or HEAD no body unless its head says that there is one.
+            Length::Unknown => {
+                head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            Length::Empty | Length::Known => {}
+        }
+        if connection.version() == connection::Version::Http2 {
+            join_cookies(&mut head.headers);
+            trim_values(&mut head.headers);
+        }
+    }
+    introduce(&mut head.headers, connection, host, trusted);
+    Ok(())
+}
+
+/// HTTP/2 callers may send one cookie a line; HTTP/1 has one line (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let lines: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// HTTP/1 readers drop white space around a value, HTTP/2 keeps it: what is judged there must be what is judged here.
+fn trim_values(headers: &mut HeaderMap) {
+    for value in headers.values_mut() {
+        let trimmed = value.as_bytes().trim_ascii();
+        if trimmed.len() < value.len()
+            && let Ok(mut plain) = HeaderValue::from_bytes(trimmed)
+        {
+            plain.set_sensitive(value.is_sensitive());
+            *value = plain;
+        }
+    }
+}
+
+/// The target with the route's rewriting applied; `None`: it stays as it is.
+fn rewrite(uri: &Uri, rule: &Rewrite) -> Result<Option<PathAndQuery>, BadTarget> {
+    let (from, to) = match rule {
+        Rewrite::Keep => return Ok(None),
+        Rewrite::Strip(prefix) => (prefix.as_str(), ""),
+        Rewrite::Replace { from, to } => (from.as_str(), to.as_str()),
+    };
+    let rest = uri.path().strip_prefix(from.trim_end_matches('/')).unwrap_or(uri.path());
+    let mut target = String::with_capacity(to.len() + rest.len() + 1 + uri.query().map_or(0, |query| query.len() + 1));
+    target.push_str(to.trim_end_matches('/'));
+    target.push_str(rest);
+    if !target.starts_with('/') {
+        target.insert(0, '/');
+    }
+    if let Some(query) = uri.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    PathAndQuery::try_from(target).map(Some).map_err(|error| BadTarget(error.into()))
+}
+
+/// Says who called. An untrusted caller's own words were removed before; a trusted one's are continued.
+fn introduce(headers: &mut HeaderMap, connection: &Connection, host: &HeaderValue, trusted: bool) {
+    let said = connection.forwarding(host, || forwarding(connection, host));
+    if trusted {
+        continue_list(headers, headers::FORWARDED_FOR, &said.peer);
+        continue_list(headers, headers::FORWARDED, &said.forwarded);
+        headers.entry(headers::FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static("http"));
+        headers.entry(headers::FORWARDED_HOST).or_insert(said.host);
+    } else {
+        headers.insert(headers::FORWARDED_FOR, said.peer);
+        headers.insert(headers::FORWARDED, said.forwarded);
+        headers.insert(headers::FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(headers::FORWARDED_HOST, said.host);
+    }
+}
+
+fn forwarding(connection: &Connection, host: &HeaderValue) -> Forwarding {
+    let ip = connection.peer.ip().to_canonical();
+    let peer = ip.to_string();
+    // RFC 7239 section 6: an IPv6 address stands in brackets and quotes; a host with a port needs quotes too.
+    let node = if ip.is_ipv6() { format!("\"[{peer}]\"") } else { peer.clone() };
+    let named = host.to_str().unwrap_or_default();
+    let value = |text: String| HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+    Forwarding {
+        host: host.clone(),
+        forwarded: value(format!("for={node};host=\"{named}\";proto=http")),
+        peer: value(peer),
+    }
+}
+
+/// Appends to the list that a trusted peer began; several lines of it become one.
+fn continue_list(headers: &mut HeaderMap, name: header::HeaderName, element: &HeaderValue) {
+    let mut list: Vec<u8> = Vec::new();
+    for value in headers.get_all(&name) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(element.as_bytes());
+    headers.insert(name, HeaderValue::try_from(list).unwrap_or_else(|_| element.clone()));
+}
