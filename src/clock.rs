@@ -112,7 +112,11 @@ impl Clock {
 
     /// Both clocks, read once.
     pub fn now(&self) -> Now {
-        let mono = Instant::now();
+        self.at(Instant::now())
+    }
+
+    /// Wall time beside a reading of the monotonic clock that was made a moment ago.
+    pub fn at(&self, mono: Instant) -> Now {
         Now { mono, wall: self.wall_at(mono) }
     }
 

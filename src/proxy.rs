@@ -22,7 +22,7 @@ use http::{Request, Response, Version, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::clock::Now;
+use crate::clock::{Clock, Now};
 use crate::config::{OnNoSession, Preflight};
 use crate::headers;
 use crate::listener::connection::Connection;
@@ -67,6 +67,7 @@ pub struct Finish {
     /// The upstream's connection, and the request's body that must be over too before it serves again.
     lease: Option<(Lease, Option<Arc<BodyFate>>)>,
     connection: Arc<Connection>,
+    ended: Option<Instant>,
 }
 
 /// Serves one request. Every way out of it is counted and logged once, by the record.
@@ -82,7 +83,7 @@ pub async fn handle<M: Mint>(
     let trusted = snapshot.gateway.plans.trusted.trusts(connection.peer);
     let record = snapshot.recorder.begin(&request, Peer { address: connection.peer, trusted });
     // Boxed: it goes through several hands on its way into the answer's body.
-    let mut finish = Box::new(Finish { record, lease: None, connection: Arc::clone(connection) });
+    let mut finish = Box::new(Finish { record, lease: None, connection: Arc::clone(connection), ended: None });
     let (head, body) = request.into_parts();
     let asked = Asked::of(&head, &snapshot.gateway.plans.parties);
     match exchange(worker, &snapshot, &mut finish, head, body, trusted).await {
@@ -131,9 +132,15 @@ async fn exchange<M: Mint>(
     let request = Request::from_parts(head, body);
     let copy = exchange.copy(&request);
     let sent = lease.send(request);
-    let answer = exchange.answer(lease, sent, copy).await;
-    finish.record.upstream_ends();
-    let Answer { mut response, lease } = answer?;
+    let head = exchange.in_time(sent).await?;
+    let Answer { mut response, lease } = match head {
+        Ok(response) => exchange.accept(response, lease)?,
+        Err(error) => {
+            // Before another one is asked for: it may hold the last place among `max_connections`.
+            drop(lease);
+            Box::pin(exchange.send_again(*error, copy)).await?
+        }
+    };
     finish.lease = Some((lease, fate));
     present(response.headers_mut(), plan, plans, replaced);
     // Ours, not the upstream's (RFC 9112 section 2.3); hyper writes what the caller's connection speaks.
@@ -204,8 +211,8 @@ pub async fn decide<'a, M: Mint>(
         return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Any });
     }
     // 5. Session.
-    let now = worker.clock().now();
-    let Some((credential, remembered)) = session(gateway, plan, head, now, record).await? else {
+    let mut now = worker.clock().at(record.start());
+    let Some((credential, remembered)) = session(gateway, plan, head, worker.clock(), &mut now, record).await? else {
         return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Nothing });
     };
     // 6. Guard: a browser sends a cookie on its own account, whoever wrote the page.
@@ -247,7 +254,8 @@ async fn session<'a, M: Mint>(
     gateway: &'a Gateway<M>,
     plan: &'a Plan,
     head: &'a Parts,
-    now: Now,
+    clock: &Clock,
+    now: &mut Now,
     record: &mut Record,
 ) -> Result<Option<(Credential<'a>, Arc<Remembered>)>, Error> {
     let route = &plan.route;
@@ -264,7 +272,7 @@ async fn session<'a, M: Mint>(
         Ok(credential) => {
             from_cookie = credential.is_cookie();
             record.credential(kind(credential.place));
-            gateway.verify(&credential, &route.rules, now).await.map(|remembered| (credential, remembered))
+            gateway.verify(&credential, &route.rules, clock, now).await.map(|remembered| (credential, remembered))
         }
     };
     match verified {
@@ -314,21 +322,23 @@ impl Ending for Finish {
     }
 
     fn complete(&mut self) {
-        self.record.body_ends(BodyEnd::Complete);
+        let now = Instant::now();
+        self.ended = Some(now);
+        self.record.body_ends(BodyEnd::Complete, now);
         if let Some((lease, fate)) = self.lease.take()
             && fate.is_none_or(|fate| fate.is_whole())
         {
-            lease.finish(Instant::now());
+            lease.finish(now);
         }
     }
 
     fn broken(&mut self) {
-        self.record.body_ends(BodyEnd::Broken);
+        self.record.body_ends(BodyEnd::Broken, Instant::now());
     }
 }
 
 impl Drop for Finish {
     fn drop(&mut self) {
-        self.connection.end_request(Instant::now());
+        self.connection.end_request(self.ended.unwrap_or_else(Instant::now));
     }
 }

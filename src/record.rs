@@ -91,6 +91,7 @@ pub struct Record {
     degraded: bool,
     lookups: Lookups,
     body_end: BodyEnd,
+    ended: Option<Instant>,
     credential: Option<CredentialKind>,
     verdict: Option<Verdict>,
     outcome: Option<Outcome>,
@@ -140,6 +141,7 @@ impl Recorder {
             degraded: false,
             lookups: Lookups::default(),
             body_end: BodyEnd::Cut,
+            ended: None,
             credential: None,
             verdict: None,
             outcome: None,
@@ -200,16 +202,20 @@ impl Record {
     /// The request waits for this upstream from now on: for a connection, for its taking the request, for its head.
     /// Returns when that is.
     pub fn upstream_begins(&mut self, upstream: UpstreamId) -> Instant {
-        self.upstream_ends();
         let now = Instant::now();
+        self.upstream_ends_at(now);
         self.upstream = Some((upstream, now));
         now
     }
 
     /// The upstream answered with a head, or it is certain that it will not. Waits of several attempts add up.
     pub fn upstream_ends(&mut self) {
+        self.upstream_ends_at(Instant::now());
+    }
+
+    fn upstream_ends_at(&mut self, now: Instant) {
         if let Some((upstream, since)) = self.upstream.take() {
-            let wait = since.elapsed();
+            let wait = now.duration_since(since);
             self.recorder.shard.upstream_seconds[upstream.index()].observe(wait);
             self.upstream_wait += wait;
         }
@@ -217,8 +223,9 @@ impl Record {
 
     /// The head of the answer is ready. Called again, the last call counts.
     pub fn responds(&mut self, outcome: Outcome) {
-        self.upstream_ends();
-        self.overhead = Some(self.start.elapsed().saturating_sub(self.upstream_wait));
+        let now = Instant::now();
+        self.upstream_ends_at(now);
+        self.overhead = Some(now.duration_since(self.start).saturating_sub(self.upstream_wait));
         self.outcome = Some(outcome);
     }
 
@@ -235,9 +242,11 @@ impl Record {
         self.bytes += bytes as u64;
     }
 
-    /// How the body ended. A body that has no bytes to give (also the answer to HEAD) is complete from the start.
-    pub fn body_ends(&mut self, end: BodyEnd) {
+    /// How the body ended, and when. A body that has no bytes to give (also the answer to HEAD) is complete from the
+    /// start.
+    pub fn body_ends(&mut self, end: BodyEnd, now: Instant) {
         self.body_end = end;
+        self.ended = Some(now);
     }
 
     /// Everything except waiting for the upstream, up to the head of the answer: reading the rules, checking the
@@ -327,7 +336,7 @@ impl Drop for Record {
             // The caller went away first: how long the upstream would have taken is not known, so it is not observed.
             self.upstream_wait += since.elapsed();
         }
-        let total = self.start.elapsed();
+        let total = self.ended.unwrap_or_else(Instant::now).duration_since(self.start);
         self.count(total);
         if self.is_logged() {
             self.log(total);
@@ -456,7 +465,7 @@ mod tests {
         record.sent(5);
         record.sent(6);
         step(100).await;
-        record.body_ends(BodyEnd::Complete);
+        record.body_ends(BodyEnd::Complete, Instant::now());
         // As it moves into a body.
         drop(Box::new(record));
 
@@ -515,7 +524,7 @@ mod tests {
                 if let Some(id) = id {
                     record.responds(outcome(id, status));
                 }
-                record.body_ends(end);
+                record.body_ends(end, Instant::now());
             }
             let mut silent = test.begin();
             silent.route(RouteId::new(0), false);

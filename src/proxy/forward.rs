@@ -90,36 +90,21 @@ pub struct Exchange<'a> {
 // === impl Exchange ===
 
 impl Exchange<'_> {
-    /// Waits for the response head of a request that was handed over.
-    ///
-    /// The request is sent again once, on a new connection, when nothing of it was sent, or when it may be repeated and
-    /// the connection died before a byte of the answer.
+    /// Judges a response head.
     ///
     /// # Errors
-    /// See [`ForwardError`].
-    pub async fn answer<F>(&self, lease: Lease, sent: F, copy: Option<Copy>) -> Result<Answer, ForwardError>
-    where
-        F: Future<Output = Result<Response<Incoming>, Box<SendError>>>,
-    {
-        let answer = match self.in_time(sent).await? {
-            Ok(response) => Answer { response, lease },
-            Err(error) => {
-                // Before another one is asked for: it may hold the last place among `max_connections`.
-                drop(lease);
-                // Rare: boxed, so that the future of every request stays small.
-                Box::pin(self.send_again(*error, copy)).await?
-            }
-        };
+    /// When it cannot be passed on; its connection goes with it.
+    pub fn accept(&self, response: Response<Incoming>, lease: Lease) -> Result<Answer, ForwardError> {
         if let Some(fate) = self.fate {
             fate.answered();
         }
-        if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(ForwardError::Unasked);
         }
-        if !is_framed_once(answer.response.headers()) {
+        if !is_framed_once(response.headers()) {
             return Err(ForwardError::Framing);
         }
-        Ok(answer)
+        Ok(Answer { response, lease })
     }
 
     /// A connection, within the time that there is for the answer.
@@ -136,7 +121,12 @@ impl Exchange<'_> {
         .map_err(ForwardError::from)
     }
 
-    async fn send_again(&self, error: SendError, copy: Option<Copy>) -> Result<Answer, ForwardError> {
+    /// Sends a request again, once, on a new connection: when nothing of it was sent, or when it may be repeated and the
+    /// connection died before a byte of the answer.
+    ///
+    /// # Errors
+    /// What the first attempt met, where that is not safe; else what the second one meets.
+    pub async fn send_again(&self, error: SendError, copy: Option<Copy>) -> Result<Answer, ForwardError> {
         let again = match (error.unsent, copy) {
             (Some(unsent), _) => unsent,
             (None, Some(copy)) if !error.answered => copy.request(),
@@ -145,7 +135,7 @@ impl Exchange<'_> {
         let mut lease = self.lease(Want::New).await?;
         let sent = lease.send(again);
         let response = self.in_time(sent).await?.map_err(|error| failure(error.error, self.fate))?;
-        Ok(Answer { response, lease })
+        self.accept(response, lease)
     }
 
     /// What may be sent again: a request without a body that asks for nothing to be done.
@@ -155,8 +145,9 @@ impl Exchange<'_> {
         repeatable.then(|| Copy::of(request))
     }
 
-    /// On HTTP/1 the connection's own timer waits; a stream of HTTP/2 is a task of its own and needs its own.
-    fn in_time<F: Future>(&self, answer: F) -> InTime<'_, F> {
+    /// Waits for the response head. On HTTP/1 the connection's own timer waits too; a stream of HTTP/2 is a task of its
+    /// own and needs its own.
+    pub fn in_time<F: Future>(&self, answer: F) -> InTime<'_, F> {
         let wait = Wait { patience: self.patience, timer: None, limit: None, progress: 0 };
         InTime { answer, connection: self.connection, fate: self.fate, wait }
     }
@@ -212,7 +203,8 @@ impl Copy {
 
 pin_project_lite::pin_project! {
     /// An answer within its time.
-    struct InTime<'a, F> {
+    #[derive(Debug)]
+    pub struct InTime<'a, F> {
         #[pin]
         answer: F,
         connection: &'a Connection,
@@ -235,6 +227,7 @@ impl<F: Future> Future for InTime<'_, F> {
     }
 }
 
+#[derive(Debug)]
 struct Wait {
     patience: Patience,
     timer: Option<Pin<Box<Sleep>>>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 
-use crate::clock::Now;
+use crate::clock::{Clock, Now};
 use crate::config::{Config, Log, Origin, Route, SessionRules, SessionSource, Trusted, Upstream};
 use crate::headers::NameSet;
 use crate::metrics::Metrics;
@@ -126,7 +126,7 @@ pub enum VerifyError {
 
 impl<M: Mint> Gateway<M> {
     /// The session that a credential proves: remembered or verified now, and then checked against the time, the route
-    /// and the revocations, which no memory may answer for.
+    /// and the revocations, which no memory may answer for. `now` is brought up to date where this had to wait.
     ///
     /// # Errors
     /// The first rule that it breaks.
@@ -134,14 +134,19 @@ impl<M: Mint> Gateway<M> {
         &self,
         credential: &Credential<'_>,
         rules: &SessionRules,
-        now: Now,
+        clock: &Clock,
+        now: &mut Now,
     ) -> Result<Arc<Remembered>, VerifyError> {
         let sessions = &self.sessions;
         let digest = Digest::of(credential.token.as_bytes());
-        let remembered = match sessions.memory.get(&digest, self.number, &sessions.jwks) {
-            Some(remembered) => remembered,
+        let remembered = if let Some(remembered) = sessions.memory.get(&digest, self.number, &sessions.jwks) {
+            remembered
+        } else {
             // Rarer than a hit, and big: boxed, so that the future of every request stays small.
-            None => Box::pin(self.verify_anew(credential.token, digest, now)).await?,
+            let verified = Box::pin(self.verify_anew(credential.token, digest, *now)).await?;
+            // It may have waited for a key: what follows is judged by the time after that.
+            *now = clock.now();
+            verified
         };
         let session = &remembered.session;
         verify::check(session, now.wall, rules, credential.client_uat(), sessions.skew)?;
