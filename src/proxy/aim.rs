@@ -149,7 +149,8 @@ fn forwarding(connection: &Connection, host: &HeaderValue) -> Forwarding {
     let named = host.to_str().unwrap_or_default();
     let value = |text: String| HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
     Forwarding {
-        host: host.clone(),
+        // Copied, not cloned: it is kept with the connection, and a clone would keep the whole head's buffer.
+        host: HeaderValue::from_bytes(host.as_bytes()).unwrap_or_else(|_| host.clone()),
         forwarded: value(format!("for={node};host=\"{named}\";proto=http")),
         peer: value(peer),
     }
