@@ -1,7 +1,7 @@
 //! The path of one request, from its head to the last byte of its answer.
 //!
-//! [`handle`] is the whole of it, [`decide`] its steps 4 to 9. The numbers are those of the design: the order matters
-//! where a comment says so.
+//! [`handle`] is the whole of it: [`decide`] its steps 4 to 7, [`prepare`] 8 and 9, [`forward`] 10. The order matters where
+//! a comment says so.
 
 pub mod aim;
 pub mod clean;
@@ -49,7 +49,7 @@ use crate::transport::body::{BodyFate, Ending, RequestBody, ResponseBody};
 /// The body of every answer.
 pub type Body = ResponseBody<Box<Finish>>;
 
-/// What a request may do: the outcome of steps 4 to 9.
+/// What a request may do: the outcome of steps 4 to 7.
 #[derive(Debug)]
 pub struct Decision<'a> {
     /// The route that it goes.
@@ -191,7 +191,7 @@ fn present(headers: &mut HeaderMap, plan: &Plan, plans: &Plans, replaced: bool) 
 /// Why a `Connection` line is refused.
 const PROTECTED: &str = "Connection names a header that is not the connection's";
 
-/// Steps 4 to 9: which route, whose session, which tokens. Changes nothing but the record.
+/// Steps 4 to 7: which route, whose session, which tokens. Changes nothing but the record.
 ///
 /// # Errors
 /// The first reason not to forward the request.

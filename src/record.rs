@@ -209,10 +209,6 @@ impl Record {
     }
 
     /// The upstream answered with a head, or it is certain that it will not. Waits of several attempts add up.
-    pub fn upstream_ends(&mut self) {
-        self.upstream_ends_at(Instant::now());
-    }
-
     fn upstream_ends_at(&mut self, now: Instant) {
         if let Some((upstream, since)) = self.upstream.take() {
             let wait = now.duration_since(since);

@@ -56,15 +56,6 @@ pub struct Patience {
     pub whole: Option<Instant>,
 }
 
-// === impl Patience ===
-
-impl Patience {
-    /// When it ends, counted from `now`.
-    fn end(&self, now: Instant) -> Option<Instant> {
-        [self.response.map(|limit| now + limit), self.whole].into_iter().flatten().min()
-    }
-}
-
 /// An answer's head, and the connection on which its body follows.
 #[derive(Debug)]
 pub struct Answer {
@@ -74,7 +65,7 @@ pub struct Answer {
     pub lease: Lease,
 }
 
-/// What may be sent again when the connection dies under it.
+/// One request on its way to an upstream.
 #[derive(Debug)]
 pub struct Exchange<'a> {
     /// The upstream's connections.
@@ -85,6 +76,45 @@ pub struct Exchange<'a> {
     pub fate: Option<&'a BodyFate>,
     /// How long to wait.
     pub patience: Patience,
+}
+
+/// The head of a request without a body, kept until its answer has come.
+#[derive(Debug)]
+pub struct Copy {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    headers: HeaderMap,
+}
+
+pin_project_lite::pin_project! {
+    /// An answer within its time.
+    #[derive(Debug)]
+    pub struct InTime<'a, F> {
+        #[pin]
+        answer: F,
+        connection: &'a Connection,
+        fate: Option<&'a BodyFate>,
+        wait: Wait,
+    }
+}
+
+/// The time that an answer has: moves on while the request's body makes progress.
+#[derive(Debug)]
+struct Wait {
+    patience: Patience,
+    timer: Option<Pin<Box<Sleep>>>,
+    limit: Option<Instant>,
+    progress: u64,
+}
+
+// === impl Patience ===
+
+impl Patience {
+    /// When it ends, counted from `now`.
+    fn end(&self, now: Instant) -> Option<Instant> {
+        [self.response.map(|limit| now + limit), self.whole].into_iter().flatten().min()
+    }
 }
 
 // === impl Exchange ===
@@ -174,15 +204,6 @@ fn is_framed_once(headers: &HeaderMap) -> bool {
     }
 }
 
-/// The head of a request without a body, kept until its answer has come.
-#[derive(Debug)]
-pub struct Copy {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
-}
-
 // === impl Copy ===
 
 impl Copy {
@@ -201,18 +222,6 @@ impl Copy {
     }
 }
 
-pin_project_lite::pin_project! {
-    /// An answer within its time.
-    #[derive(Debug)]
-    pub struct InTime<'a, F> {
-        #[pin]
-        answer: F,
-        connection: &'a Connection,
-        fate: Option<&'a BodyFate>,
-        wait: Wait,
-    }
-}
-
 // === impl InTime ===
 
 impl<F: Future> Future for InTime<'_, F> {
@@ -225,14 +234,6 @@ impl<F: Future> Future for InTime<'_, F> {
             Poll::Pending => this.wait.poll(cx, this.connection, *this.fate).map(|()| Err(ForwardError::TimedOut)),
         }
     }
-}
-
-#[derive(Debug)]
-struct Wait {
-    patience: Patience,
-    timer: Option<Pin<Box<Sleep>>>,
-    limit: Option<Instant>,
-    progress: u64,
 }
 
 // === impl Wait ===
