@@ -176,7 +176,7 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
 fn names(config: &Config) -> Names {
     Names {
         routes: config.routes.iter().map(|route| route.name.clone()).collect(),
-        templates: config.templates.iter().map(|template| template.as_str().to_owned()).collect(),
+        templates: config.minted.iter().map(|kind| kind.label().to_owned()).collect(),
         upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
         listeners: config.server.listen.iter().map(|listen| listen.name.clone()).collect(),
         outcomes: outcome_names(),

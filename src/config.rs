@@ -15,8 +15,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::route::{
-    BadTemplateName, Claim, HostPattern, Injection, Matcher, MintSpec, OnMintError, OnNoSession, Preflight, Rewrite,
-    Route, SessionRules, SessionSource, Source, TemplateName,
+    BadTemplateName, Claim, Expectation, HostPattern, Injection, Matcher, MintKind, MintSpec, OnMintError, OnNoSession,
+    Preflight, Rewrite, Route, SessionRules, SessionSource, Source, TemplateName,
 };
 pub use self::url::{ApiUrl, Origin};
 use crate::headers::NameSet;
@@ -41,8 +41,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// In the order of [`RouteId`](crate::metrics::RouteId).
     pub routes: Vec<Route>,
-    /// Distinct template names that routes mint from, in the order of [`TemplateId`](crate::metrics::TemplateId).
-    pub templates: Vec<TemplateName>,
+    /// Distinct kinds of token that routes mint, in the order of [`TemplateId`](crate::metrics::TemplateId).
+    pub minted: Vec<MintKind>,
 }
 
 /// `[clerk]`
@@ -282,6 +282,18 @@ pub struct Pool {
     pub max_connections: Option<usize>,
     /// HTTP/2 streams on one.
     pub max_streams: usize,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// The templates that routes mint from.
+    pub fn templates(&self) -> impl Iterator<Item = &TemplateName> {
+        self.minted.iter().filter_map(|kind| match kind {
+            MintKind::Template(name) => Some(name),
+            MintKind::Session => None,
+        })
+    }
 }
 
 // === impl Trusted ===

@@ -4,6 +4,7 @@ pub mod breaker;
 pub mod budget;
 pub mod cache;
 pub mod clerk;
+pub mod expect;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod freshness;
@@ -18,11 +19,13 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::clock::Wall;
-use crate::config::{MintSpec, TemplateName};
+pub use crate::config::MintKind as Kind;
+use crate::config::MintSpec;
 use crate::metrics::{MintResult, TemplateId};
 use crate::secret::{self, Digest, NotHeaderSafe};
-use crate::session::{SessionId, UserId};
+use crate::session::{Session, SessionId, UserId};
 
+use self::expect::{Expected, Named};
 pub use self::freshness::Freshness;
 use self::freshness::{Life, Rules};
 
@@ -38,14 +41,16 @@ pub struct KeyParts {
     pub issuer: Issuer,
     /// Whose session.
     pub sid: SessionId,
-    /// Whose.
-    pub sub: UserId,
+    /// Whose; `None` under [`Scope::Neutral`] alone.
+    pub sub: Option<UserId>,
     /// What kind of token.
     pub kind: Kind,
     /// Asked life time in seconds; `None`: the template's own.
     pub expires_in: Option<u32>,
     /// What else the token's content depends on.
     pub scope: Scope,
+    /// What the token must say, or nobody gets it. The scope has a digest of it.
+    pub expected: Box<[Expected]>,
     /// Uniformly spread over all parts.
     hash: u64,
 }
@@ -54,19 +59,11 @@ pub struct KeyParts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Issuer(Digest);
 
-/// What kind of token is minted.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// From a JWT template.
-    Template(TemplateName),
-    /// A session token.
-    Session,
-}
-
 /// What a token's content depends on beside its session. The two never share an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// Digest of the session's organization, role, slug, permissions and actor.
+    /// Digest of the session's organization, role, slug, permissions and actor, and of the values that the route's
+    /// `vary` and `expect` name.
     Claims(Digest),
     /// For those who know no claims.
     Neutral,
@@ -156,6 +153,9 @@ pub enum MintError {
     /// The session was revoked while the mint was under way.
     #[error("the session was revoked while its token was minted")]
     Revoked,
+    /// What the issuer minted does not say what `expect` asks for, not even a second time.
+    #[error("the minted token contradicts the session")]
+    Stale,
 }
 
 /// Mints a token. The issuer's client, retries, breaker and budget each implement it around another.
@@ -178,9 +178,23 @@ pub struct BreakerOpen;
 // === impl TokenKey ===
 
 impl TokenKey {
+    /// For a verified session.
+    pub fn of(issuer: Issuer, session: &Session, spec: &MintSpec) -> Self {
+        let Named { digest, expected } = Named::of(session, spec);
+        let scope = Scope::Claims(digest.unwrap_or(session.scope));
+        Self::new(issuer, session.sid.clone(), Some(session.sub.clone()), spec, scope, expected)
+    }
+
     /// Hashes the parts once.
-    pub fn new(issuer: Issuer, sid: SessionId, sub: UserId, spec: &MintSpec, scope: Scope) -> Self {
-        let kind = Kind::Template(spec.template.clone());
+    pub fn new(
+        issuer: Issuer,
+        sid: SessionId,
+        sub: Option<UserId>,
+        spec: &MintSpec,
+        scope: Scope,
+        expected: Vec<Expected>,
+    ) -> Self {
+        let kind = spec.kind.clone();
         let expires_in = spec.expires_in;
         let (kind_tag, name): (&[u8], &[u8]) = match &kind {
             Kind::Template(name) => (b"template", name.as_str().as_bytes()),
@@ -194,7 +208,8 @@ impl TokenKey {
         let hash = Digest::of_parts([
             issuer.0.as_bytes().as_slice(),
             sid.as_str().as_bytes(),
-            sub.as_str().as_bytes(),
+            // No user's id is empty.
+            sub.as_ref().map_or("", UserId::as_str).as_bytes(),
             kind_tag,
             name,
             &seconds,
@@ -202,7 +217,7 @@ impl TokenKey {
             scope_digest,
         ])
         .prefix();
-        Self(Arc::new(KeyParts { issuer, sid, sub, kind, expires_in, scope, hash }))
+        Self(Arc::new(KeyParts { issuer, sid, sub, kind, expires_in, scope, expected: expected.into(), hash }))
     }
 
     /// The parts.
@@ -216,7 +231,8 @@ impl TokenKey {
             Kind::Template(name) => name.as_str().len(),
             Kind::Session => 0,
         };
-        size_of::<KeyParts>() + self.0.sid.as_str().len() + self.0.sub.as_str().len() + kind
+        let ids = self.0.sid.as_str().len() + self.0.sub.as_ref().map_or(0, |sub| sub.as_str().len());
+        size_of::<KeyParts>() + ids + kind + self.0.expected.iter().map(Expected::weight).sum::<usize>()
     }
 }
 
@@ -323,6 +339,7 @@ impl MintError {
             Self::Throttled { .. } => MintResult::Throttled,
             Self::Unfit => MintResult::Unfit,
             Self::Revoked => MintResult::Purged,
+            Self::Stale => MintResult::Stale,
         }
     }
 

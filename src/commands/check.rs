@@ -61,7 +61,7 @@ fn summary(config: &Config, warnings: usize) -> String {
         count(config.server.listen.len(), "listener"),
         count(config.routes.len(), "route"),
         count(config.upstreams.len(), "upstream"),
-        count(config.templates.len(), "template"),
+        count(config.templates().count(), "template"),
         count(warnings, "warning"),
     ]
     .join(", ")

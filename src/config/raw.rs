@@ -170,7 +170,10 @@ tables! {
         expires_in: String,
         claim: String,
         session_token: bool,
+        minted_session_token: bool,
         value: SecretRef,
+        expect: Named<String>,
+        vary: Vec<At<String>>,
     }
 }
 

@@ -155,7 +155,7 @@ pub struct Injection {
 #[derive(Debug, Clone)]
 pub enum Source {
     /// A minted token.
-    Template(MintSpec),
+    Minted(MintSpec),
     /// A value of the verified session.
     Claim(Claim),
     /// The caller's own session token.
@@ -169,10 +169,32 @@ pub enum Source {
 pub struct MintSpec {
     /// Its place in metrics.
     pub id: TemplateId,
-    /// The template.
-    pub template: TemplateName,
-    /// Whole seconds, 30 or more; `None`: the template's own.
+    /// What kind of token.
+    pub kind: MintKind,
+    /// Whole seconds, 30 or more; `None`: the issuer's own.
     pub expires_in: Option<u32>,
+    /// What the token must say for the session to get it.
+    pub expect: Vec<Expectation>,
+    /// Values of the session that its content depends on, beside those that it always does.
+    pub vary: Vec<Claim>,
+}
+
+/// What kind of token is minted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum MintKind {
+    /// From a JWT template.
+    Template(TemplateName),
+    /// A session token.
+    Session,
+}
+
+/// One entry of `expect`: what stands there in the minted token equals this value of the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expectation {
+    /// A JSON pointer (RFC 6901) into the minted token's claims.
+    pub pointer: String,
+    /// The session's value.
+    pub claim: Claim,
 }
 
 /// The name of a JWT template: `[A-Za-z0-9_-]`, 1 to 128 characters, so that it can stand in a URL.
@@ -202,6 +224,35 @@ pub enum Claim {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a template name has 1 to 128 of the characters A-Z a-z 0-9 _ -")]
 pub struct BadTemplateName;
+
+// === impl MintKind ===
+
+impl MintKind {
+    /// The metric's label. No template can have the name of a session token's.
+    pub fn label(&self) -> &str {
+        match self {
+            Self::Template(name) => name.as_str(),
+            Self::Session => "(session)",
+        }
+    }
+}
+
+// === impl Claim ===
+
+impl Claim {
+    /// As it is written in the configuration.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Sid => "sid",
+            Self::Sub => "sub",
+            Self::OrgId => "org_id",
+            Self::OrgRole => "org_role",
+            Self::OrgSlug => "org_slug",
+            Self::Azp => "azp",
+            Self::Pointer(pointer) => pointer,
+        }
+    }
+}
 
 // === impl TemplateName ===
 

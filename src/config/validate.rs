@@ -118,7 +118,7 @@ fn config(file: raw::File, cx: &mut Context<'_>) -> Config {
     let routes = routes::read(file.routes, &clerk, &mut upstreams, cx);
     let clerk = clerk.finish(&routes.needs, cx);
     let upstreams = upstreams.into_list();
-    Config { clerk, server, admin, log, cache, upstreams, routes: routes.list, templates: routes.templates }
+    Config { clerk, server, admin, log, cache, upstreams, routes: routes.list, minted: routes.minted }
 }
 
 /// What the parser says. Nothing is known about the parts of such a file, so whatever may be a secret is hidden.

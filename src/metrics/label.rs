@@ -107,6 +107,8 @@ labels!(
         Unfit = "token-unfit",
         /// Purged while the mint was under way.
         Purged = "purged",
+        /// The token did not say what the route expects.
+        Stale = "session-stale",
     }
 );
 

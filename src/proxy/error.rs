@@ -82,6 +82,8 @@ labels!(
         SessionPending = "session-pending",
         /// The issuer no longer knows it.
         SessionEnded = "session-ended",
+        /// The minted token contradicts it.
+        SessionStale = "session-stale",
         /// Two credentials where one may be.
         CredentialAmbiguous = "credential-ambiguous",
         /// The request could be read in two ways.
@@ -174,6 +176,7 @@ impl Code {
             Self::SessionRevoked => (401, "Session revoked", "The session was revoked. Sign in again."),
             Self::SessionPending => (401, "Session pending", "The session has tasks that are not done. Finish signing in."),
             Self::SessionEnded => (401, "Session ended", "The session has ended. Sign in again."),
+            Self::SessionStale => (401, "Session stale", "The session has changed and the issuer does not know it yet. Get a fresh session token and try again."),
             Self::CredentialAmbiguous => (400, "Credential ambiguous", "The request carries more than one session credential. Send one."),
             Self::RequestMalformed => (400, "Request malformed", "The request could be read in two ways, or is not valid HTTP. Correct it; repeating it does not help."),
             Self::OriginForbidden => (403, "Origin forbidden", "A session cookie is taken from trusted origins only. Send the session token in the Authorization header."),
@@ -255,6 +258,7 @@ impl Error {
             Self::OriginForbidden => Code::OriginForbidden,
             Self::Mint(MintError::TemplateUnknown) => Code::TemplateUnknown,
             Self::Mint(MintError::SessionEnded) => Code::SessionEnded,
+            Self::Mint(MintError::Stale) => Code::SessionStale,
             Self::Mint(MintError::RejectedKey) => Code::IssuerRejectedKey,
             Self::Mint(MintError::Unavailable { .. }) | Self::NoKeys => Code::IssuerUnavailable,
             Self::Mint(MintError::Timeout) => Code::IssuerTimeout,

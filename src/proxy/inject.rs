@@ -74,9 +74,7 @@ impl SlotIndex {
     pub fn compile(&mut self, injection: &Injection) -> Result<Option<Slot>, NotHeaderSafe> {
         let prefix = Prefix::new(&injection.prefix);
         let source = match &injection.source {
-            Source::Template(spec) => {
-                SlotSource::Token { spec: spec.clone(), key: place(&mut self.specs, spec.clone()) }
-            }
+            Source::Minted(spec) => SlotSource::Token { spec: spec.clone(), key: place(&mut self.specs, spec.clone()) },
             Source::Claim(claim) => {
                 let value = place(&mut self.claims, (claim.clone(), prefix.clone()));
                 SlotSource::Claim { claim: claim.clone(), value }

@@ -17,7 +17,7 @@ use crate::record::Record;
 use crate::session::Session;
 use crate::session::memory::Remembered;
 use crate::token::freshness::Freshness;
-use crate::token::{Mint, MintError, MintRequest, Scope, Token, TokenKey, Urgency};
+use crate::token::{Mint, MintError, MintRequest, Token, TokenKey, Urgency};
 
 /// For whom values are injected.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub async fn injected<M: Mint>(
     for slot in &plan.slots {
         let value = match &slot.source {
             SlotSource::Token { spec, key } => {
-                let key = subject.remembered.token_key(*key, |session| token_key(gateway, session, spec));
+                let key = subject.remembered.token_key(*key, |session| TokenKey::of(gateway.issuer, session, spec));
                 let Some((token, freshness)) = gateway.tokens.get_fresh(key, now) else {
                     // Rare beside the hits, and big: boxed, so that the future of every request stays small.
                     return Box::pin(injected_after_mint(gateway, plan, subject, clock, record)).await;
@@ -85,7 +85,7 @@ async fn injected_after_mint<M: Mint>(
     let begun = clock.now();
     let waits = plan.slots.iter().map(|slot| async move {
         let SlotSource::Token { spec, key } = &slot.source else { return (slot, None) };
-        let key = subject.remembered.token_key(*key, |session| token_key(gateway, session, spec));
+        let key = subject.remembered.token_key(*key, |session| TokenKey::of(gateway.issuer, session, spec));
         let asked = request(gateway, subject, spec, key, begun);
         (slot, Some((asked.clone(), gateway.tokens.get(asked, &gateway.mint).await)))
     });
@@ -166,7 +166,7 @@ fn is_issuers_failure(error: &MintError) -> bool {
         | MintError::Malformed(_)
         | MintError::Refused(_)
         | MintError::Throttled { .. } => true,
-        MintError::SessionEnded | MintError::Unfit | MintError::Revoked => false,
+        MintError::SessionEnded | MintError::Unfit | MintError::Revoked | MintError::Stale => false,
     }
 }
 
@@ -190,11 +190,6 @@ fn session_token(slot: &Slot, subject: &Subject<'_>, now: Now) -> Result<Option<
     }
     let value = slot.prefix.text(subject.token);
     value.map(Some).map_err(|_| Error::Unfit("the session token cannot stand in a header"))
-}
-
-fn token_key<M: Mint>(gateway: &Gateway<M>, session: &Session, spec: &MintSpec) -> TokenKey {
-    let scope = Scope::Claims(session.scope);
-    TokenKey::new(gateway.issuer, session.sid.clone(), session.sub.clone(), spec, scope)
 }
 
 fn request<M: Mint>(

@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use std::collections::BTreeMap;
+
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// A string that borrows from the input unless it holds an escape.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +31,22 @@ pub(crate) fn is_strict_object(text: &str) -> bool {
 /// For `#[serde(default, deserialize_with)]`: an absent field is `None`, but `null` is not absent.
 pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
+}
+
+/// What a JSON pointer (RFC 6901) points to, as it is written there. One object after the other is read, and never the
+/// whole as values: a number keeps all its digits.
+pub(crate) fn at<'a>(json: &'a RawValue, pointer: &str) -> Option<&'a RawValue> {
+    pointer.split('/').skip(1).try_fold(json, |here, step| {
+        let step = step.replace("~1", "/").replace("~0", "~");
+        if here.get().trim_start().starts_with('[') {
+            let digits = step.bytes().all(|byte| byte.is_ascii_digit()) && (step == "0" || !step.starts_with('0'));
+            let list: Vec<&RawValue> = serde_json::from_str(here.get()).ok()?;
+            list.get(step.parse::<usize>().ok().filter(|_| digits)?).copied()
+        } else {
+            let members: BTreeMap<Text<'_>, &RawValue> = serde_json::from_str(here.get()).ok()?;
+            members.get(&Text(step.into())).copied()
+        }
+    })
 }
 
 // === impl Text ===
@@ -124,6 +143,29 @@ impl<'de> Visitor<'de> for UniqueVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pointer_finds_what_is_written() {
+        let text = r#" {"a": {"b/c": [1.50, "x"], "~": null, "": 3}, "k\u0065y": "v", "0": [[7]]} "#;
+        let json: Box<RawValue> = serde_json::from_str(text).unwrap();
+        for (pointer, found) in [
+            ("/a/b~1c/0", Some("1.50")),
+            ("/a/b~1c/1", Some("\"x\"")),
+            ("/a/~0", Some("null")),
+            ("/a/", Some("3")),
+            ("/key", Some("\"v\"")),
+            ("/0/0/0", Some("7")),
+            ("/a/b~1c/2", None),
+            ("/a/b~1c/00", None),
+            ("/a/b~1c/-", None),
+            ("/a/b~1c/+1", None),
+            ("/a/b", None),
+            ("/key/0", None),
+            ("/missing/deeper", None),
+        ] {
+            assert_eq!(at(&json, pointer).map(RawValue::get), found, "{pointer}");
+        }
+    }
 
     #[test]
     fn duplicate_keys_are_refused_at_any_depth() {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::time::timeout_at;
+use tokio::time::{sleep, timeout_at};
 
 use self::entries::{Entries, Kept};
 use self::flights::{Flight, Flights, Next};
@@ -19,11 +19,15 @@ use crate::config;
 use crate::lifecycle::Spawner;
 use crate::metrics::{CacheName, Lookup, Metrics, MintResult, TemplateId};
 use crate::session::{SessionId, UserId};
+use crate::token::expect;
 use crate::token::freshness::{Jitter, Rules};
 use crate::token::{Freshness, Mint, MintError, MintRequest, Token, TokenKey, Urgency};
 
 /// What somebody is told when too many mints are under way, or one ended in a panic.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Between a token that contradicts its session and the one more mint: the issuer may have heard by then.
+const STALE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Tokens in memory, and the mints under way.
 ///
@@ -32,6 +36,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// - A failure is shared with those who wait for it, then forgotten; but 'no such session' and 'no such template' are
 ///   remembered for `missing_ttl`.
 /// - A failing issuer neither delays nor loses a valid token: refresh goes on beside it.
+/// - A token that contradicts its session (`expect`) is given to nobody and not kept; after 1 s there is one more mint.
 /// - A purge cannot be outrun by a mint that began before it.
 #[derive(Debug)]
 pub struct TokenCache {
@@ -182,7 +187,7 @@ impl TokenCache {
         }
         // First what is under way, then what is there: a mint that lands in between was taken out of the table, and one
         // that landed before is among the entries.
-        self.flights.purge(revoked, |key| scope.covers(key));
+        self.flights.purge(|key| scope.covers(key), |key| revoked && scope.names(key));
         self.entries.remove_if(|key, _| scope.covers(key));
     }
 
@@ -214,8 +219,9 @@ impl TokenCache {
         let mint = Arc::clone(mint);
         // Not awaited: the outcome is told through the flight.
         drop(self.tasks.spawn(async move {
-            let minting = timeout_at(request.deadline, mint.mint(request));
-            landing.land(minting.await.unwrap_or(Err(MintError::Timeout)));
+            let minting = timeout_at(request.deadline, landing.mint(request, &*mint));
+            let minted = minting.await.unwrap_or(Err(MintError::Timeout));
+            landing.land(minted);
         }));
     }
 
@@ -261,7 +267,13 @@ impl TokenCache {
 
 /// Whether asking again, as somebody who waits, could not change the answer of a refresh.
 fn is_final(error: &MintError) -> bool {
-    error.is_missing() || matches!(error, MintError::Revoked)
+    error.is_missing() || matches!(error, MintError::Revoked | MintError::Stale)
+}
+
+/// Whether a token says what its key expects.
+fn fits(key: &TokenKey, token: &Token) -> bool {
+    // It was made of a text, so it is one.
+    expect::holds(token.bare().to_str().unwrap_or_default(), &key.parts().expected)
 }
 
 // === impl PurgeScope ===
@@ -270,9 +282,16 @@ impl PurgeScope {
     fn covers(&self, key: &TokenKey) -> bool {
         match self {
             Self::Session(sid) => key.parts().sid == *sid,
-            Self::User(sub) => key.parts().sub == *sub,
+            // A key that names no user may be anybody's.
+            Self::User(sub) => key.parts().sub.as_ref().is_none_or(|own| own == sub),
             Self::All => true,
         }
+    }
+
+    /// Whether the key is known to belong to it. Who waits for one that only may is given nothing either (he looks
+    /// again after a revocation), but not told that his session was revoked.
+    fn names(&self, key: &TokenKey) -> bool {
+        self.covers(key) && (key.parts().sub.is_some() || !matches!(self, Self::User(_)))
     }
 }
 
@@ -293,6 +312,23 @@ impl Settings {
 // === impl Landing ===
 
 impl Landing {
+    /// Mints, and once more where the token contradicts the session: forced, since what a hub has kept would say the
+    /// same again.
+    async fn mint<M: Mint>(&self, request: MintRequest, mint: &M) -> Result<Token, MintError> {
+        let token = mint.mint(request.clone()).await?;
+        if fits(&request.key, &token) {
+            return Ok(token);
+        }
+        self.settings.metrics.control().mints(self.template, MintResult::Stale).add();
+        if self.cache.clock.now().mono + STALE_PAUSE >= request.deadline {
+            return Err(MintError::Stale);
+        }
+        sleep(STALE_PAUSE).await;
+        self.cache.flights.force(&request.key, self.cache.clock.now().mono);
+        let token = mint.mint(MintRequest { forced: true, ..request.clone() }).await?;
+        if fits(&request.key, &token) { Ok(token) } else { Err(MintError::Stale) }
+    }
+
     fn land(mut self, minted: Result<Token, MintError>) {
         if let Some(flight) = self.flight.take() {
             self.cache.land(&flight, self.template, &self.settings, minted);

@@ -281,7 +281,7 @@ impl ClerkClient {
     /// but stand-ins of the issuer answer a placeholder for everybody: only two real ids can contradict each other.
     fn foreign(&self, request: &MintRequest, claims: &Claims) -> Option<&'static str> {
         let parts = request.key.parts();
-        let sub = parts.sub.as_str();
+        let sub = parts.sub.as_ref().map_or("", |sub| sub.as_str());
         if claims.sid.as_deref().is_some_and(|sid| sid != parts.sid.as_str()) {
             Some("the token is another session's")
         } else if claims.sub.as_deref().is_some_and(|other| other != sub && is_user_id(other) && is_user_id(sub)) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::config::{MintSpec, TemplateName};
+use crate::config::{MintKind, MintSpec, TemplateName};
 use crate::metrics::{Metrics, Names, TemplateId};
 use crate::session::{SessionId, UserId};
 use crate::token::{Issuer, Mint, MintError, MintRequest, Scope, Token, TokenKey, Urgency};
@@ -98,14 +98,15 @@ pub(crate) fn metrics() -> Arc<Metrics> {
 }
 
 pub(crate) fn spec(template: &str, expires_in: Option<u32>) -> MintSpec {
-    MintSpec { id: TemplateId::new(0), template: TemplateName::new(template).unwrap(), expires_in }
+    let kind = MintKind::Template(TemplateName::new(template).unwrap());
+    MintSpec { id: TemplateId::new(0), kind, expires_in, expect: Vec::new(), vary: Vec::new() }
 }
 
 /// The key of session `sess_{number}` of user `user_{number}`.
 pub(crate) fn key(number: usize) -> TokenKey {
     let sid = SessionId::new(&format!("sess_{number}")).unwrap();
     let sub = UserId::new(&format!("user_{number}")).unwrap();
-    TokenKey::new(Issuer::new("https://api.test", "i"), sid, sub, &spec("t", None), Scope::Neutral)
+    TokenKey::new(Issuer::new("https://api.test", "i"), sid, Some(sub), &spec("t", None), Scope::Neutral, Vec::new())
 }
 
 /// A request that waits for 5 s at most.

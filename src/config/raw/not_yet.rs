@@ -53,9 +53,6 @@ const KEYS: &[NotYet] = &[
     no("routes[].session[]", "session_id_header"),
     no("routes[].session[]", "trust"),
     no("routes[].session[]", "caller_token"),
-    but("routes[].inject[]", "minted_session_token", Harmless::Flag(false)),
-    but("routes[].inject[]", "expect", Harmless::Empty),
-    but("routes[].inject[]", "vary", Harmless::Empty),
 ];
 
 /// Beginnings of values that are not served yet, with what they ask for.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::raw;
 use crate::config::raw::problem::{Span, nearest};
 use crate::config::raw::reader::{At, Field, Table};
-use crate::config::{Claim, Injection, MintSpec, Source, TemplateName};
+use crate::config::{Claim, Expectation, Injection, MintKind, MintSpec, Source, TemplateName};
 use crate::headers::NameSet;
 use crate::metrics::TemplateId;
 use crate::secret;
@@ -33,8 +33,8 @@ const CLAIMS: [(&str, Claim); 6] = [
 
 /// What an injection adds to all routes' needs.
 pub(crate) trait Minting {
-    /// The template's id, the same for the same name.
-    fn template(&mut self, name: &TemplateName) -> TemplateId;
+    /// The label's id, the same for the same kind.
+    fn label(&mut self, kind: &MintKind) -> TemplateId;
 
     /// Something here has to be minted.
     fn mints(&mut self, place: &Span);
@@ -105,12 +105,14 @@ fn source(
         ("template", span(&raw.template)),
         ("claim", span(&raw.claim)),
         ("session_token", span(&raw.session_token)),
+        ("minted_session_token", span(&raw.minted_session_token)),
         ("value", span(&raw.value)),
     ];
     let bad = [
         matches!(raw.template, Field::Bad),
         matches!(raw.claim, Field::Bad),
         matches!(raw.session_token, Field::Bad),
+        matches!(raw.minted_session_token, Field::Bad),
         matches!(raw.value, Field::Bad),
     ];
     let mut given: Vec<(&str, Span)> = written.into_iter().filter_map(|(key, span)| Some((key, span?))).collect();
@@ -119,35 +121,48 @@ fn source(
         cx.error(second, "an injection has one source").also(first.clone(), "the first one");
         return None;
     }
-    let Some((key, span)) = given.pop() else {
+    let Some((key, place)) = given.pop() else {
         if !bad.contains(&true) && !raw.reported() {
-            cx.error(&at.span, "an injection needs a source")
-                .advice("one of `template`, `claim`, `session_token = true` and `value`");
+            cx.error(&at.span, "an injection needs a source").advice(
+                "one of `template`, `claim`, `session_token = true`, `minted_session_token = true` and `value`",
+            );
         }
         return None;
     };
-    if let (Field::Good(life), true) = (&raw.expires_in, key != "template") {
-        cx.error(&life.span, "`expires_in` is for a `template`");
+    if !matches!(key, "template" | "minted_session_token") {
+        let for_minting =
+            [("expires_in", span(&raw.expires_in)), ("expect", span(&raw.expect)), ("vary", span(&raw.vary))];
+        for (key, place) in for_minting.into_iter().filter_map(|(key, place)| Some((key, place?))) {
+            cx.error(&place, format!("`{key}` is for a `template` or a `minted_session_token`"));
+        }
     }
     if public && key != "value" {
-        cx.error(&span, "a public route has no session to take this from")
+        cx.error(&place, "a public route has no session to take this from")
             .label("`session = []`")
             .advice("a public route can inject a `value` alone");
         return None;
     }
-    match (&raw.template, &raw.claim, &raw.session_token, &raw.value) {
+    for (key, field) in [("session_token", &raw.session_token), ("minted_session_token", &raw.minted_session_token)] {
+        if let Some(off) = field.get().filter(|on| !on.value) {
+            cx.error(&off.span, format!("write `{key} = true`, or leave the injection out"));
+        }
+    }
+    match (&raw.template, &raw.claim, &raw.session_token, &raw.minted_session_token, &raw.value) {
         (Field::Good(name), ..) => {
             minting.mints(&name.span);
-            mint_spec(name, &raw.expires_in, minting, cx).map(Source::Template)
+            let template = TemplateName::new(name);
+            if let Err(bad) = &template {
+                cx.error(&name.span, bad.to_string());
+            }
+            mint_spec(template.ok().map(MintKind::Template), raw, minting, cx).map(Source::Minted)
         }
         (_, Field::Good(name), ..) => claim(name, cx).map(Source::Claim),
-        (_, _, Field::Good(on), _) => {
-            if !on.value {
-                cx.error(&on.span, "write `session_token = true`, or leave the injection out");
-            }
-            Some(Source::SessionToken)
+        (_, _, Field::Good(_), ..) => Some(Source::SessionToken),
+        (_, _, _, Field::Good(on), _) => {
+            minting.mints(&on.span);
+            mint_spec(Some(MintKind::Session), raw, minting, cx).map(Source::Minted)
         }
-        (_, _, _, Field::Good(reference)) => {
+        (.., Field::Good(reference)) => {
             let value = cx.secret(reference);
             if value.as_ref().is_some_and(|value| value.header(prefix).is_err()) {
                 cx.error(&reference.span, "the value cannot stand in a header");
@@ -163,12 +178,12 @@ fn span<T>(field: &Field<T>) -> Option<Span> {
 }
 
 fn mint_spec(
-    name: &At<String>,
-    life: &Field<String>,
+    kind: Option<MintKind>,
+    raw: &raw::Inject,
     minting: &mut dyn Minting,
     cx: &mut Context<'_>,
 ) -> Option<MintSpec> {
-    let expires_in = life.get().and_then(|at| {
+    let expires_in = raw.expires_in.get().and_then(|at| {
         let duration = cx.duration(at)?;
         if duration < SHORTEST || duration.subsec_nanos() != 0 {
             cx.error(&at.span, "the issuer gives whole seconds, 30 or more").label("not a life time of a token");
@@ -179,13 +194,26 @@ fn mint_spec(
         }
         u32::try_from(duration.as_secs()).ok()
     });
-    match TemplateName::new(name) {
-        Ok(template) => Some(MintSpec { id: minting.template(&template), template, expires_in }),
-        Err(bad) => {
-            cx.error(&name.span, bad.to_string());
-            None
+    let mut expect = Vec::new();
+    for (pointer, value) in raw.expect.get().into_iter().flat_map(|named| &named.value.0) {
+        if !pointer.starts_with('/') {
+            cx.error(&pointer.span, "not a JSON pointer")
+                .advice("it points into the minted token's claims: \"/org_id\" = \"org_id\"");
+            continue;
         }
+        let (Some(Claim::Pointer(pointer)), Some(claim)) = (claim(pointer, cx), claim(value, cx)) else { continue };
+        expect.push(Expectation { pointer, claim });
     }
+    let mut vary = Vec::new();
+    for at in raw.vary.get().into_iter().flat_map(|list| &list.value) {
+        let Some(claim) = claim(at, cx) else { continue };
+        if vary.contains(&claim) {
+            cx.error(&at.span, "this value is listed already");
+        }
+        vary.push(claim);
+    }
+    let kind = kind?;
+    Some(MintSpec { id: minting.label(&kind), kind, expires_in, expect, vary })
 }
 
 fn claim(at: &At<String>, cx: &mut Context<'_>) -> Option<Claim> {

@@ -6,8 +6,8 @@ use crate::config::raw;
 use crate::config::raw::problem::Span;
 use crate::config::raw::reader::{At, Field, Table};
 use crate::config::{
-    HostPattern, Matcher, OnMintError, OnNoSession, Origin, Preflight, Rewrite, Route, SessionRules, SessionSource,
-    TemplateName,
+    HostPattern, Matcher, MintKind, OnMintError, OnNoSession, Origin, Preflight, Rewrite, Route, SessionRules,
+    SessionSource,
 };
 use crate::headers::NameSet;
 use crate::metrics::{RouteId, TemplateId};
@@ -22,7 +22,7 @@ use super::{headers, net};
 /// What all routes together are made of.
 pub(crate) struct Routes {
     pub(crate) list: Vec<Route>,
-    pub(crate) templates: Vec<TemplateName>,
+    pub(crate) minted: Vec<MintKind>,
     pub(crate) needs: Needs,
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn read(
     upstreams: &mut Upstreams,
     cx: &mut Context<'_>,
 ) -> Routes {
-    let mut routes = Routes { list: Vec::new(), templates: Vec::new(), needs: Needs::default() };
+    let mut routes = Routes { list: Vec::new(), minted: Vec::new(), needs: Needs::default() };
     if field.is_absent() {
         cx.problems.general("there is no route").advice("add [[routes]] with a name and an upstream");
     }
@@ -57,11 +57,11 @@ pub(crate) fn read(
 // === impl Routes ===
 
 impl inject::Minting for Routes {
-    fn template(&mut self, name: &TemplateName) -> TemplateId {
-        let known = self.templates.iter().position(|own| own == name);
+    fn label(&mut self, kind: &MintKind) -> TemplateId {
+        let known = self.minted.iter().position(|own| own == kind);
         TemplateId::new(known.unwrap_or_else(|| {
-            self.templates.push(name.clone());
-            self.templates.len() - 1
+            self.minted.push(kind.clone());
+            self.minted.len() - 1
         }))
     }
 

@@ -166,8 +166,8 @@ fn the_defaults_of_upstreams_and_routes_are_those_of_the_design() {
     assert_eq!((route.preflight, route.timeout, route.log_access), (Preflight::Pass, None, true));
     assert!(!route.rules.allow_pending && !route.forward_credential && !route.forward_clerk_cookies);
     assert!(route.keep_headers.is_empty() && !route.inject[0].required);
-    let Source::Template(spec) = &route.inject[0].source else { panic!() };
-    assert_eq!((spec.template.as_str(), spec.expires_in, spec.id.index()), ("custom_hasura", None, 0));
+    let Source::Minted(spec) = &route.inject[0].source else { panic!() };
+    assert_eq!((spec.kind.label(), spec.expires_in, spec.id.index()), ("custom_hasura", None, 0));
     let by_default = said(&LEAST.replace("session = [\"bearer\"]\n", ""));
     assert!(by_default.contains("takes the session cookie"), "bearer and cookie are the default: {by_default}");
     let far = good(&LEAST.replace("127.0.0.1:8090", "hasura:8090"));
@@ -243,7 +243,7 @@ fn upstreams_and_templates_are_shared_by_what_they_are() {
     assert_eq!(names, ["z", "a", "http://z"], "named ones in the order of the file, then those of routes");
     let used: Vec<_> = config.routes.iter().map(|route| route.upstream.index()).collect();
     assert_eq!(used, [1, 2, 2]);
-    let templates: Vec<_> = config.templates.iter().map(crate::config::TemplateName::as_str).collect();
+    let templates: Vec<_> = config.templates().map(crate::config::TemplateName::as_str).collect();
     assert_eq!(templates, ["two", "one"]);
     assert!(config.upstreams.iter().enumerate().all(|(index, upstream)| upstream.id.index() == index));
 }
@@ -260,7 +260,7 @@ fn the_samples_are_good() {
     let to = Rewrite::Replace { from: "/billing".to_owned(), to: "/api/v2".to_owned() };
     assert_eq!(egress.routes[1].rewrite, to);
     let full = good(FULL);
-    assert_eq!((full.routes.len(), full.upstreams.len(), full.routes[0].inject.len()), (2, 2, 5));
+    assert_eq!((full.routes.len(), full.upstreams.len(), full.routes[0].inject.len()), (2, 2, 7));
     assert_eq!(full.upstreams[1].address.port, 8091);
 }
 

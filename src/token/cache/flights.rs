@@ -23,6 +23,9 @@ const MAX_REMEMBERED: usize = 16_384;
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(10);
 
+/// A hub honours one forced mint of a key in so long (design section 5); more of them are only calls.
+const FORCED_EVERY: Duration = Duration::from_secs(10);
+
 /// How a mint ended.
 pub(super) type Outcome = Result<Arc<Token>, MintError>;
 
@@ -60,6 +63,8 @@ struct Table {
     missing: Remembered<MintError>,
     /// Keys whose refresh failed, and how often in a row.
     resting: Remembered<u32>,
+    /// Keys that had a forced mint.
+    forced: Remembered<()>,
 }
 
 /// A bounded memory of something until a moment.
@@ -162,17 +167,21 @@ impl Flights {
         current
     }
 
-    /// Ends the epoch of what `matches`. With `revoked` those who wait are told so at once.
-    pub(super) fn purge(&self, revoked: bool, matches: impl Fn(&TokenKey) -> bool) {
+    /// Notes a forced mint of the key, and whether it is the first one in 10 s.
+    pub(super) fn force(&self, key: &TokenKey, now: Instant) -> bool {
+        let forced = &mut self.table().forced;
+        forced.get(key, now).is_none() && forced.put(key, (), now, now + FORCED_EVERY)
+    }
+
+    /// Ends the epoch of what `matches`. Those who wait for what is `revoked` are told so at once.
+    pub(super) fn purge(&self, matches: impl Fn(&TokenKey) -> bool, revoked: impl Fn(&TokenKey) -> bool) {
         let mut table = self.table();
         let ended: Vec<_> = table.flights.extract_if(|key, _| matches(key)).map(|(_, flight)| flight).collect();
         table.missing.0.retain(|key, _| !matches(key));
         table.resting.0.retain(|key, _| !matches(key));
         drop(table);
-        if revoked {
-            for flight in ended {
-                flight.tell(Err(MintError::Revoked));
-            }
+        for flight in ended.iter().filter(|flight| revoked(&flight.key)) {
+            flight.tell(Err(MintError::Revoked));
         }
     }
 
@@ -220,14 +229,17 @@ impl<V> Remembered<V> {
         self.0.get(key).filter(|(_, until)| *until > now).map(|(value, _)| value)
     }
 
-    fn put(&mut self, key: &TokenKey, value: V, now: Instant, until: Instant) {
+    /// Whether it was remembered.
+    fn put(&mut self, key: &TokenKey, value: V, now: Instant, until: Instant) -> bool {
         if self.0.len() >= MAX_REMEMBERED {
             self.0.retain(|_, (_, until)| *until > now);
         }
         // Full of what is still true: then this one is asked for again, which costs a mint and nothing else.
-        if self.0.len() < MAX_REMEMBERED || self.0.contains_key(key) {
+        let room = self.0.len() < MAX_REMEMBERED || self.0.contains_key(key);
+        if room {
             self.0.insert(key.clone(), (value, until));
         }
+        room
     }
 }
 
@@ -276,6 +288,15 @@ mod tests {
         let token = Arc::new(Token::new("t", now).unwrap());
         assert!(flights.land(&flight, Ok(token), now, None, || ()));
         assert!(flights.refresh(&key(0), now, || true).is_some(), "a success is forgotten at once");
+    }
+
+    #[test]
+    fn one_forced_mint_of_a_key_in_ten_seconds() {
+        let (flights, now) = (Flights::default(), Instant::now());
+        assert!(flights.force(&key(0), now));
+        assert!(!flights.force(&key(0), now + Duration::from_millis(9_999)));
+        assert!(flights.force(&key(1), now), "another key");
+        assert!(flights.force(&key(0), now + Duration::from_secs(10)), "a refused one is not counted");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Each invariant of the design's section 5, by name.
 
+mod expect;
 mod flight;
 mod life;
 mod purge;
@@ -14,7 +15,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::*;
 use crate::clock::Wall;
-use crate::config::{MintSpec, Rate, TemplateName};
+use crate::config::{MintKind, MintSpec, Rate, TemplateName};
 use crate::secret::Digest;
 use crate::token::breaker::{Breaker, Health};
 use crate::token::budget::{Budget, Limiter};

@@ -163,7 +163,7 @@ fn client(url: &str, keys: &[&str]) -> (ClerkClient, Arc<Metrics>) {
 fn request(expires_in: Option<u32>) -> MintRequest {
     let (sid, sub) = (SessionId::new("sess_1-A").unwrap(), UserId::new("user_alice").unwrap());
     let spec = spec("custom_hasura", expires_in);
-    request_for(&TokenKey::new(Issuer::new("https://api.test", "i"), sid, sub, &spec, Scope::Neutral))
+    request_for(&TokenKey::new(Issuer::new("https://api.test", "i"), sid, Some(sub), &spec, Scope::Neutral, Vec::new()))
 }
 
 async fn mint(acts: Vec<Act>) -> (Result<Token, MintError>, Server) {

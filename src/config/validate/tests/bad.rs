@@ -254,7 +254,7 @@ fn an_injection_has_one_source() {
     5 | inject = [{ header = "x-user", claim = "sub", template = "a" }, { header = "y" }]
       |                                                                 ^^^^^^^^^^^^^^^^
       |
-      = help: one of `template`, `claim`, `session_token = true` and `value`
+      = help: one of `template`, `claim`, `session_token = true`, `minted_session_token = true` and `value`
     "#);
 }
 
