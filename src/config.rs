@@ -5,6 +5,7 @@
 
 pub mod raw;
 mod route;
+mod upstream;
 mod url;
 pub mod validate;
 
@@ -18,9 +19,9 @@ pub use self::route::{
     BadTemplateName, Claim, Expectation, HostPattern, Injection, Matcher, MintKind, MintSpec, OnMintError, OnNoSession,
     Preflight, Rewrite, Route, SessionRules, SessionSource, Source, TemplateName,
 };
+pub use self::upstream::{Addresses, Place, Pool, Upstream, UpstreamAddress, Wire};
 pub use self::url::{ApiUrl, Origin};
-use crate::headers::NameSet;
-use crate::metrics::{ListenerId, UpstreamId};
+use crate::metrics::ListenerId;
 use crate::secret::Secret;
 pub use crate::telemetry::{Access, Identity, LogFormat};
 
@@ -233,55 +234,6 @@ pub struct Cache {
     pub refresh_at: Option<f64>,
     /// How long 'no such session' and 'no such template' are remembered; `None`: not at all.
     pub missing_ttl: Option<Duration>,
-}
-
-/// `[upstreams.NAME]`
-#[derive(Debug, Clone)]
-pub struct Upstream {
-    /// Its place in metrics.
-    pub id: UpstreamId,
-    /// The name, or the URL when it was written into a route.
-    pub name: String,
-    /// `http` for now; the scheme is part of the address.
-    pub address: UpstreamAddress,
-    /// HTTP/2 with prior knowledge.
-    pub http2: bool,
-    /// To a connection.
-    pub connect_timeout: Option<Duration>,
-    /// From the request's end to the response head.
-    pub response_timeout: Option<Duration>,
-    /// Connections of one worker.
-    pub pool: Pool,
-    /// The whole request head that this upstream accepts, in bytes.
-    pub max_header_bytes: usize,
-    /// Never taken from a caller.
-    pub remove_headers: NameSet,
-}
-
-/// Where an upstream listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamAddress {
-    /// A name or an address literal (IPv6 without brackets).
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// `host[:port]` as it stands in `Host`.
-    pub authority: http::uri::Authority,
-    /// Whether it can only be this machine: then the caller's `Host` is kept by default.
-    pub loopback: bool,
-}
-
-/// `pool = { ... }`, for one worker and one upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pool {
-    /// Idle connections that are kept.
-    pub max_idle: usize,
-    /// After which an idle one is closed. Shorter than the upstream's own: Node closes at 5 s.
-    pub idle_timeout: Option<Duration>,
-    /// Open ones at most; `None`: no limit.
-    pub max_connections: Option<usize>,
-    /// HTTP/2 streams on one.
-    pub max_streams: usize,
 }
 
 // === impl Config ===

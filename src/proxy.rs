@@ -27,7 +27,7 @@ use crate::config::{OnNoSession, Preflight};
 use crate::headers;
 use crate::listener::connection::Connection;
 use crate::metrics::Verdict;
-use crate::proxy::aim::Length;
+use crate::proxy::aim::{Aim, Length};
 use crate::proxy::clean::Consumed;
 use crate::proxy::error::{Asked, Error};
 use crate::proxy::forward::{Answer, Exchange, Patience};
@@ -118,17 +118,24 @@ async fn exchange<M: Mint>(
         Some(_) if http_body::Body::size_hint(&body).exact().is_some() => Length::Known,
         Some(_) => Length::Unknown,
     };
+    let aim = Aim {
+        preserve_host: plan.route.preserve_host,
+        trailers: head.headers.contains_key(header::TE) && request::accepts_trailers(&head),
+        body: length,
+    };
     prepare(&mut head, decision, finish, pool, &host, length, trusted)?;
     // 10.
     let whole = plan.route.timeout.map(|limit| finish.record.start() + limit);
     let patience = Patience { response: plan.response_timeout, whole };
     let now = finish.record.upstream_begins(plan.route.upstream);
-    let exchange = Exchange { pool, connection: &finish.connection, fate: fate.as_deref(), patience };
+    let exchange = Exchange { pool, aim, connection: &finish.connection, fate: fate.as_deref(), patience };
     let mut lease = match pool.ready(now) {
         Some(lease) => lease,
         // Connecting is rare, and its future big: boxed, so that the future of every request stays small.
         None => Box::pin(exchange.lease(Want::Any)).await?,
     };
+    // Which version of HTTP and whose `Host` the head speaks is known only now.
+    aim.at(&lease, &mut head)?;
     let request = Request::from_parts(head, body);
     let copy = exchange.copy(&request);
     let sent = lease.send(request);
@@ -150,7 +157,7 @@ async fn exchange<M: Mint>(
     Ok((response, whole))
 }
 
-/// Steps 8 and 9, and the head that the upstream gets: clean, inject, aim.
+/// Steps 8 and 9, and the head that the upstream gets, as far as it is the same on every connection.
 fn prepare(
     head: &mut Parts,
     decision: Decision<'_>,
@@ -161,18 +168,14 @@ fn prepare(
     trusted: bool,
 ) -> Result<(), Error> {
     let plan = decision.plan;
-    let trailers = pool.upstream().http2 && request::accepts_trailers(head);
     // 8. Before injection: nothing that the caller says may remove what we set.
     plan.cleaner.request(&mut head.headers, &decision.consumed, trusted).map_err(|_| Error::Malformed(PROTECTED))?;
     // 9. Room for these and for what tells who called, made at once.
     head.headers.reserve(decision.injected.len() + 6);
     let injected = decision.injected.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     inject::inject(&mut head.headers, decision.injected);
-    if trailers {
-        head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
     head.headers.insert(headers::REQUEST_ID, finish.record.id().to_header());
-    aim::aim(head, &plan.route, pool, &finish.connection, host, trusted, length)?;
+    aim::write(head, &plan.route, pool, &finish.connection, host, trusted, length)?;
     request::fits(head, injected, pool.upstream().max_header_bytes)
 }
 

@@ -110,6 +110,7 @@ tables! {
     /// `[upstreams.NAME]`
     Upstream at "upstreams.*" {
         url: String,
+        urls: Vec<At<String>>,
         http2: bool,
         connect_timeout: String,
         response_timeout: String,

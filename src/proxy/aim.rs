@@ -1,13 +1,14 @@
 //! The head that an upstream gets: its target, its `Host`, and who called.
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::{Authority, PathAndQuery};
 use http::{Method, Uri, Version, request};
 
-use crate::config::{Rewrite, Route};
+use crate::config::{Rewrite, Route, Wire};
 use crate::headers;
 use crate::listener::connection::{self, Connection, Forwarding};
-use crate::proxy::pool::Pool;
+use crate::proxy::pool::exchange::Protocol;
+use crate::proxy::pool::{Lease, Pool};
 
 /// What is known of a request's body before it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,13 +26,26 @@ pub enum Length {
 #[error("the rewritten request target is not valid")]
 pub struct BadTarget(#[source] http::Error);
 
-/// Aims the head at the upstream: target, `Host`, version, and what tells the upstream who called.
+/// What is said of a request in one version of HTTP and not in the other, or of one address and not of the next: it is
+/// decided when there is a connection, anew for each on which the request is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Aim {
+    /// The caller's `Host` reaches the upstream.
+    pub preserve_host: bool,
+    /// The caller takes trailers: gRPC servers insist on being told.
+    pub trailers: bool,
+    /// What follows the head.
+    pub body: Length,
+}
+
+/// Writes the head as HTTP/1.1 has it, towards the upstream: target, `Host`, framing, and what tells the upstream who
+/// called. [`Aim::at`] makes of it what a connection needs.
 ///
-/// `host` is what the caller named, `trusted` whether its forwarding headers were kept, `body` what follows.
+/// `host` is what the caller named, `trusted` whether its forwarding headers were kept.
 ///
 /// # Errors
 /// When the rewritten target is not one.
-pub fn aim(
+pub fn write(
     head: &mut request::Parts,
     route: &Route,
     pool: &Pool,
@@ -40,44 +54,87 @@ pub fn aim(
     trusted: bool,
     body: Length,
 ) -> Result<(), BadTarget> {
-    let upstream = pool.upstream();
-    let rewritten = rewrite(&head.uri, &route.rewrite)?;
-    if upstream.http2 {
-        let authority = if route.preserve_host { http::uri::Authority::try_from(host.as_bytes()).ok() } else { None };
-        let mut parts = http::uri::Parts::default();
-        parts.scheme = Some(Scheme::HTTP);
-        parts.authority = Some(authority.unwrap_or_else(|| upstream.address.authority.clone()));
-        parts.path_and_query = rewritten.or_else(|| head.uri.path_and_query().cloned());
-        head.uri = Uri::from_parts(parts).map_err(|error| BadTarget(error.into()))?;
-        head.headers.remove(header::HOST);
-        head.version = Version::HTTP_2;
-    } else {
-        if let Some(target) = rewritten {
-            head.uri = Uri::from(target);
-        } else if head.uri.authority().is_some() {
-            head.uri = head.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
-        }
-        let named = if route.preserve_host { host.clone() } else { pool.host().clone() };
-        head.headers.insert(header::HOST, named);
-        head.version = Version::HTTP_11;
-        match body {
-            // RFC 9110 section 8.6: a method that anticipates content says so when there is none; some servers insist.
-            Length::Empty if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => {
-                head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-            }
-            // hyper gives a GET or HEAD no body unless its head says that there is one.
-            Length::Unknown => {
-                head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-            Length::Empty | Length::Known => {}
-        }
-        if connection.version() == connection::Version::Http2 {
-            join_cookies(&mut head.headers);
-            trim_values(&mut head.headers);
-        }
+    if let Some(target) = rewrite(&head.uri, &route.rewrite)? {
+        head.uri = Uri::from(target);
+    } else if head.uri.authority().is_some() {
+        head.uri = origin_form(&head.uri);
+    }
+    let named = if route.preserve_host { host.clone() } else { pool.host().clone() };
+    head.headers.insert(header::HOST, named);
+    head.version = Version::HTTP_11;
+    frame(&mut head.headers, &head.method, body);
+    if connection.version() == connection::Version::Http2 && pool.upstream().wire != Wire::Http2 {
+        join_cookies(&mut head.headers);
+        trim_values(&mut head.headers);
     }
     introduce(&mut head.headers, connection, host, trusted);
     Ok(())
+}
+
+fn origin_form(uri: &Uri) -> Uri {
+    uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from)
+}
+
+fn frame(headers: &mut HeaderMap, method: &Method, body: Length) {
+    match body {
+        // RFC 9110 section 8.6: a method that anticipates content says so when there is none; some servers insist.
+        Length::Empty if matches!(*method, Method::POST | Method::PUT | Method::PATCH) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        // hyper gives a GET or HEAD no body unless its head says that there is one.
+        Length::Unknown => {
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        Length::Empty | Length::Known => {}
+    }
+}
+
+// === impl Aim ===
+
+impl Aim {
+    /// Makes a head fit for the connection that it is sent on, from whatever it was fit for before.
+    ///
+    /// # Errors
+    /// When target and authority cannot be written as one.
+    pub fn at(self, lease: &Lease, head: &mut request::Parts) -> Result<(), BadTarget> {
+        match (lease.protocol(), head.version == Version::HTTP_2) {
+            (Protocol::Http1, false) => {
+                // With one address it is the one that was written.
+                if !self.preserve_host && lease.is_chosen() {
+                    head.headers.insert(header::HOST, lease.host().clone());
+                }
+            }
+            (Protocol::Http1, true) => {
+                let kept = head.uri.authority().filter(|_| self.preserve_host);
+                // An authority is made of characters that a header may hold.
+                let kept = kept.and_then(|authority| HeaderValue::try_from(authority.as_str()).ok());
+                head.headers.insert(header::HOST, kept.unwrap_or_else(|| lease.host().clone()));
+                head.uri = origin_form(&head.uri);
+                head.headers.remove(header::TE);
+                frame(&mut head.headers, &head.method, self.body);
+                head.version = Version::HTTP_11;
+            }
+            (Protocol::Http2, again) => {
+                let named = head.headers.remove(header::HOST);
+                let kept = match named {
+                    _ if !self.preserve_host => None,
+                    Some(host) => Authority::try_from(host.as_bytes()).ok(),
+                    None => head.uri.authority().filter(|_| again).cloned(),
+                };
+                let mut parts = http::uri::Parts::default();
+                parts.scheme = Some(lease.scheme());
+                parts.authority = Some(kept.unwrap_or_else(|| lease.address().authority.clone()));
+                parts.path_and_query = head.uri.path_and_query().cloned();
+                head.uri = Uri::from_parts(parts).map_err(|error| BadTarget(error.into()))?;
+                head.headers.remove(header::TRANSFER_ENCODING);
+                if self.trailers {
+                    head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+                }
+                head.version = Version::HTTP_2;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// HTTP/2 callers may send one cookie a line; HTTP/1 has one line (RFC 9113 section 8.2.3).

@@ -97,7 +97,7 @@ impl Error {
             Self::Route(RouteError::OddPath | RouteError::OddHost)
             | Self::Malformed(_)
             | Self::Target(_)
-            | Self::Forward(ForwardError::BodyBroken) => Code::RequestMalformed,
+            | Self::Forward(ForwardError::BodyBroken | ForwardError::Target(_)) => Code::RequestMalformed,
             Self::Session(SessionError::Missing) => Code::SessionMissing,
             Self::Session(SessionError::Invalid(_)) => Code::SessionInvalid,
             Self::Session(SessionError::Expired) => Code::SessionExpired,

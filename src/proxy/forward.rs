@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::listener::connection::{self, Connection};
+use crate::proxy::aim::{Aim, BadTarget};
 use crate::proxy::pool::exchange::{SendError, Want};
 use crate::proxy::pool::{Lease, Pool};
 use crate::transport::body::{BodyError, BodyFate, RequestBody};
@@ -23,6 +23,9 @@ pub enum ForwardError {
     /// No connection.
     #[error(transparent)]
     Unreachable(#[from] ConnectError),
+    /// The head cannot be written as this connection needs it.
+    #[error(transparent)]
+    Target(#[from] BadTarget),
     /// The connection broke, or the answer was not valid HTTP.
     #[error("the upstream broke off")]
     Broken(#[source] hyper::Error),
@@ -69,7 +72,9 @@ pub struct Answer {
 #[derive(Debug)]
 pub struct Exchange<'a> {
     /// The upstream's connections.
-    pub pool: &'a Arc<Pool>,
+    pub pool: &'a Pool,
+    /// What its head says of one connection and not of the next.
+    pub aim: Aim,
     /// Whose timer waits.
     pub connection: &'a Connection,
     /// How the request's body fares, where it has one.
@@ -163,7 +168,9 @@ impl Exchange<'_> {
             _ => return Err(failure(error.error, self.fate)),
         };
         let mut lease = self.lease(Want::New).await?;
-        let sent = lease.send(again);
+        let (mut head, body) = again.into_parts();
+        self.aim.at(&lease, &mut head)?;
+        let sent = lease.send(Request::from_parts(head, body));
         let response = self.in_time(sent).await?.map_err(|error| failure(error.error, self.fate))?;
         self.accept(response, lease)
     }

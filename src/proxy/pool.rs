@@ -3,6 +3,8 @@
 //! A lease that is dropped without `finish` takes its HTTP/1 connection with it: what is left on it belongs to nobody.
 //! HTTP/1 connections are reused last in, first out, so that a quiet time lets the surplus age and close.
 
+mod balance;
+mod endpoint;
 pub mod exchange;
 mod http1;
 mod http2;
@@ -11,14 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::Either;
+use http::uri::Scheme;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::config::Upstream;
+use self::balance::{Balance, Seat, Tried};
+use self::endpoint::{Endpoint, Held, Leased};
+use crate::config::{Upstream, UpstreamAddress};
 use crate::lifecycle::Spawner;
-use crate::proxy::pool::exchange::{SendError, Want};
+use crate::proxy::pool::exchange::{Protocol, SendError, Want};
 use crate::transport::body::RequestBody;
 use crate::transport::connect::ConnectError;
 
@@ -26,45 +31,30 @@ use crate::transport::connect::ConnectError;
 #[derive(Debug)]
 pub struct Pool {
     upstream: Arc<Upstream>,
-    spawner: Spawner,
-    /// A lease holds a permit; with last in, first out no more connections are open than permits were taken at once.
-    limit: Option<Arc<Semaphore>>,
-    http1: http1::Idle,
-    http2: http2::Shared,
-    /// The upstream's own `Host`, built once.
-    host: HeaderValue,
+    /// In the order of the upstream's addresses; at least one.
+    endpoints: Box<[Arc<Endpoint>]>,
+    /// Chooses, where there is a choice.
+    balance: Option<Arc<Balance>>,
 }
 
 /// The right to send one request.
 #[derive(Debug)]
 pub struct Lease {
     connection: Leased,
-    pool: Arc<Pool>,
+    endpoint: Arc<Endpoint>,
     _permit: Option<OwnedSemaphorePermit>,
-}
-
-#[derive(Debug)]
-enum Leased {
-    Http1(http1::Connection),
-    Http2(http2::Stream),
+    seat: Option<Seat>,
 }
 
 // === impl Pool ===
 
 impl Pool {
     /// An empty pool.
-    pub fn new(upstream: Arc<Upstream>, spawner: Spawner) -> Arc<Self> {
-        let limit = upstream.pool.max_connections.map(|limit| Arc::new(Semaphore::new(limit)));
-        // An authority is made of characters that a header may hold.
-        let host = HeaderValue::try_from(upstream.address.authority.as_str()).unwrap_or(HeaderValue::from_static(""));
-        Arc::new(Self {
-            upstream,
-            spawner,
-            limit,
-            http1: http1::Idle::default(),
-            http2: http2::Shared::default(),
-            host,
-        })
+    pub fn new(upstream: Arc<Upstream>, spawner: &Spawner) -> Self {
+        let count = upstream.addresses.len();
+        let balance = (count > 1).then(|| Balance::new(count));
+        let endpoint = |index| Arc::new(Endpoint::new(&upstream, index, balance.clone(), spawner.clone()));
+        Self { endpoints: (0..count).map(endpoint).collect(), balance, upstream }
     }
 
     /// The upstream.
@@ -72,57 +62,62 @@ impl Pool {
         &self.upstream
     }
 
-    /// The upstream's own `Host`.
+    /// What `Host` says when it is the upstream's own; each of several addresses has another, see [`Lease::host`].
     pub fn host(&self) -> &HeaderValue {
-        &self.host
+        self.endpoints[0].host()
     }
 
     /// A connection that can take a request at once, if there is one.
-    pub fn ready(self: &Arc<Self>, now: Instant) -> Option<Lease> {
-        if self.limit.is_some() {
-            return None;
+    pub fn ready(&self, now: Instant) -> Option<Lease> {
+        match &self.balance {
+            None => Some(Lease::of(self.endpoints[0].ready(now)?, &self.endpoints[0], None)),
+            Some(balance) => {
+                let seat = balance.fit(now)?;
+                let endpoint = &self.endpoints[seat.index()];
+                Some(Lease::of(endpoint.ready(now)?, endpoint, Some(seat)))
+            }
         }
-        let connection = Leased::Http1(self.http1.ready(self.idle_since(now))?);
-        Some(Lease { connection, pool: Arc::clone(self), _permit: None })
     }
 
     /// A connection that can take a request, opened where that is needed. Waits without end where every connection that
-    /// may be open is in use: the caller has a limit.
+    /// may be open is in use: the caller has a limit. An address that cannot be connected to leads to the next one, as
+    /// nothing has been sent.
     ///
     /// # Errors
-    /// When none can be opened.
-    pub async fn lease(self: &Arc<Self>, want: Want) -> Result<Lease, ConnectError> {
-        let permit = match &self.limit {
-            // Closed never: the semaphore lives as long as `self`. HTTP/2 counts connections, not streams.
-            Some(limit) if !self.upstream.http2 => Arc::clone(limit).acquire_owned().await.ok(),
-            Some(_) | None => None,
-        };
-        let connection = if self.upstream.http2 {
-            Leased::Http2(self.http2.stream(&self.upstream, &self.spawner, want).await?)
-        } else {
-            let since = self.idle_since(Instant::now());
-            Leased::Http1(self.http1.connection(&self.upstream, &self.spawner, want, since).await?)
-        };
-        Ok(Lease { connection, pool: Arc::clone(self), _permit: permit })
-    }
-
-    /// What has been idle since before this is not to be used: its peer may be closing it.
-    fn idle_since(&self, now: Instant) -> Option<Instant> {
-        now.checked_sub(self.upstream.pool.idle_timeout?)
+    /// When none can be opened: what the last address said.
+    pub async fn lease(&self, want: Want) -> Result<Lease, ConnectError> {
+        let mut tried = Tried::default();
+        let mut seat = self.balance.as_ref().and_then(|balance| balance.any(tried, Instant::now()));
+        loop {
+            // Without a choice there is no seat.
+            let index = seat.as_ref().map_or(0, Seat::index);
+            let endpoint = &self.endpoints[index];
+            let error = match endpoint.lease(want).await {
+                Ok(held) => return Ok(Lease::of(held, endpoint, seat)),
+                Err(error) => error,
+            };
+            tried = tried.and(index);
+            seat = self.balance.as_ref().and_then(|balance| balance.any(tried, Instant::now()));
+            if seat.is_none() {
+                return Err(error);
+            }
+            tracing::debug!(upstream = self.upstream.name, %error, "trying another address");
+        }
     }
 
     /// Closes what has been idle for too long, or with `all` whatever is idle.
     pub fn reap(&self, now: Instant, all: bool) {
         let limit = if all { Some(Duration::ZERO) } else { self.upstream.pool.idle_timeout };
         if let Some(limit) = limit {
-            self.http1.reap(now, limit);
-            self.http2.reap(now, limit);
+            for endpoint in &self.endpoints {
+                endpoint.reap(now, limit);
+            }
         }
     }
 
     /// Idle HTTP/1 connections and open HTTP/2 ones.
     pub fn len(&self) -> usize {
-        self.http1.len() + self.http2.len()
+        self.endpoints.iter().map(|endpoint| endpoint.len()).sum()
     }
 
     /// Whether there is none.
@@ -134,6 +129,38 @@ impl Pool {
 // === impl Lease ===
 
 impl Lease {
+    fn of(held: Held, endpoint: &Arc<Endpoint>, seat: Option<Seat>) -> Self {
+        Self { connection: held.connection, endpoint: Arc::clone(endpoint), _permit: held.permit, seat }
+    }
+
+    /// What is spoken on the connection.
+    pub fn protocol(&self) -> Protocol {
+        match &self.connection {
+            Leased::Http1(_) => Protocol::Http1,
+            Leased::Http2(_) => Protocol::Http2,
+        }
+    }
+
+    /// Where it leads.
+    pub fn address(&self) -> &UpstreamAddress {
+        self.endpoint.address()
+    }
+
+    /// The address's own `Host`.
+    pub fn host(&self) -> &HeaderValue {
+        self.endpoint.host()
+    }
+
+    /// Whether the upstream has other addresses too.
+    pub fn is_chosen(&self) -> bool {
+        self.seat.is_some()
+    }
+
+    /// What `:scheme` says.
+    pub fn scheme(&self) -> Scheme {
+        Scheme::HTTP
+    }
+
     /// Whether the connection has served before, so that its peer may have closed it meanwhile.
     pub fn is_reused(&self) -> bool {
         match &self.connection {
@@ -157,7 +184,7 @@ impl Lease {
     /// The exchange is over, both bodies included: the connection may serve the next one.
     pub fn finish(self, now: Instant) {
         match self.connection {
-            Leased::Http1(connection) => self.pool.http1.keep(connection, self.pool.upstream.pool.max_idle, now),
+            Leased::Http1(connection) => self.endpoint.keep(connection, now),
             Leased::Http2(stream) => stream.finish(now),
         }
     }

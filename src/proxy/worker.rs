@@ -34,7 +34,7 @@ pub struct Snapshot<M: Mint> {
     /// Makes access records.
     pub recorder: Arc<Recorder>,
     /// In the order of the upstreams' ids.
-    pools: Box<[Arc<Pool>]>,
+    pools: Box<[Pool]>,
 }
 
 // === impl Worker ===
@@ -98,13 +98,12 @@ impl<M: Mint> Snapshot<M> {
     ) -> Arc<Self> {
         let log = &gateway.log;
         let recorder = Recorder::new(Arc::clone(metrics), Arc::clone(shard), log.access, log.identity, clock.clone());
-        let pools =
-            gateway.plans.upstreams.iter().map(|upstream| Pool::new(Arc::clone(upstream), spawner.clone())).collect();
+        let pools = gateway.plans.upstreams.iter().map(|upstream| Pool::new(Arc::clone(upstream), spawner)).collect();
         Arc::new(Self { gateway, recorder, pools })
     }
 
     /// The connections to an upstream.
-    pub fn pool(&self, upstream: UpstreamId) -> &Arc<Pool> {
+    pub fn pool(&self, upstream: UpstreamId) -> &Pool {
         &self.pools[upstream.index()]
     }
 }

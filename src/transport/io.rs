@@ -1,4 +1,4 @@
-//! A TCP stream towards an upstream that notes when it has been answered.
+//! A stream towards an upstream that notes when it has been answered.
 
 use std::io;
 use std::pin::Pin;
@@ -7,18 +7,37 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// Whether a byte of an answer has arrived since the last request was sent. Shared by an upstream connection and its
 /// pool entry: it decides whether a request that met a dying connection may be sent again.
 #[derive(Debug, Default, Clone)]
 pub struct Answered(Arc<AtomicBool>);
 
+/// What connects us with an upstream.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
 /// A socket to an upstream. One read more or less is not told apart by hyper's errors, so the socket tells.
 #[derive(Debug)]
 pub struct UpstreamIo {
-    stream: TcpStream,
+    stream: Stream,
     answered: Answered,
+}
+
+/// Calls a method of whichever stream it is.
+macro_rules! on {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream {
+            Stream::Tcp($inner) => $call,
+            Stream::Unix($inner) => $call,
+        }
+    };
 }
 
 // === impl Answered ===
@@ -39,7 +58,7 @@ impl Answered {
 
 impl UpstreamIo {
     /// Wraps a connected stream.
-    pub fn new(stream: TcpStream) -> (Self, Answered) {
+    pub fn new(stream: Stream) -> (Self, Answered) {
         let answered = Answered::default();
         (Self { stream, answered: answered.clone() }, answered)
     }
@@ -48,7 +67,7 @@ impl UpstreamIo {
 impl AsyncRead for UpstreamIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        ready!(on!(&mut self.stream, stream => Pin::new(stream).poll_read(cx, buf)))?;
         if buf.filled().len() > before {
             self.answered.0.store(true, Ordering::Relaxed);
         }
@@ -58,19 +77,19 @@ impl AsyncRead for UpstreamIo {
 
 impl AsyncWrite for UpstreamIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        on!(&mut self.stream, stream => Pin::new(stream).poll_write(cx, buf))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        on!(&mut self.stream, stream => Pin::new(stream).poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        on!(&mut self.stream, stream => Pin::new(stream).poll_shutdown(cx))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        on!(&self.stream, stream => stream.is_write_vectored())
     }
 
     fn poll_write_vectored(
@@ -78,6 +97,6 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        on!(&mut self.stream, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
     }
 }

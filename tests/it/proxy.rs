@@ -9,6 +9,7 @@ mod protocols;
 mod refusals;
 mod resend;
 mod session;
+mod upstreams;
 
 use crate::support::gateway::Gateway;
 use crate::support::upstream::{OK, Upstream};

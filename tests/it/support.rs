@@ -1,5 +1,7 @@
 //! What tests over real sockets share: a gateway in this process, the peers around it, and a strict reading of HTTP.
 
+pub(crate) mod directory;
+pub(crate) mod doors;
 pub(crate) mod gateway;
 pub(crate) mod http2;
 pub(crate) mod upstream;

@@ -41,7 +41,6 @@ const KEYS: &[NotYet] = &[
     no("admin", "control"),
     no("admin", "token"),
     no("cache", "shared"),
-    no("upstreams.*", "urls"),
     no("upstreams.*", "tls"),
     but("routes[]", "require", Harmless::Empty),
     but("routes[]", "allow_impersonation", Harmless::Flag(true)),
@@ -63,7 +62,6 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("admin.listen", "systemd:", "a socket from systemd"),
     ("server.trusted_proxies", "unix", "peers on a Unix socket"),
     ("upstreams.*.url", "https:", "TLS to an upstream"),
-    ("upstreams.*.url", "unix:", "an upstream on a Unix socket"),
 ];
 
 /// The entry of a key, when it has one.

@@ -6,7 +6,7 @@ use http::Uri;
 use http::uri::Authority;
 use ipnet::IpNet;
 
-use crate::config::{ApiUrl, HostPattern, Origin, UpstreamAddress};
+use crate::config::{ApiUrl, HostPattern, Origin, Place, UpstreamAddress};
 
 /// Why a text is not what it should be. The texts never hold the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +21,8 @@ pub(crate) enum Bad {
     Cleartext,
     #[error("an upstream's URL has no path")]
     UpstreamPath,
+    #[error("not the path of a Unix socket")]
+    SocketPath,
     #[error("this URL ends before `/v1`")]
     Version,
     #[error("not an origin")]
@@ -37,6 +39,13 @@ pub(crate) enum Bad {
     Odd,
     #[error("a path holds visible ASCII characters only, without `?` and `#`; write others as %XX")]
     PathCharacter,
+}
+
+/// How an upstream's URL begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UpstreamScheme {
+    Http,
+    Unix,
 }
 
 /// Whether a name or address literal (with or without brackets) can only be this machine.
@@ -126,19 +135,32 @@ pub(crate) fn issuer(text: &str) -> Result<String, Bad> {
     if text.ends_with('/') { Err(Bad::Url) } else { Ok(text.to_owned()) }
 }
 
-/// `http://host[:port]`
-pub(crate) fn upstream(text: &str) -> Result<UpstreamAddress, Bad> {
-    let (uri, authority) = absolute(text)?;
-    if uri.scheme_str() != Some("http") {
-        return Err(Bad::Url);
+/// `http://host[:port]`, or `unix:/path`
+pub(crate) fn upstream(text: &str) -> Result<(UpstreamScheme, UpstreamAddress), Bad> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return unix(path);
     }
+    let (uri, authority) = absolute(text)?;
+    let (scheme, port) = match uri.scheme_str() {
+        Some("http") => (UpstreamScheme::Http, 80),
+        _ => return Err(Bad::Url),
+    };
     if !matches!(uri.path(), "" | "/") {
         return Err(Bad::UpstreamPath);
     }
     let host = authority.host();
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let port = authority.port_u16().unwrap_or(80);
-    Ok(UpstreamAddress { host: bare.to_ascii_lowercase(), port, loopback: is_loopback(host), authority })
+    let place = Place::Tcp { host: bare.to_ascii_lowercase(), port: authority.port_u16().unwrap_or(port) };
+    Ok((scheme, UpstreamAddress { place, loopback: is_loopback(host), authority }))
+}
+
+fn unix(path: &str) -> Result<(UpstreamScheme, UpstreamAddress), Bad> {
+    if path.is_empty() || path.contains('\0') || path.starts_with("//") {
+        return Err(Bad::SocketPath);
+    }
+    let place = Place::Unix(path.into());
+    let authority = Authority::from_static("localhost");
+    Ok((UpstreamScheme::Unix, UpstreamAddress { place, loopback: true, authority }))
 }
 
 /// `trusted_proxies`: a network, an address, or the name of a group.
@@ -280,16 +302,23 @@ mod tests {
 
     #[test]
     fn an_upstream_is_a_host_and_a_port() {
-        let address = upstream("http://[::1]:8080/").unwrap();
-        assert_eq!((address.host.as_str(), address.port, address.loopback), ("::1", 8080, true));
+        let tcp = |host: &str, port| Place::Tcp { host: host.to_owned(), port };
+        let (scheme, address) = upstream("http://[::1]:8080/").unwrap();
+        assert_eq!((scheme, address.place, address.loopback), (UpstreamScheme::Http, tcp("::1", 8080), true));
         assert_eq!(address.authority.as_str(), "[::1]:8080");
-        let address = upstream("http://hasura").unwrap();
-        assert_eq!((address.host.as_str(), address.port, address.loopback), ("hasura", 80, false));
+        let (_, address) = upstream("http://hasura").unwrap();
+        assert_eq!((address.place, address.loopback), (tcp("hasura", 80), false));
+        let (scheme, address) = upstream("unix:run/app.sock").unwrap();
+        assert_eq!((scheme, address.place), (UpstreamScheme::Unix, Place::Unix("run/app.sock".into())));
+        assert_eq!((address.authority.as_str(), address.loopback), ("localhost", true));
         for (text, bad) in [
             ("http://a/b", Bad::UpstreamPath),
             ("https://a", Bad::Url),
             ("http://u@a", Bad::UserInfo),
             ("a:80", Bad::Url),
+            ("unix:", Bad::SocketPath),
+            ("unix://host/a", Bad::SocketPath),
+            ("unix:/a\0b", Bad::SocketPath),
         ] {
             assert_eq!(upstream(text), Err(bad), "{text}");
         }

@@ -135,7 +135,7 @@ fn route(
         matcher: matcher?,
         upstream: upstream.id,
         rewrite: rewrite?,
-        preserve_host: raw.preserve_host.or(upstream.address.loopback),
+        preserve_host: raw.preserve_host.or(upstream.addresses.iter().all(|address| address.loopback)),
         session,
         rules,
         on_no_session,

@@ -1,6 +1,7 @@
 //! The configuration as a whole: defaults, samples, hostile files, and what is never shown.
 
 mod bad;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,7 +14,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::{
     Access, HostPattern, Identity, KeySource, LogFormat, OnMintError, OnNoSession, Preflight, Rewrite, SessionSource,
-    Source,
+    Source, Wire,
 };
 
 const PEM: &str = include_str!("tests/public.pem");
@@ -148,7 +149,7 @@ fn the_defaults_of_the_process_are_those_of_the_design() {
 fn the_defaults_of_upstreams_and_routes_are_those_of_the_design() {
     let config = good(&LEAST.replace("session = [\"bearer\"]\n", "session = [\"bearer\"]\nmatch = {}\n"));
     let upstream = &config.upstreams[0];
-    assert_eq!((upstream.name.as_str(), upstream.http2), ("http://127.0.0.1:8090", false));
+    assert_eq!((upstream.name.as_str(), &upstream.wire), ("http://127.0.0.1:8090", &Wire::Http1));
     assert_eq!((upstream.connect_timeout, upstream.response_timeout), (Some(seconds(2)), Some(seconds(60))));
     let pool = &upstream.pool;
     assert_eq!(
@@ -260,8 +261,10 @@ fn the_samples_are_good() {
     let to = Rewrite::Replace { from: "/billing".to_owned(), to: "/api/v2".to_owned() };
     assert_eq!(egress.routes[1].rewrite, to);
     let full = good(FULL);
-    assert_eq!((full.routes.len(), full.upstreams.len(), full.routes[0].inject.len()), (2, 2, 7));
-    assert_eq!(full.upstreams[1].address.port, 8091);
+    assert_eq!((full.routes.len(), full.upstreams.len(), full.routes[0].inject.len()), (2, 3, 7));
+    let replicas: Vec<_> = full.upstreams[1].addresses.iter().map(|address| address.authority.as_str()).collect();
+    assert_eq!(replicas, ["10.0.0.1:8090", "10.0.0.2:8090"]);
+    assert_eq!(full.upstreams[2].addresses[0].authority, "127.0.0.1:8091");
 }
 
 #[test]
@@ -314,7 +317,7 @@ inject = [ { header = "authorization", prefix = "Bearer ", template = "custom_ha
 fn variables_are_expanded_in_values() {
     let text = LEAST.replace("http://127.0.0.1:8090", "http://${HOST:-127.0.0.1}:${PORT}");
     let (config, _) = parse_in(&outside().var("PORT", "9"), &text).unwrap();
-    assert_eq!(config.upstreams[0].address.authority.as_str(), "127.0.0.1:9");
+    assert_eq!(config.upstreams[0].addresses[0].authority.as_str(), "127.0.0.1:9");
     assert!(said(&text).contains("the environment variable is not set"));
 }
 

@@ -5,18 +5,23 @@ use std::time::Duration;
 use http::uri::Authority;
 
 use crate::config::raw;
-use crate::config::raw::problem::nearest;
+use crate::config::raw::problem::{Span, nearest};
 use crate::config::raw::reader::{At, Field, Table};
 use crate::config::raw::shapes::Named;
-use crate::config::{Pool, Upstream, UpstreamAddress};
+use crate::config::{Addresses, Place, Pool, Upstream, UpstreamAddress, Wire};
 use crate::headers::NameSet;
 use crate::metrics::UpstreamId;
 
 use super::context::Context;
 use super::names::{LABEL, MOST, is_label};
+use super::net::UpstreamScheme;
 use super::{headers, net};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// URLs of one upstream: the pool keeps what it has tried in the bits of one word.
+const MOST_URLS: usize = 64;
+/// `sun_path` of Linux has room for this and a NUL.
+const MOST_SOCKET_PATH: usize = 107;
 
 /// The upstreams so far. Routes may add to them.
 pub(crate) struct Upstreams {
@@ -36,11 +41,8 @@ pub(crate) fn read(named: Named<raw::Upstream>, cx: &mut Context<'_>) -> Upstrea
         if !is_label(&name) {
             cx.error(&name.span, "not a name").advice(LABEL);
         }
-        let address = raw.url.get().and_then(|at| address(at, cx));
-        if raw.url.is_absent() && !raw.reported() {
-            cx.error(&span, "an upstream needs a `url`").advice("add url = \"http://127.0.0.1:8090\"");
-        }
-        list.push(upstream(UpstreamId::new(list.len()), name.value, address.unwrap_or_else(nowhere), raw, cx));
+        let addresses = addresses(&raw, &span, cx).unwrap_or_else(|| nowhere().into());
+        list.push(upstream(UpstreamId::new(list.len()), name.value, addresses, raw, cx));
     }
     let named = list.len();
     Upstreams { list, named }
@@ -65,13 +67,16 @@ impl Upstreams {
             }
             return None;
         }
-        let address = address(at, cx)?;
-        let name = format!("http://{}", address.authority);
+        let (_, address) = address(at, cx)?;
+        let name = match address.place {
+            Place::Tcp { .. } => format!("http://{address}"),
+            Place::Unix(_) => address.to_string(),
+        };
         if let Some(upstream) = self.list[self.named..].iter().find(|upstream| upstream.name == name) {
             return Some(upstream.id);
         }
         let id = UpstreamId::new(self.list.len());
-        self.list.push(upstream(id, name, address, raw::Upstream::default(), cx));
+        self.list.push(upstream(id, name, address.into(), raw::Upstream::default(), cx));
         Some(id)
     }
 
@@ -89,20 +94,73 @@ impl Upstreams {
 /// Stands for an address that was reported.
 fn nowhere() -> UpstreamAddress {
     let authority = Authority::from_static("invalid.invalid");
-    UpstreamAddress { host: authority.host().to_owned(), port: 80, authority, loopback: false }
+    UpstreamAddress { place: Place::Tcp { host: authority.host().to_owned(), port: 80 }, authority, loopback: false }
 }
 
-fn address(at: &At<String>, cx: &mut Context<'_>) -> Option<UpstreamAddress> {
+/// The `url` or the `urls` of a table; `None` when that was reported.
+fn addresses(raw: &raw::Upstream, span: &Span, cx: &mut Context<'_>) -> Option<Addresses> {
+    match (&raw.url, &raw.urls) {
+        (Field::Good(_), Field::Good(urls)) => {
+            cx.error(&urls.span, "an upstream has one of `url` and `urls`").advice("put the one URL into the list too");
+            None
+        }
+        (Field::Absent, Field::Absent) => {
+            if !raw.reported() {
+                cx.error(span, "an upstream needs a `url`").advice("add url = \"http://127.0.0.1:8090\"");
+            }
+            None
+        }
+        (Field::Good(url), _) => Some(address(url, cx)?.1.into()),
+        (_, Field::Good(urls)) => list(urls, cx),
+        _ => None,
+    }
+}
+
+/// `urls`: at least one, all of one scheme, each once.
+fn list(urls: &At<Vec<At<String>>>, cx: &mut Context<'_>) -> Option<Addresses> {
+    if urls.len() > MOST_URLS {
+        cx.error(&urls.span, "too many URLs").label(format!("at most {MOST_URLS}"));
+        return None;
+    }
+    let mut found: Vec<(UpstreamScheme, UpstreamAddress)> = Vec::new();
+    for at in &urls.value {
+        let (scheme, address) = address(at, cx)?;
+        if found.iter().any(|(_, other)| other.place == address.place) {
+            cx.error(&at.span, "this URL is listed already");
+        } else if found.first().is_some_and(|(first, _)| *first != scheme) {
+            cx.error(&at.span, "the URLs of an upstream have one scheme")
+                .advice("requests are spread over all of them: make them upstreams of their own");
+        }
+        found.push((scheme, address));
+    }
+    let addresses = Addresses::new(found.into_iter().map(|(_, address)| address).collect());
+    if addresses.is_none() {
+        cx.error(&urls.span, "an upstream needs at least one URL").advice("urls = [\"http://127.0.0.1:8090\"]");
+    }
+    addresses
+}
+
+fn address(at: &At<String>, cx: &mut Context<'_>) -> Option<(UpstreamScheme, UpstreamAddress)> {
     if cx.not_yet("upstreams.*.url", at) {
         return None;
     }
     match net::upstream(at) {
-        Ok(address) => Some(address),
+        Ok((scheme, mut address)) => {
+            if let Place::Unix(path) = &mut address.place {
+                *path = cx.base.join(&*path);
+                if path.as_os_str().len() > MOST_SOCKET_PATH {
+                    cx.error(&at.span, "the path of a Unix socket is too long")
+                        .label(format!("at most {MOST_SOCKET_PATH} bytes, from the root on"));
+                }
+            }
+            Some((scheme, address))
+        }
         Err(bad) => {
             let advice = match bad {
                 net::Bad::UpstreamPath => "take the path away here and use `rewrite_prefix` in the route",
                 net::Bad::UserInfo => "inject an `authorization` header with a `value` instead",
-                _ => "write \"http://127.0.0.1:8090\"",
+                net::Bad::SocketPath => "write \"unix:/run/app.sock\"",
+                _ => "write \"http://127.0.0.1:8090\" or \"unix:/run/app.sock\"",
             };
             cx.error(&at.span, bad.to_string()).advice(advice);
             None
@@ -110,19 +168,13 @@ fn address(at: &At<String>, cx: &mut Context<'_>) -> Option<UpstreamAddress> {
     }
 }
 
-fn upstream(
-    id: UpstreamId,
-    name: String,
-    address: UpstreamAddress,
-    raw: raw::Upstream,
-    cx: &mut Context<'_>,
-) -> Upstream {
+fn upstream(id: UpstreamId, name: String, addresses: Addresses, raw: raw::Upstream, cx: &mut Context<'_>) -> Upstream {
     let head = cx.size(&raw.max_header_bytes, 16 * 1024, 1024..=16 * 1024 * 1024);
     Upstream {
         id,
         name,
-        address,
-        http2: raw.http2.or(false),
+        addresses,
+        wire: if raw.http2.or(false) { Wire::Http2 } else { Wire::Http1 },
         connect_timeout: cx.limit(&raw.connect_timeout, Some(2 * SECOND)),
         response_timeout: cx.limit(&raw.response_timeout, Some(60 * SECOND)),
         pool: pool(&raw.pool.or_default(), cx),

@@ -13,6 +13,15 @@ pub enum Want {
     New,
 }
 
+/// What is spoken on a connection. Over TLS it is known only once there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1
+    Http1,
+    /// HTTP/2
+    Http2,
+}
+
 /// Why a request got no response head.
 #[derive(Debug)]
 pub struct SendError {

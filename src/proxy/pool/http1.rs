@@ -9,12 +9,10 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use crate::config::Upstream;
 use crate::lifecycle::Spawner;
-use crate::proxy::pool::exchange::{SendError, Want};
+use crate::proxy::pool::exchange::SendError;
 use crate::transport::body::RequestBody;
-use crate::transport::connect::{ConnectError, connect};
-use crate::transport::io::{Answered, UpstreamIo};
+use crate::transport::io::{Answered, Stream, UpstreamIo};
 
 /// Bytes of an answer's head, and of what is read ahead of a caller that takes it slowly.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -59,23 +57,16 @@ impl Idle {
         None
     }
 
-    pub(super) async fn connection(
-        &self,
-        upstream: &Upstream,
-        spawner: &Spawner,
-        want: Want,
-        since: Option<Instant>,
-    ) -> Result<Connection, ConnectError> {
-        if want == Want::Any {
-            while let Some(mut connection) = self.pop().filter(|connection| connection.is_fresh(since)) {
-                // One whose last request is still being written, or that is closing, is not worth waiting for.
-                let ready = tokio::time::timeout(SETTLING, connection.sender.ready());
-                if ready.await.is_ok_and(|ready| ready.is_ok()) {
-                    return Ok(connection);
-                }
+    /// An idle connection, waited for where its last exchange is just over.
+    pub(super) async fn settled(&self, since: Option<Instant>) -> Option<Connection> {
+        while let Some(mut connection) = self.pop().filter(|connection| connection.is_fresh(since)) {
+            // One whose last request is still being written, or that is closing, is not worth waiting for.
+            let ready = tokio::time::timeout(SETTLING, connection.sender.ready());
+            if ready.await.is_ok_and(|ready| ready.is_ok()) {
+                return Some(connection);
             }
         }
-        Connection::open(upstream, spawner).await
+        None
     }
 
     pub(super) fn keep(&self, mut connection: Connection, max_idle: usize, now: Instant) {
@@ -109,12 +100,10 @@ impl Idle {
 // === impl Connection ===
 
 impl Connection {
-    async fn open(upstream: &Upstream, spawner: &Spawner) -> Result<Self, ConnectError> {
-        let stream = connect(&upstream.address, upstream.connect_timeout).await?;
+    /// Speaks HTTP/1.1 on a stream.
+    pub(super) async fn open(stream: Stream, spawner: &Spawner) -> hyper::Result<Self> {
         let (io, answered) = UpstreamIo::new(stream);
-        let handshake = Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(io)).await;
-        let (sender, connection) = handshake
-            .map_err(|source| ConnectError::Handshake { address: upstream.address.authority.to_string(), source })?;
+        let (sender, connection) = Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(io)).await?;
         drop(spawner.spawn(async move {
             // A connection that breaks tells so to whoever waits on it; an idle one has nobody to tell.
             if let Err(error) = connection.await {

@@ -14,15 +14,13 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use crate::config::Upstream;
 use crate::lifecycle::Spawner;
-use crate::proxy::pool::exchange::{SendError, Want};
+use crate::proxy::pool::exchange::SendError;
 use crate::transport::body::RequestBody;
-use crate::transport::connect::{ConnectError, connect};
-use crate::transport::io::UpstreamIo;
+use crate::transport::io::{self, UpstreamIo};
 
 /// Streams that we may cancel before h2 ends the connection; a connection is replaced at half of it.
 const MAX_LOCAL_RESETS: usize = 1024;
@@ -36,7 +34,7 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug)]
-struct Connection {
+pub(super) struct Connection {
     sender: SendRequest<RequestBody>,
     streams: AtomicUsize,
     /// Streams that ended before their time.
@@ -64,44 +62,18 @@ impl Default for Shared {
 }
 
 impl Shared {
-    pub(super) async fn stream(
-        &self,
-        upstream: &Upstream,
-        spawner: &Spawner,
-        want: Want,
-    ) -> Result<Stream, ConnectError> {
-        if want == Want::Any
-            && let Some(stream) = self.take(upstream.pool.max_streams)
-        {
-            return Ok(stream);
-        }
-        let opened = self.open(upstream, spawner, want);
-        match upstream.connect_timeout {
-            // Those who wait for their turn behind an attempt that hangs wait no longer than it may hang.
-            Some(limit) => tokio::time::timeout(limit, opened).await.unwrap_or_else(|_| {
-                Err(ConnectError::TimedOut { address: upstream.address.authority.to_string(), after: limit })
-            }),
-            None => opened.await,
-        }
+    /// The right to open a connection: one at a time, so that the others find it.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Closed never: the semaphore lives as long as `self`.
+        self.opening.acquire().await.ok()
     }
 
-    async fn open(&self, upstream: &Upstream, spawner: &Spawner, want: Want) -> Result<Stream, ConnectError> {
-        // Closed never: the semaphore lives as long as `self`.
-        let _turn = self.opening.acquire().await.ok();
-        if want == Want::Any
-            && let Some(stream) = self.take(upstream.pool.max_streams)
-        {
-            return Ok(stream);
-        }
-        // As many connections as may be open: h2 itself holds a stream back until the peer allows it.
-        let full = upstream.pool.max_connections.is_some_and(|limit| self.len() >= limit);
-        if full && let Some(stream) = self.take_any() {
-            return Ok(stream);
-        }
-        let connection = Arc::new(Connection::open(upstream, spawner).await?);
+    /// Keeps a new connection, and takes the first place on it.
+    pub(super) fn add(&self, connection: Connection) -> Stream {
+        let connection = Arc::new(connection);
         let stream = Stream::on(&connection);
         self.lock().push(connection);
-        Ok(stream)
+        stream
     }
 
     pub(super) fn reap(&self, now: Instant, limit: Duration) {
@@ -117,7 +89,7 @@ impl Shared {
     }
 
     /// A place on the connection with the fewest streams that has one.
-    fn take(&self, max_streams: usize) -> Option<Stream> {
+    pub(super) fn take(&self, max_streams: usize) -> Option<Stream> {
         let mut connections = self.lock();
         connections.retain(|connection| connection.is_usable());
         let places = connections
@@ -127,7 +99,7 @@ impl Shared {
     }
 
     /// A place on the connection with the fewest streams.
-    fn take_any(&self) -> Option<Stream> {
+    pub(super) fn take_any(&self) -> Option<Stream> {
         let connections = self.lock();
         let usable = connections.iter().filter(|connection| connection.is_usable());
         usable.min_by_key(|connection| connection.streams.load(Relaxed)).map(Stream::on)
@@ -145,19 +117,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // === impl Connection ===
 
 impl Connection {
-    async fn open(upstream: &Upstream, spawner: &Spawner) -> Result<Self, ConnectError> {
-        let stream = connect(&upstream.address, upstream.connect_timeout).await?;
+    /// Speaks HTTP/2 on a stream.
+    pub(super) async fn open(stream: io::Stream, spawner: &Spawner) -> hyper::Result<Self> {
         let (io, _) = UpstreamIo::new(stream);
-        let handshake = Builder::new(spawner.clone())
+        let (sender, connection) = Builder::new(spawner.clone())
             .timer(TokioTimer::new())
             .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
             .keep_alive_interval(Some(Duration::from_secs(20)))
             .keep_alive_timeout(Duration::from_secs(10))
             .adaptive_window(true)
             .handshake(TokioIo::new(io))
-            .await;
-        let (sender, connection) = handshake
-            .map_err(|source| ConnectError::Handshake { address: upstream.address.authority.to_string(), source })?;
+            .await?;
         let peer_max = Arc::new(AtomicUsize::new(connection.current_max_send_streams().max(1)));
         let seen = Arc::clone(&peer_max);
         drop(spawner.spawn(async move {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -15,10 +16,11 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mintgate::lifecycle::Spawner;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::PATIENCE;
+use super::doors::Door;
 
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
@@ -64,6 +66,7 @@ pub(crate) struct Received {
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Received>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 // === impl Client ===
@@ -108,11 +111,18 @@ impl Answer {
 impl Upstream {
     /// Reads each request whole and answers it as the script says.
     pub(crate) async fn answering(script: impl Fn() -> Response<Body> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, seen, tasks) = (listener.local_addr().unwrap(), Arc::default(), Spawner::current());
+        Self::behind(Door::tcp().await, script)
+    }
+
+    /// The same, behind that door.
+    pub(crate) fn behind(door: Door, script: impl Fn() -> Response<Body> + Send + Sync + 'static) -> Self {
+        let (address, seen, tasks) = (door.address(), Arc::default(), Spawner::current());
         let (here, spawner, script) = (Arc::clone(&seen), tasks.clone(), Arc::new(script));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
         drop(tasks.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Some(guest) = door.guest().await {
+                count.fetch_add(1, Ordering::SeqCst);
                 let (seen, script) = (Arc::clone(&here), Arc::clone(&script));
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (seen, script) = (Arc::clone(&seen), Arc::clone(&script));
@@ -125,16 +135,25 @@ impl Upstream {
                         hyper::Result::Ok(script())
                     }
                 });
-                let connection = http2::Builder::new(spawner.clone()).serve_connection(TokioIo::new(stream), service);
-                drop(spawner.spawn(connection));
+                let http = http2::Builder::new(spawner.clone());
+                drop(spawner.spawn(async move {
+                    if let Some(stream) = guest.stream() {
+                        let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                    }
+                }));
             }
         }));
-        Self { address, seen }
+        Self { address, seen, connections }
     }
 
     /// `http://127.0.0.1:...`
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Connections that were opened.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// The request that came last.

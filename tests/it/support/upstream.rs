@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use mintgate::lifecycle::Spawner;
-use tokio::net::TcpListener;
 
+use super::doors::Door;
 use super::eventually;
 use super::wire::{Message, NotStrict, Wire};
 
@@ -54,20 +54,41 @@ impl Upstream {
     /// Runs the script on every connection; the connection is closed at the script's end.
     pub(crate) async fn scripted<F, Fut>(script: F) -> Self
     where
-        F: Fn(Visit) -> Fut + Send + 'static,
+        F: Fn(Visit) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, seen, tasks) = (listener.local_addr().unwrap(), Arc::<Seen>::default(), Spawner::current());
-        let (here, spawner) = (Arc::clone(&seen), tasks.clone());
+        Self::behind(Door::tcp().await, script)
+    }
+
+    /// The same, behind that door.
+    pub(crate) fn behind<F, Fut>(door: Door, script: F) -> Self
+    where
+        F: Fn(Visit) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let (address, seen, tasks) = (door.address(), Arc::<Seen>::default(), Spawner::current());
+        let (here, spawner, script) = (Arc::clone(&seen), tasks.clone(), Arc::new(script));
         drop(tasks.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Some(guest) = door.guest().await {
                 let number = here.connections.fetch_add(1, Ordering::SeqCst);
-                let visit = Visit { wire: Wire::new(stream), number, seen: Arc::clone(&here) };
-                drop(spawner.spawn(script(visit)));
+                let (seen, script) = (Arc::clone(&here), Arc::clone(&script));
+                drop(spawner.spawn(async move {
+                    if let Some(stream) = guest.stream() {
+                        script(Visit { wire: Wire::over(stream), number, seen }).await;
+                    }
+                }));
             }
         }));
         Self { address, seen }
+    }
+
+    /// Gives every request `ok`, behind that door.
+    pub(crate) fn ok(door: Door) -> Self {
+        Self::behind(door, |mut visit| async move {
+            while visit.request().await.is_some() {
+                visit.wire.send(OK).await;
+            }
+        })
     }
 
     /// `http://127.0.0.1:...`
