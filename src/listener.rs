@@ -36,6 +36,12 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Concurrent streams of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 200;
 
+/// Bytes of a request body that may come ahead of an upstream that takes them slowly.
+const STREAM_WINDOW: u32 = 512 * 1024;
+
+/// How many of those a connection has room for, before a slow upstream holds up the requests to the others.
+const SLOW_STREAMS: u32 = 8;
+
 /// What a connection is served with; one for each worker and listener.
 #[derive(Debug, Clone)]
 pub struct Serving {
@@ -158,6 +164,8 @@ impl Serving {
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAM_WINDOW * SLOW_STREAMS)
             .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
             .max_pending_accept_reset_streams(32)
             .max_local_error_reset_streams(Some(1024))

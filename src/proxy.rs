@@ -44,7 +44,7 @@ use crate::session::guard;
 use crate::session::memory::Remembered;
 use crate::session::{Reason, SessionError};
 use crate::token::{Mint, MintError};
-use crate::transport::body::{BodyFate, Ending, RequestBody, ResponseBody};
+use crate::transport::body::{AnswerError, BodyFate, Ending, RequestBody, ResponseBody};
 
 /// The body of every answer.
 pub type Body = ResponseBody<Box<Finish>>;
@@ -68,6 +68,8 @@ pub struct Finish {
     lease: Option<(Lease, Option<Arc<BodyFate>>)>,
     connection: Arc<Connection>,
     ended: Option<Instant>,
+    /// Whether a broken answer ends in trailers, as gRPC on HTTP/2 has it.
+    grpc: bool,
 }
 
 /// Serves one request. Every way out of it is counted and logged once, by the record.
@@ -82,10 +84,11 @@ pub async fn handle<M: Mint>(
     // 3.
     let trusted = snapshot.gateway.plans.trusted.trusts(connection.peer);
     let record = snapshot.recorder.begin(&request, Peer { address: connection.peer, trusted });
-    // Boxed: it goes through several hands on its way into the answer's body.
-    let mut finish = Box::new(Finish { record, lease: None, connection: Arc::clone(connection), ended: None });
     let (head, body) = request.into_parts();
     let asked = Asked::of(&head, &snapshot.gateway.plans.parties);
+    let grpc = asked.grpc && !asked.closes;
+    // Boxed: it goes through several hands on its way into the answer's body.
+    let mut finish = Box::new(Finish { record, lease: None, connection: Arc::clone(connection), ended: None, grpc });
     match exchange(worker, &snapshot, &mut finish, head, body, trusted).await {
         Ok((answer, deadline)) => {
             let (head, incoming) = answer.into_parts();
@@ -335,8 +338,9 @@ impl Ending for Finish {
         }
     }
 
-    fn broken(&mut self) {
+    fn broken(&mut self, error: &AnswerError) -> Option<HeaderMap> {
         self.record.body_ends(BodyEnd::Broken, Instant::now());
+        if self.grpc { grpc::broken(error) } else { None }
     }
 }
 

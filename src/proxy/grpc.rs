@@ -1,11 +1,39 @@
 //! gRPC, as far as the gateway has to know it.
 
-use http::header::{self, HeaderValue};
+use std::error::Error as _;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+
+use crate::transport::body::AnswerError;
+
+/// A call's outcome, as a trailer.
+pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// What it says beside.
+pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// The status that means 'try again': unavailable.
+pub const UNAVAILABLE: &str = "14";
 
 /// Whether this is a gRPC call, which wants its errors as gRPC statuses.
 pub fn is_grpc(head: &Parts) -> bool {
     let kind = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     kind.and_then(|kind| kind.strip_prefix(b"application/grpc"))
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// The trailers of an answer that broke off, so that the caller learns what it would learn without us: that the upstream
+/// is gone. `None` where the upstream itself has reset the stream: its reason is passed on.
+pub fn broken(error: &AnswerError) -> Option<HeaderMap> {
+    let message = match error {
+        AnswerError::TimedOut => "upstream-timeout",
+        AnswerError::Broken(error) => {
+            let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
+            if causes.any(|cause| cause.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_reset)) {
+                return None;
+            }
+            "upstream-broken"
+        }
+    };
+    let trailers = [(STATUS, UNAVAILABLE), (MESSAGE, message)];
+    Some(trailers.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect())
 }

@@ -71,8 +71,9 @@ pub trait Ending {
     fn passed(&mut self, bytes: usize);
     /// The body is whole.
     fn complete(&mut self);
-    /// The upstream broke it off.
-    fn broken(&mut self);
+    /// It breaks off; the trailers are what the caller gets instead of a broken body, where its protocol has a way to
+    /// say so.
+    fn broken(&mut self, error: &AnswerError) -> Option<HeaderMap>;
 }
 
 /// A response's body on its way to the caller, with what must happen at its end. Dropped before its end, it was the
@@ -253,8 +254,8 @@ impl<E: Ending> Ending for Box<E> {
         E::complete(self);
     }
 
-    fn broken(&mut self) {
-        E::broken(self);
+    fn broken(&mut self, error: &AnswerError) -> Option<HeaderMap> {
+        E::broken(self, error)
     }
 }
 
@@ -285,6 +286,12 @@ impl<E: Ending> ResponseBody<E> {
             ending.complete();
         }
     }
+
+    fn break_off(&mut self, error: AnswerError) -> Result<Frame<Bytes>, AnswerError> {
+        let trailers = self.ending.take().and_then(|mut ending| ending.broken(&error));
+        self.source = Source::Empty;
+        trailers.map(Frame::trailers).ok_or(error)
+    }
 }
 
 impl<E: Ending + Unpin> Body for ResponseBody<E> {
@@ -311,22 +318,14 @@ impl<E: Ending + Unpin> Body for ResponseBody<E> {
                 Poll::Pending => {
                     let Some(deadline) = &mut this.deadline else { return Poll::Pending };
                     ready!(deadline.as_mut().poll(cx));
-                    if let Some(mut ending) = this.ending.take() {
-                        ending.broken();
-                    }
-                    Poll::Ready(Some(Err(AnswerError::TimedOut)))
+                    Poll::Ready(Some(this.break_off(AnswerError::TimedOut)))
                 }
                 Poll::Ready(frame) => match frame {
                     None => {
                         this.end();
                         Poll::Ready(None)
                     }
-                    Some(Err(error)) => {
-                        if let Some(mut ending) = this.ending.take() {
-                            ending.broken();
-                        }
-                        Poll::Ready(Some(Err(AnswerError::Broken(error))))
-                    }
+                    Some(Err(error)) => Poll::Ready(Some(this.break_off(AnswerError::Broken(error)))),
                     Some(Ok(frame)) => {
                         let frame = clean_trailers(frame, forbidden);
                         if let (Some(ending), Some(data)) = (&mut this.ending, frame.data_ref()) {

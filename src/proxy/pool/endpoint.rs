@@ -152,7 +152,9 @@ impl Endpoint {
         match self.upstream.wire {
             Wire::Http1 => http1::Connection::open(stream, &self.spawner).await.map(Leased::Http1).map_err(refused),
             Wire::Http2 => {
-                let connection = http2::Connection::open(stream, &self.spawner).await.map_err(refused)?;
+                let connection = http2::Connection::open(stream, self.upstream.pool.max_streams, &self.spawner)
+                    .await
+                    .map_err(refused)?;
                 Ok(Leased::Http2(self.http2.add(connection)))
             }
         }

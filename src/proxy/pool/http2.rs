@@ -25,6 +25,13 @@ use crate::transport::io::{self, UpstreamIo};
 /// Streams that we may cancel before h2 ends the connection; a connection is replaced at half of it.
 const MAX_LOCAL_RESETS: usize = 1024;
 
+/// Bytes that a stream's peer may send ahead of whoever reads. A connection's window is this for every stream that it
+/// may carry, so that callers who read slowly never use up what the others need.
+const STREAM_WINDOW: u32 = 512 * 1024;
+
+/// RFC 9113 section 6.9.1.
+const MAX_WINDOW: u32 = (1 << 31) - 1;
+
 /// The open connections.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -39,7 +46,7 @@ pub(super) struct Connection {
     streams: AtomicUsize,
     /// Streams that ended before their time.
     cancelled: AtomicUsize,
-    /// What the peer allows, as its settings said last.
+    /// What the peer allows, as its settings said last; no limit until then.
     peer_max: Arc<AtomicUsize>,
     served: AtomicUsize,
     quiet_since: Mutex<Instant>,
@@ -117,24 +124,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // === impl Connection ===
 
 impl Connection {
-    /// Speaks HTTP/2 on a stream.
-    pub(super) async fn open(stream: io::Stream, spawner: &Spawner) -> hyper::Result<Self> {
-        let (io, _) = UpstreamIo::new(stream);
+    /// Speaks HTTP/2 on a stream, for so many requests at once at most.
+    pub(super) async fn open(stream: io::Stream, max_streams: usize, spawner: &Spawner) -> hyper::Result<Self> {
+        let (io, heard) = UpstreamIo::new(stream);
+        let streams = u32::try_from(max_streams).unwrap_or(u32::MAX);
         let (sender, connection) = Builder::new(spawner.clone())
             .timer(TokioTimer::new())
             .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
             .keep_alive_interval(Some(Duration::from_secs(20)))
             .keep_alive_timeout(Duration::from_secs(10))
-            .adaptive_window(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAM_WINDOW.saturating_mul(streams).min(MAX_WINDOW))
+            // Until the peer has said how many it takes: h2 holds the others back, where a peer would refuse them and
+            // their bodies would be lost.
+            .initial_max_send_streams(1)
             .handshake(TokioIo::new(io))
             .await?;
-        let peer_max = Arc::new(AtomicUsize::new(connection.current_max_send_streams().max(1)));
+        let peer_max = Arc::new(AtomicUsize::new(usize::MAX));
         let seen = Arc::clone(&peer_max);
         drop(spawner.spawn(async move {
             let mut connection = pin!(connection);
             let ended = poll_fn(|cx| {
                 let polled = connection.as_mut().poll(cx);
-                seen.store(connection.current_max_send_streams().max(1), Relaxed);
+                // The first thing that a peer says is its settings (RFC 9113 section 3.4).
+                if heard.get() {
+                    seen.store(connection.current_max_send_streams().max(1), Relaxed);
+                }
                 polled
             });
             if let Err(error) = ended.await {
