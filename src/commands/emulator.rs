@@ -64,7 +64,7 @@ pub async fn run(
     shutdown: Shutdown,
     out: &mut (dyn Write + Send),
 ) -> Result<(), EmulatorError> {
-    let options = Options { secret_key: args.secret_key, rate_limit: args.rate_limit, authorized_party: None };
+    let options = Options { secret_key: args.secret_key, rate_limit: args.rate_limit, ..Options::default() };
     let emulator = Emulator::new(options, clock)?;
     let surface = Surface::bind(args.listen, emulator.router())
         .map_err(|source| EmulatorError::Bind { address: args.listen, source })?;

@@ -1,5 +1,6 @@
 //! Errors in Clerk's shape and words (contract section 1.6).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
@@ -84,6 +85,20 @@ pub enum ApiError {
     /// A template that sets a claim that is the issuer's.
     #[error("reserved claim {0}")]
     ReservedClaim(String),
+    /// The template that customises the session token cannot be removed.
+    #[error("this template customises the session token")]
+    SessionTokenTemplate,
+    /// A version of the API that does not exist, or more than one.
+    #[error("API version: {0}")]
+    ApiVersion(String),
+    /// Something under `/_emulator` was asked for what cannot be.
+    #[error("{param}: {reason}")]
+    Helper {
+        /// The parameter.
+        param: &'static str,
+        /// What to do instead.
+        reason: String,
+    },
     /// Only for development instances.
     #[error("only for development instances")]
     NotInProduction,
@@ -96,17 +111,19 @@ pub enum ApiError {
 }
 
 /// One row of Clerk's table.
-struct Row {
-    status: StatusCode,
-    code: &'static str,
-    message: String,
-    long: String,
-    meta: Value,
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) status: StatusCode,
+    pub(crate) code: Cow<'static, str>,
+    pub(crate) message: String,
+    pub(crate) long: String,
+    pub(crate) meta: Value,
 }
 
 // === impl ApiError ===
 
 impl ApiError {
+    #[expect(clippy::too_many_lines, reason = "one exhaustive table, a row for each error")]
     fn row(&self) -> Row {
         let invalid_key = "The provided Clerk Secret Key is invalid. Make sure that your Clerk Secret Key is correct.";
         match self {
@@ -189,6 +206,21 @@ impl ApiError {
                     format!("You can't use the reserved claim: '{claim}'"),
                 )
             },
+            Self::SessionTokenTemplate => Row::new(
+                StatusCode::FORBIDDEN,
+                "session_token_jwt_template",
+                "Session token template",
+                "The JWT template that customizes the session token cannot be deleted.",
+            ),
+            Self::ApiVersion(reason) => Row::new(
+                StatusCode::BAD_REQUEST,
+                "api_version_invalid",
+                "Invalid Clerk API version",
+                format!("Invalid Clerk API version: {reason}"),
+            ),
+            Self::Helper { param, reason } => {
+                Row::param("form_param_value_invalid", param, "is invalid", format!("{param}: {reason}"))
+            }
             Self::NotInProduction => Row::new(
                 StatusCode::BAD_REQUEST,
                 "request_invalid_for_environment",
@@ -213,22 +245,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let row = self.row();
-        let mut error = json!({ "message": row.message, "long_message": row.long, "code": row.code });
-        if !row.meta.is_null() {
-            error["meta"] = row.meta;
-        }
-        let mut body = json!({ "errors": [error] });
-        // Without randomness the error is told all the same; a trace id is optional.
-        let trace = keys::random_hex::<8>().ok().and_then(|id| Some((HeaderValue::from_str(&id).ok()?, id)));
-        let trace_header = trace.map(|(header, id)| {
-            body["clerk_trace_id"] = json!(id);
-            header
-        });
-        let mut response = json_response(row.status, &body);
-        if let Some(header) = trace_header {
-            response.headers_mut().insert(TRACE_ID, header);
-        }
+        let mut response = self.row().answer();
         if let Self::TooManyRequests(wait) = self {
             // Whole seconds: the official JavaScript SDK reads no date here (contract section 2).
             response.headers_mut().insert(RETRY_AFTER, wait.as_secs().into());
@@ -240,8 +257,33 @@ impl IntoResponse for ApiError {
 // === impl Row ===
 
 impl Row {
-    fn new(status: StatusCode, code: &'static str, message: &str, long: impl Into<String>) -> Self {
-        Self { status, code, message: message.to_owned(), long: long.into(), meta: Value::Null }
+    pub(crate) fn new(
+        status: StatusCode,
+        code: impl Into<Cow<'static, str>>,
+        message: &str,
+        long: impl Into<String>,
+    ) -> Self {
+        Self { status, code: code.into(), message: message.to_owned(), long: long.into(), meta: Value::Null }
+    }
+
+    /// The answer, with a trace id of its own.
+    pub(crate) fn answer(self) -> Response {
+        let mut error = json!({ "message": self.message, "long_message": self.long, "code": self.code });
+        if !self.meta.is_null() {
+            error["meta"] = self.meta;
+        }
+        let mut body = json!({ "errors": [error] });
+        // Without randomness the error is told all the same; a trace id is optional.
+        let trace = keys::random_hex::<8>().ok().and_then(|id| Some((HeaderValue::from_str(&id).ok()?, id)));
+        let trace_header = trace.map(|(header, id)| {
+            body["clerk_trace_id"] = json!(id);
+            header
+        });
+        let mut response = json_response(self.status, &body);
+        if let Some(header) = trace_header {
+            response.headers_mut().insert(TRACE_ID, header);
+        }
+        response
     }
 
     fn not_found(message: &str, long: impl Into<String>) -> Self {

@@ -1,4 +1,5 @@
-//! What every call of the API passes: the secret key, then the rate limit; and the issuer's `Date` on every answer.
+//! What every call of the API passes: the secret key and the API's version, then the rate limit; and the issuer's `Date`
+//! on every answer.
 
 use std::sync::Arc;
 
@@ -10,17 +11,20 @@ use http::header::{AUTHORIZATION, DATE, HeaderValue};
 
 use crate::emulator::error::ApiError;
 use crate::emulator::state::Instance;
+use crate::emulator::version;
 
-/// 401 without the instance's secret key.
+/// 401 without the instance's secret key, 400 for a version of the API that does not exist.
 pub(crate) async fn authenticate(
     State(instance): State<Arc<Instance>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     let presented = bearer(request.headers())?;
     if !instance.secret_key.matches(presented) {
         return Err(ApiError::KeyInvalid);
     }
+    let asked = version::asked(request.headers(), request.uri())?;
+    request.extensions_mut().insert(asked);
     Ok(next.run(request).await)
 }
 

@@ -1,16 +1,13 @@
-//! The emulated instance's signing key, and random identifiers.
+//! The emulated instance's signing key, the form of what it signs, and random identifiers.
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::error::Unspecified;
-use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{self, SystemRandom};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{self, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
-
-use crate::secret::Secret;
 
 /// An RSA-2048 key with exponent 65537: the official JavaScript SDK reads a PEM of no other shape (contract section
 /// 3.4).
@@ -19,23 +16,6 @@ pub(crate) struct SigningKey {
     /// Base64url, as in a JWK.
     modulus: String,
     rng: SystemRandom,
-}
-
-/// The signing key of one template that an upstream shares with the issuer.
-#[derive(Debug, Clone)]
-pub(crate) struct SharedKey {
-    /// The JOSE name.
-    pub(crate) algorithm: SharedAlgorithm,
-    /// The secret's bytes are the key.
-    pub(crate) secret: Secret,
-}
-
-/// The HMAC algorithms of RFC 7518 section 3.2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SharedAlgorithm {
-    Hs256,
-    Hs384,
-    Hs512,
 }
 
 /// The cryptography library, or the machine's source of randomness, refused.
@@ -91,47 +71,13 @@ impl SigningKey {
     }
 }
 
-// === impl SharedKey, SharedAlgorithm ===
-
-impl SharedKey {
-    /// A JWS in compact form.
-    pub(crate) fn sign(&self, header: &Value, claims: &Value) -> String {
-        let input = signing_input(header, claims);
-        let key = hmac::Key::new(self.algorithm.hmac(), self.secret.expose().as_bytes());
-        let tag = hmac::sign(&key, input.as_bytes());
-        with_signature(input, tag.as_ref())
-    }
-}
-
-impl SharedAlgorithm {
-    /// The algorithm of a JOSE name.
-    pub(crate) fn from_name(name: &str) -> Option<Self> {
-        [Self::Hs256, Self::Hs384, Self::Hs512].into_iter().find(|algorithm| algorithm.name() == name)
-    }
-
-    /// The JOSE name.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Hs256 => "HS256",
-            Self::Hs384 => "HS384",
-            Self::Hs512 => "HS512",
-        }
-    }
-
-    const fn hmac(self) -> hmac::Algorithm {
-        match self {
-            Self::Hs256 => hmac::HMAC_SHA256,
-            Self::Hs384 => hmac::HMAC_SHA384,
-            Self::Hs512 => hmac::HMAC_SHA512,
-        }
-    }
-}
-
-fn signing_input(header: &Value, claims: &Value) -> String {
+/// Header and claims, as they are signed (RFC 7515 section 5.1).
+pub(crate) fn signing_input(header: &Value, claims: &Value) -> String {
     format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
-fn with_signature(mut input: String, signature: &[u8]) -> String {
+/// The JWS in compact form.
+pub(crate) fn with_signature(mut input: String, signature: &[u8]) -> String {
     input.push('.');
     input.push_str(&URL_SAFE_NO_PAD.encode(signature));
     input

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::clock::Wall;
-use crate::emulator::keys::SharedKey;
+use crate::emulator::own_key::OwnKey;
 
 /// A user, as far as shortcodes can name it.
 #[derive(Debug, Clone, Default)]
@@ -21,24 +21,41 @@ pub(crate) struct User {
     pub(crate) phone_verified: bool,
     pub(crate) image_url: String,
     pub(crate) two_factor_enabled: bool,
+    pub(crate) banned: bool,
+    pub(crate) locked: bool,
     pub(crate) public_metadata: Value,
+    pub(crate) private_metadata: Value,
     pub(crate) unsafe_metadata: Value,
+    pub(crate) grants: Grants,
     pub(crate) created_at: Wall,
     pub(crate) updated_at: Wall,
 }
 
+/// What a user or an organization has subscribed to: the claims `pla` and `fea`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Grants {
+    /// Slug of the plan.
+    pub(crate) plan: Option<String>,
+    /// Slugs of features.
+    pub(crate) features: Vec<String>,
+}
+
 /// An organization.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Organization {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) slug: String,
     pub(crate) public_metadata: Value,
+    pub(crate) grants: Grants,
+    pub(crate) created_at: Wall,
+    pub(crate) updated_at: Wall,
 }
 
 /// A user's place in an organization.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Membership {
+    pub(crate) id: String,
     pub(crate) user_id: String,
     pub(crate) organization_id: String,
     /// As `org:admin`.
@@ -46,6 +63,8 @@ pub(crate) struct Membership {
     /// As `org:reports:read`.
     pub(crate) permissions: Vec<String>,
     pub(crate) public_metadata: Value,
+    pub(crate) created_at: Wall,
+    pub(crate) updated_at: Wall,
 }
 
 /// A session (contract section 1.3).
@@ -56,18 +75,33 @@ pub(crate) struct SessionRecord {
     pub(crate) client_id: String,
     pub(crate) status: Status,
     pub(crate) organization_id: Option<String>,
+    /// Who impersonates the user: the claim `act`.
+    pub(crate) actor: Option<Value>,
+    /// What is left to be done while the session is pending, as `choose-organization`.
+    pub(crate) tasks: Vec<String>,
+    /// When the first and the second factor were verified; `None`: there is no such factor.
+    pub(crate) verified_at: [Option<Wall>; 2],
     pub(crate) created_at: Wall,
     pub(crate) updated_at: Wall,
     pub(crate) expire_at: Wall,
 }
 
-/// The states of a session that the emulator can bring about.
+/// The states of a session (contract section 1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
     Active,
+    /// Signed in, with tasks left.
+    Pending,
+    /// The user signed out.
+    Ended,
+    /// The user signed out and the client forgot the session.
+    Removed,
+    /// The application ended it.
     Revoked,
     /// By its own age.
     Expired,
+    Abandoned,
+    Replaced,
 }
 
 /// A JWT template (contract sections 1.5 and 4).
@@ -81,9 +115,17 @@ pub(crate) struct Template {
     /// Seconds.
     pub(crate) allowed_clock_skew: u32,
     /// Instead of the instance's own key.
-    pub(crate) key: Option<SharedKey>,
+    pub(crate) key: Option<OwnKey>,
     pub(crate) created_at: Wall,
     pub(crate) updated_at: Wall,
+}
+
+/// What a call does to a value that need not be there.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Change<T> {
+    #[default]
+    Keep,
+    To(Option<T>),
 }
 
 /// Everything that a token can say.
@@ -93,6 +135,16 @@ pub(crate) struct Subject<'a> {
     pub(crate) user: &'a User,
     /// The session's active organization.
     pub(crate) organization: Option<(&'a Organization, &'a Membership)>,
+}
+
+// === impl Change ===
+
+impl<T> Change<T> {
+    pub(crate) fn apply(self, to: &mut Option<T>) {
+        if let Self::To(value) = self {
+            *to = value;
+        }
+    }
 }
 
 // === impl User ===
@@ -105,6 +157,15 @@ impl User {
             (Some(one), None) | (None, Some(one)) => Some(one.clone()),
             (None, None) => None,
         }
+    }
+}
+
+// === impl Membership ===
+
+impl Membership {
+    /// Whether it is this user's place in this organization.
+    pub(crate) fn is(&self, user_id: &str, organization_id: &str) -> bool {
+        self.user_id == user_id && self.organization_id == organization_id
     }
 }
 
@@ -122,6 +183,9 @@ impl SessionRecord {
             client_id,
             status: Status::Active,
             organization_id: org,
+            actor: None,
+            tasks: Vec::new(),
+            verified_at: [Some(now), None],
             created_at: now,
             updated_at: now,
             expire_at: now.plus(Self::LIFETIME),
@@ -130,7 +194,19 @@ impl SessionRecord {
 
     /// The state at this moment.
     pub(crate) fn status_at(&self, now: Wall) -> Status {
-        if self.status == Status::Active && now >= self.expire_at { Status::Expired } else { self.status }
+        if self.status.is_signed_in() && now >= self.expire_at { Status::Expired } else { self.status }
+    }
+
+    /// Minutes since each factor was verified, -1 for one that is not there: the claim `fva`.
+    pub(crate) fn factor_ages(&self, now: Wall) -> [i64; 2] {
+        self.verified_at.map(|at| at.map_or(-1, |at| i64::try_from(now.since(at).as_secs() / 60).unwrap_or(i64::MAX)))
+    }
+
+    fn tasks(&self, now: Wall) -> Value {
+        match self.status_at(now) {
+            Status::Pending => self.tasks.iter().map(|key| json!({ "key": key })).collect(),
+            _ => Value::Null,
+        }
     }
 
     /// The object that the API shows; times are milliseconds.
@@ -140,7 +216,7 @@ impl SessionRecord {
             "id": self.id,
             "user_id": self.user_id,
             "client_id": self.client_id,
-            "actor": null,
+            "actor": self.actor,
             "status": self.status_at(now).as_str(),
             "last_active_organization_id": self.organization_id,
             "last_active_at": self.updated_at.as_millis(),
@@ -149,19 +225,46 @@ impl SessionRecord {
             "abandon_at": self.expire_at.plus(Self::LIFETIME).as_millis(),
             "updated_at": self.updated_at.as_millis(),
             "created_at": self.created_at.as_millis(),
-            "tasks": null,
+            "tasks": self.tasks(now),
         })
     }
 }
 
 impl Status {
+    /// All of them.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Active,
+        Self::Pending,
+        Self::Ended,
+        Self::Removed,
+        Self::Revoked,
+        Self::Expired,
+        Self::Abandoned,
+        Self::Replaced,
+    ];
+
     /// As the API writes it.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::Pending => "pending",
+            Self::Ended => "ended",
+            Self::Removed => "removed",
             Self::Revoked => "revoked",
             Self::Expired => "expired",
+            Self::Abandoned => "abandoned",
+            Self::Replaced => "replaced",
         }
+    }
+
+    /// The state of this name.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+
+    /// Whether tokens are minted: a pending session is signed in too, and its session tokens say `sts: pending`.
+    pub(crate) const fn is_signed_in(self) -> bool {
+        matches!(self, Self::Active | Self::Pending)
     }
 }
 
@@ -189,7 +292,7 @@ impl Template {
 
     /// The JOSE name of its algorithm.
     pub(crate) fn algorithm(&self) -> &'static str {
-        self.key.as_ref().map_or("RS256", |key| key.algorithm.name())
+        self.key.as_ref().map_or("RS256", OwnKey::algorithm)
     }
 
     /// The object that the API shows. A key of its own is never shown.

@@ -11,6 +11,7 @@ use http::request::Parts;
 use serde_json::{Map, Value, json};
 
 use crate::emulator::error::ApiError;
+use crate::emulator::model::Change;
 
 /// The members of a JSON body. Every SDK writes 'no parameters' in its own way: nothing at all, `{}` or `null`
 /// (contract section 6.2).
@@ -48,7 +49,8 @@ fn is_json(kind: &str) -> bool {
 }
 
 impl Params {
-    fn parse(body: &[u8]) -> Result<Self, ApiError> {
+    /// Out of the bytes of a body.
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, ApiError> {
         match serde_json::from_slice(body) {
             Ok(Value::Object(members)) => Ok(Self(members)),
             Ok(Value::Null) => Ok(Self(Map::new())),
@@ -59,6 +61,32 @@ impl Params {
     /// Takes a member out; null is as good as none.
     fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name).filter(|value| !value.is_null())
+    }
+
+    /// Whether the body names it, and not as null.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// Takes a member that null empties, and that stays when it is not named.
+    pub(crate) fn nullable<T>(
+        &mut self,
+        param: &'static str,
+        read: impl FnOnce(&mut Self, &'static str) -> Result<Option<T>, ApiError>,
+    ) -> Result<Change<T>, ApiError> {
+        if self.0.contains_key(param) { read(self, param).map(Change::To) } else { Ok(Change::Keep) }
+    }
+
+    /// A list of texts that are not empty.
+    pub(crate) fn texts(&mut self, param: &'static str) -> Result<Option<Vec<String>>, ApiError> {
+        let wrong = || ApiError::ParamType { param, expected: "array of strings" };
+        let Some(value) = self.take(param) else { return Ok(None) };
+        let Value::Array(items) = value else { return Err(wrong()) };
+        let texts = items.into_iter().map(|item| match item {
+            Value::String(text) if !text.is_empty() => Ok(text),
+            _ => Err(wrong()),
+        });
+        texts.collect::<Result<_, _>>().map(Some)
     }
 
     /// An integer in this range.
@@ -133,10 +161,11 @@ impl QueryParams {
         let total = items.len();
         let index = |number| usize::try_from(number).unwrap_or(usize::MAX);
         let page: Vec<Value> = items.into_iter().skip(index(offset)).take(index(limit)).collect();
-        Ok(match self.text("paginated") {
-            Some("true" | "1") => json!({ "data": page, "total_count": total }),
-            _ => page.into(),
-        })
+        match self.text("paginated") {
+            Some("true") => Ok(json!({ "data": page, "total_count": total })),
+            None | Some("false") => Ok(page.into()),
+            Some(_) => Err(ApiError::ParamInvalid("paginated")),
+        }
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) struct Records {
     pub(crate) memberships: Vec<Membership>,
     pub(crate) sessions: BTreeMap<String, SessionRecord>,
     pub(crate) templates: BTreeMap<String, Template>,
+    /// What the instance adds to every session token. Lists do not show it, and it cannot be removed.
+    pub(crate) session_token: Option<Template>,
 }
 
 // === impl Records ===
@@ -33,7 +35,12 @@ impl Records {
 
     /// The user's place in the organization.
     pub(crate) fn membership(&self, user_id: &str, organization_id: &str) -> Option<&Membership> {
-        self.memberships.iter().find(|place| place.user_id == user_id && place.organization_id == organization_id)
+        self.memberships.iter().find(|place| place.is(user_id, organization_id))
+    }
+
+    /// The template with this id.
+    pub(crate) fn template(&self, id: &str) -> Option<&Template> {
+        self.templates.get(id).or(self.session_token.as_ref().filter(|template| template.id == id))
     }
 
     /// The template with this name.
@@ -57,14 +64,20 @@ pub(crate) fn default_records(now: Wall) -> Records {
         name: "Acme".to_owned(),
         slug: "acme".to_owned(),
         public_metadata: json!({ "plan": "gold" }),
+        created_at: now,
+        updated_at: now,
+        ..Organization::default()
     };
     records.organizations.insert(acme.id.clone(), acme);
     records.memberships.push(Membership {
+        id: "orgmem_emulator_alice".to_owned(),
         user_id: ALICE.to_owned(),
         organization_id: ACME.to_owned(),
         role: "org:admin".to_owned(),
         permissions: ["org:reports:read", "org:reports:write", "org:teams:write"].map(str::to_owned).to_vec(),
         public_metadata: json!({ "desk": 7 }),
+        created_at: now,
+        updated_at: now,
     });
     for (name, user, org) in [("alice", ALICE, Some(ACME)), ("bob", BOB, None)] {
         let (id, client) = (format!("sess_emulator_{name}"), format!("client_emulator_{name}"));
@@ -90,11 +103,12 @@ fn alice(now: Wall) -> User {
         phone: Some("+15555550100".to_owned()),
         phone_verified: true,
         image_url: "https://img.example.com/alice.png".to_owned(),
-        two_factor_enabled: false,
         public_metadata: json!({ "role": "admin", "tenant": { "id": "t-1" } }),
+        private_metadata: json!({}),
         unsafe_metadata: json!({ "theme": "dark" }),
         created_at: now,
         updated_at: now,
+        ..User::default()
     }
 }
 
@@ -107,6 +121,7 @@ fn bob(now: Wall) -> User {
         email_verified: true,
         image_url: "https://img.example.com/bob.png".to_owned(),
         public_metadata: json!({}),
+        private_metadata: json!({}),
         unsafe_metadata: json!({}),
         created_at: now,
         updated_at: now,

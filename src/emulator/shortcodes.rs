@@ -105,7 +105,7 @@ fn look_up(path: &str, subject: Subject<'_>) -> Value {
         "user" => user_field(field, subject),
         "org" => organization_field(field, subject),
         "org_membership" => membership_field(field, subject),
-        // `session.actor` and the rest need what the emulator does not have: an impersonation, a reverification.
+        "session" => session_field(field, subject),
         _ => Value::Null,
     };
     rest.map_or_else(|| value.clone(), |rest| descend(&value, rest))
@@ -150,6 +150,14 @@ fn organization_field(field: &str, subject: Subject<'_>) -> Value {
     }
 }
 
+/// A reverification is what the emulator does not have.
+fn session_field(field: &str, subject: Subject<'_>) -> Value {
+    match field {
+        "actor" => json!(subject.session.actor),
+        _ => Value::Null,
+    }
+}
+
 fn membership_field(field: &str, subject: Subject<'_>) -> Value {
     let Some((_, membership)) = subject.organization else { return Value::Null };
     match field {
@@ -184,21 +192,21 @@ mod tests {
             name: "Acme".to_owned(),
             slug: "acme".to_owned(),
             public_metadata: json!({"plan": "gold"}),
+            ..Organization::default()
         };
         let membership = Membership {
-            user_id: "user_1".to_owned(),
-            organization_id: "org_1".to_owned(),
             role: "org:admin".to_owned(),
             permissions: vec!["org:reports:read".to_owned()],
-            public_metadata: Value::Null,
+            ..Membership::default()
         };
-        let session = SessionRecord::begin(
+        let mut session = SessionRecord::begin(
             "sess_1".to_owned(),
             "user_1".to_owned(),
             "client_1".to_owned(),
             Some("org_1".to_owned()),
             Wall::default(),
         );
+        session.actor = Some(json!({"sub": "user_2"}));
         check(Subject { session: &session, user: &user, organization: Some((&organization, &membership)) })
     }
 
@@ -224,6 +232,11 @@ mod tests {
             ("{{org.role}}", json!("org:admin")),
             ("{{org.public_metadata.plan}}", json!("gold")),
             ("{{org_membership.permissions}}", json!(["org:reports:read"])),
+            ("{{org_membership.public_metadata}}", Value::Null),
+            ("{{session.actor}}", json!({"sub": "user_2"})),
+            ("{{session.actor.sub}}", json!("user_2")),
+            ("{{session.reverification_id}}", Value::Null),
+            ("{{session.id}}", Value::Null),
         ] {
             assert_eq!(maria(text), expected, "{text}");
         }

@@ -1,6 +1,8 @@
-//! The state of an emulated instance, and what can be done to it.
+//! The state of an emulated instance: its key, its records and its counts; and the tokens that come out of it.
 
-use std::cmp::Reverse;
+pub(crate) mod people;
+pub(crate) mod sessions;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,10 +12,13 @@ use serde_json::{Value, json};
 use crate::clock::Clock;
 use crate::emulator::claims::{self, SESSION_CATEGORY, Stamp, TEMPLATE_CATEGORY};
 use crate::emulator::error::ApiError;
+use crate::emulator::faults::Faults;
 use crate::emulator::keys::{self, CryptoError, SigningKey};
 use crate::emulator::limit::{Limiter, RateLimit};
-use crate::emulator::model::{SessionRecord, Status, Template};
+use crate::emulator::model::Template;
 use crate::emulator::seed::Records;
+use crate::emulator::version::TokenVersion;
+use crate::emulator::webhooks::Outbox;
 use crate::secret::Secret;
 
 /// One emulated instance. The lock is held for look-ups alone: no signature is made and nothing is awaited under it.
@@ -26,9 +31,14 @@ pub(crate) struct Instance {
     pub(crate) rate_limit: RateLimit,
     /// `azp` of the tokens, when there is one.
     pub(crate) azp: Option<String>,
+    /// Of session tokens when the call names no version of the API.
+    pub(crate) token_version: TokenVersion,
+    /// Events for the application, when it wants them.
+    pub(crate) outbox: Option<Outbox>,
     pub(crate) clock: Clock,
     pub(crate) key: SigningKey,
     tables: Mutex<Tables>,
+    faults: Mutex<Faults>,
 }
 
 /// What changes.
@@ -64,24 +74,20 @@ pub(crate) struct Start {
     pub(crate) production: bool,
     pub(crate) rate_limit: RateLimit,
     pub(crate) azp: Option<String>,
+    pub(crate) token_version: TokenVersion,
+    pub(crate) outbox: Option<Outbox>,
     pub(crate) frontend_api: String,
     pub(crate) publishable_key: String,
     pub(crate) records: Records,
 }
 
 /// What to mint.
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Wanted<'a> {
-    Session,
+    /// Of this version, or of the instance's own.
+    Session(Option<TokenVersion>),
     /// By name.
     Template(&'a str),
-}
-
-/// Which sessions a list shows.
-#[derive(Debug, Default)]
-pub(crate) struct SessionFilter {
-    pub(crate) client_id: Option<String>,
-    pub(crate) user_id: Option<String>,
-    pub(crate) status: Option<String>,
 }
 
 // === impl Instance ===
@@ -98,6 +104,8 @@ impl Instance {
             production: start.production,
             rate_limit: start.rate_limit,
             azp: start.azp,
+            token_version: start.token_version,
+            outbox: start.outbox,
             clock,
             key: SigningKey::generate()?,
             tables: Mutex::new(Tables {
@@ -105,12 +113,18 @@ impl Instance {
                 limiter: Limiter::new(start.rate_limit),
                 calls: Calls::default(),
             }),
+            faults: Mutex::default(),
         })
     }
 
     /// A panic elsewhere leaves no half-made record: every change under the lock is one insertion.
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The scripted faults.
+    pub(crate) fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one authenticated call against the rate limit.
@@ -129,8 +143,8 @@ impl Instance {
         json!({ "keys": [self.key.jwk(&self.id)] })
     }
 
-    /// Mints through the API: an active session, a known template, and the call is counted.
-    pub(crate) fn mint(&self, sid: &str, wanted: &Wanted<'_>, expires_in: Option<u32>) -> Result<String, ApiError> {
+    /// Mints through the API: a session that is signed in, a known template, and the call is counted.
+    pub(crate) fn mint(&self, sid: &str, wanted: Wanted<'_>, expires_in: Option<u32>) -> Result<String, ApiError> {
         self.sign(sid, wanted, expires_in, self.azp.as_deref(), true)
     }
 
@@ -140,14 +154,15 @@ impl Instance {
         sid: &str,
         expires_in: Option<u32>,
         azp: Option<&str>,
+        version: Option<TokenVersion>,
     ) -> Result<String, ApiError> {
-        self.sign(sid, &Wanted::Session, expires_in, azp.or(self.azp.as_deref()), false)
+        self.sign(sid, Wanted::Session(version), expires_in, azp.or(self.azp.as_deref()), false)
     }
 
     fn sign(
         &self,
         sid: &str,
-        wanted: &Wanted<'_>,
+        wanted: Wanted<'_>,
         expires_in: Option<u32>,
         azp: Option<&str>,
         count: bool,
@@ -159,21 +174,22 @@ impl Instance {
             let Tables { records, calls, .. } = &mut *tables;
             let missing = || ApiError::SessionNotFound(sid.to_owned());
             let session = records.sessions.get(sid).ok_or_else(missing)?;
-            if session.status_at(now) != Status::Active {
+            if !session.status_at(now).is_signed_in() {
                 return Err(missing());
             }
             let subject = records.subject(session).ok_or_else(missing)?;
             match wanted {
-                Wanted::Session => {
+                Wanted::Session(version) => {
                     if count {
                         calls.mints.entry(sid.to_owned()).or_default().session += 1;
                     }
-                    (claims::of_session(stamp, subject)?, None)
+                    let custom = records.session_token.as_ref().map(|template| &template.claims);
+                    (claims::of_session(stamp, subject, version.unwrap_or(self.token_version), custom)?, None)
                 }
                 Wanted::Template(name) => {
                     let template = records
                         .template_named(name)
-                        .ok_or_else(|| ApiError::TemplateNotFound { attribute: "name", value: (*name).to_owned() })?;
+                        .ok_or_else(|| ApiError::TemplateNotFound { attribute: "name", value: name.to_owned() })?;
                     if count {
                         let mints = calls.mints.entry(sid.to_owned()).or_default();
                         *mints.templates.entry(template.name.clone()).or_default() += 1;
@@ -183,75 +199,17 @@ impl Instance {
             }
         };
         let category = if template_key.is_some() { TEMPLATE_CATEGORY } else { SESSION_CATEGORY };
-        if let Some(Some(shared)) = template_key {
-            let header = json!({ "alg": shared.algorithm.name(), "cat": category, "typ": "JWT" });
-            return Ok(shared.sign(&header, &claims));
+        if let Some(Some(own)) = template_key {
+            let header = json!({ "alg": own.algorithm(), "cat": category, "typ": "JWT" });
+            return Ok(own.sign(&header, &claims)?);
         }
         let header = json!({ "alg": "RS256", "cat": category, "kid": self.id, "typ": "JWT" });
         Ok(self.key.sign(&header, &claims)?)
     }
 
-    /// The session as the API shows it.
-    pub(crate) fn session(&self, sid: &str) -> Result<Value, ApiError> {
-        let now = self.clock.wall();
-        let tables = self.tables();
-        let session = tables.records.sessions.get(sid).ok_or_else(|| ApiError::SessionNotFound(sid.to_owned()))?;
-        Ok(session.to_json(now))
-    }
-
-    /// All sessions that the filter lets through, as the API shows them: the newest first.
-    pub(crate) fn sessions(&self, filter: &SessionFilter) -> Vec<Value> {
-        let now = self.clock.wall();
-        let fits = |wanted: &Option<String>, has: &str| wanted.as_deref().is_none_or(|wanted| wanted == has);
-        let tables = self.tables();
-        let mut found: Vec<&SessionRecord> = tables
-            .records
-            .sessions
-            .values()
-            .filter(|session| {
-                fits(&filter.client_id, &session.client_id)
-                    && fits(&filter.user_id, &session.user_id)
-                    && fits(&filter.status, session.status_at(now).as_str())
-            })
-            .collect();
-        found.sort_by_key(|session| Reverse(session.created_at));
-        found.into_iter().map(|session| session.to_json(now)).collect()
-    }
-
-    /// Ends a session. One that has ended already stays as it is.
-    pub(crate) fn revoke(&self, sid: &str) -> Result<Value, ApiError> {
-        let now = self.clock.wall();
-        let mut tables = self.tables();
-        let session = tables.records.sessions.get_mut(sid).ok_or_else(|| ApiError::SessionNotFound(sid.to_owned()))?;
-        if session.status_at(now) == Status::Active {
-            session.status = Status::Revoked;
-            session.updated_at = now;
-        }
-        Ok(session.to_json(now))
-    }
-
-    /// Begins a session for a user, in one of its organizations.
-    pub(crate) fn begin_session(&self, user_id: &str, organization_id: Option<&str>) -> Result<Value, ApiError> {
-        let (id, client_id) = (keys::random_id("sess_")?, keys::random_id("client_")?);
-        let now = self.clock.wall();
-        let mut tables = self.tables();
-        let records = &mut tables.records;
-        if !records.users.contains_key(user_id) {
-            return Err(ApiError::UserNotFound(user_id.to_owned()));
-        }
-        if organization_id.is_some_and(|organization| records.membership(user_id, organization).is_none()) {
-            return Err(ApiError::OrganizationNotFound);
-        }
-        let organization_id = organization_id.map(str::to_owned);
-        let session = SessionRecord::begin(id.clone(), user_id.to_owned(), client_id, organization_id, now);
-        let shown = session.to_json(now);
-        records.sessions.insert(id, session);
-        Ok(shown)
-    }
-
     /// The template with this id, as the API shows it.
     pub(crate) fn template(&self, id: &str) -> Result<Value, ApiError> {
-        self.tables().records.templates.get(id).map(Template::to_json).ok_or_else(|| no_template_id(id))
+        self.tables().records.template(id).map(Template::to_json).ok_or_else(|| no_template_id(id))
     }
 
     /// All templates, as the API shows them.
@@ -278,19 +236,26 @@ impl Instance {
     ) -> Result<Value, ApiError> {
         let now = self.clock.wall();
         let mut tables = self.tables();
-        let before = tables.records.templates.get(id).ok_or_else(|| no_template_id(id))?;
+        let before = tables.records.template(id).ok_or_else(|| no_template_id(id))?;
         let after = Template { updated_at: now, ..change(before.clone())? };
         if tables.records.template_named(&after.name).is_some_and(|other| other.id != id) {
             return Err(ApiError::NameTaken);
         }
         let shown = after.to_json();
-        tables.records.templates.insert(id.to_owned(), after);
+        match &mut tables.records.session_token {
+            Some(template) if template.id == id => *template = after,
+            _ => drop(tables.records.templates.insert(id.to_owned(), after)),
+        }
         Ok(shown)
     }
 
     /// Takes a template out.
     pub(crate) fn remove_template(&self, id: &str) -> Result<(), ApiError> {
-        self.tables().records.templates.remove(id).map(drop).ok_or_else(|| no_template_id(id))
+        let mut tables = self.tables();
+        if tables.records.session_token.as_ref().is_some_and(|template| template.id == id) {
+            return Err(ApiError::SessionTokenTemplate);
+        }
+        tables.records.templates.remove(id).map(drop).ok_or_else(|| no_template_id(id))
     }
 
     /// Everything that a test wants to know.

@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 
 use crate::emulator::claims::RESERVED;
 use crate::emulator::error::{ApiError, json_response};
-use crate::emulator::keys::{self, SharedAlgorithm, SharedKey};
+use crate::emulator::keys;
 use crate::emulator::model::Template;
+use crate::emulator::own_key::{BadOwnKey, OwnKey};
 use crate::emulator::params::{Params, QueryParams};
 use crate::emulator::sessions::EXPIRES_IN;
 use crate::emulator::state::Instance;
@@ -48,6 +49,12 @@ async fn change(
     Path(id): Path<String>,
     params: Params,
 ) -> Result<Response, ApiError> {
+    // As in Clerk's description of the API, a change names both; everything else stays when it is not named.
+    for needed in ["name", "claims"] {
+        if !params.has(needed) {
+            return Err(ApiError::ParamMissing(needed));
+        }
+    }
     Ok(ok(&instance.change_template(&id, |template| changed(template, params))?))
 }
 
@@ -76,21 +83,19 @@ fn changed(mut template: Template, mut params: Params) -> Result<Template, ApiEr
     template.key = match custom.unwrap_or(template.key.is_some()) {
         false if algorithm.as_deref().is_none_or(|name| name == "RS256") && key.is_none() => None,
         false => return Err(ApiError::ParamInvalid("signing_algorithm")),
-        true => Some(shared_key(template.key.take(), algorithm.as_deref(), key)?),
+        true => Some(own_key(template.key.as_ref(), algorithm.as_deref(), key)?),
     };
     Ok(template)
 }
 
-/// A key of the template's own. Which algorithms Clerk takes is not documented; the HMAC ones are those that its pages
-/// show, and the emulator knows no others.
-fn shared_key(before: Option<SharedKey>, algorithm: Option<&str>, key: Option<String>) -> Result<SharedKey, ApiError> {
-    let (old_algorithm, old_secret) = before.map(|key| (key.algorithm, key.secret)).unzip();
-    let algorithm = match algorithm {
-        Some(name) => SharedAlgorithm::from_name(name).ok_or(ApiError::ParamInvalid("signing_algorithm"))?,
-        None => old_algorithm.ok_or(ApiError::ParamMissing("signing_algorithm"))?,
-    };
-    let secret = key.map(Secret::new).or(old_secret).ok_or(ApiError::ParamMissing("signing_key"))?;
-    Ok(SharedKey { algorithm, secret })
+/// A key of the template's own; what the call does not name is as before.
+fn own_key(before: Option<&OwnKey>, algorithm: Option<&str>, key: Option<String>) -> Result<OwnKey, ApiError> {
+    let algorithm = algorithm.or(before.map(OwnKey::algorithm)).ok_or(ApiError::ParamMissing("signing_algorithm"))?;
+    let key = key.map(Secret::new).or(before.map(|key| key.text().clone()));
+    OwnKey::new(algorithm, key.ok_or(ApiError::ParamMissing("signing_key"))?).map_err(|bad| match bad {
+        BadOwnKey::Algorithm => ApiError::ParamInvalid("signing_algorithm"),
+        BadOwnKey::Key => ApiError::ParamInvalid("signing_key"),
+    })
 }
 
 fn checked(claims: Map<String, Value>) -> Result<Map<String, Value>, ApiError> {
