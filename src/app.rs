@@ -9,24 +9,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::address::{BoundAddress, ListenAddress};
 use crate::admin::{self, Admin};
 use crate::clock::Clock;
 use crate::config::{ApiUrl, Config, KeySource};
 use crate::lifecycle::{Readiness, Shutdown, Spawner};
-use crate::listener;
+use crate::listener::bound::{self, BindError, Inherited};
 use crate::metrics::{CacheName, Metrics, Names};
 use crate::proxy::error::outcome_names;
 use crate::proxy::gateway::{Gateway, Plans, Sessions};
 use crate::proxy::worker::Worker;
 use crate::secret::NotHeaderSafe;
-use crate::server::{DataListener, Workers};
+use crate::server::{DataListener, Terms, Workers};
 use crate::session::credential::CookieRules;
 use crate::session::jwks::keys::KeySet;
 use crate::session::jwks::{FetchError, FetchKeys, Jwks, Pace};
 use crate::session::memory::Memory;
 use crate::session::revoked::Revoked;
 use crate::session::verify::Verifier;
-use crate::surface::Surface;
+use crate::surface;
 use crate::token::Issuer;
 use crate::token::breaker::{Breaker, Health};
 use crate::token::budget::{Budget, Limiter};
@@ -34,9 +35,14 @@ use crate::token::cache::TokenCache;
 use crate::token::clerk::{self, ClerkClient};
 use crate::token::freshness::Jitter;
 use crate::token::retry::Retry;
+use crate::transport::tls::reload::{self, Reload, Reloads};
+use crate::transport::tls::server::{ServerTls, ServerTlsError};
 
 /// At most so many workers when nobody says how many.
 const MAX_WORKERS: usize = 4;
+
+/// Between two looks at the files of certificates and keys.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Between two sweeps of what has died in memory.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
@@ -57,6 +63,8 @@ pub struct Process {
     pub control: Spawner,
     /// How many log lines were lost, where logging counts that.
     pub dropped_lines: Option<DroppedLines>,
+    /// Sockets that systemd has passed.
+    pub inherited: Inherited,
     /// Serve on the control runtime instead of on threads: one worker, for tests under paused time.
     pub in_place: bool,
 }
@@ -70,7 +78,8 @@ pub struct Bound {
     client: Arc<ClerkClient>,
     readiness: Readiness,
     listeners: Vec<DataListener>,
-    admin: Option<Surface>,
+    admin: Vec<(bound::Bound, axum::Router)>,
+    tls: Option<Reload<ServerTls>>,
 }
 
 /// Why a gateway does not start.
@@ -80,11 +89,14 @@ pub enum StartError {
     #[error("cannot listen on {address}")]
     Bind {
         /// What was asked for.
-        address: SocketAddr,
-        /// What the system said.
+        address: ListenAddress,
+        /// Why not.
         #[source]
-        source: std::io::Error,
+        source: BindError,
     },
+    /// The files of `server.tls` cannot be used.
+    #[error("cannot serve TLS")]
+    Tls(#[source] ServerTlsError),
     /// The issuer's client cannot be set up.
     #[error("cannot set up the client of the issuer")]
     Client(#[source] clerk::http::BuildError),
@@ -148,29 +160,33 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
         mint_timeout: config.clerk.timeout,
         metrics: Arc::clone(&metrics),
     });
+    let tls = config.server.tls.as_ref().map(ServerTls::reloading).transpose().map_err(StartError::Tls)?;
     let mut listeners = Vec::with_capacity(config.server.listen.len());
     for listen in &config.server.listen {
-        let bound = listener::Bound::bind(listen.address)
-            .map_err(|source| StartError::Bind { address: listen.address, source })?;
-        listeners.push(DataListener { listen: listen.clone(), bound });
+        for bound in listen_on(&listen.address, &mut process.inherited)? {
+            listeners.push(DataListener { listen: listen.clone(), bound });
+        }
     }
     let hooks = hooks(&gateway, limiter, process.dropped_lines.take());
-    let admin = match &config.admin {
-        None => None,
-        Some(admin) => {
-            let router = Admin {
-                metrics: Arc::clone(&metrics),
-                readiness: readiness.clone(),
-                clock: process.clock.clone(),
-                hosts: admin.hosts.clone(),
-                hooks,
-            }
-            .router();
-            let address = admin.listen;
-            Some(Surface::bind(address, router).map_err(|source| StartError::Bind { address, source })?)
+    let mut admin = Vec::new();
+    if let Some(configured) = &config.admin {
+        let router = Admin {
+            metrics: Arc::clone(&metrics),
+            readiness: readiness.clone(),
+            clock: process.clock.clone(),
+            hosts: configured.hosts.clone(),
+            hooks,
         }
-    };
-    Ok(Bound { config, process, metrics, gateway, client, readiness, listeners, admin })
+        .router();
+        for bound in listen_on(&configured.listen, &mut process.inherited)? {
+            admin.push((bound, router.clone()));
+        }
+    }
+    Ok(Bound { config, process, metrics, gateway, client, readiness, listeners, admin, tls })
+}
+
+fn listen_on(address: &ListenAddress, inherited: &mut Inherited) -> Result<Vec<bound::Bound>, StartError> {
+    bound::Bound::listen(address, inherited).map_err(|source| StartError::Bind { address: address.clone(), source })
 }
 
 fn names(config: &Config) -> Names {
@@ -228,19 +244,23 @@ fn hooks(
 
 impl Bound {
     /// The data listeners: what they are called and where they listen.
-    pub fn listeners(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+    pub fn listeners(&self) -> impl Iterator<Item = (&str, &BoundAddress)> {
         self.listeners.iter().map(|data| (data.listen.name.as_str(), data.bound.address()))
     }
 
-    /// The first data listener's address.
-    pub fn address(&self) -> SocketAddr {
-        // The configuration has at least one.
-        self.listeners[0].bound.address()
+    /// Where probes and metrics are served.
+    pub fn admin_listeners(&self) -> impl Iterator<Item = &BoundAddress> {
+        self.admin.iter().map(|(bound, _)| bound.address())
     }
 
-    /// The admin listener's address, where there is one.
+    /// The first data listener's TCP address, where there is one.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listeners().find_map(|(_, address)| address.tcp())
+    }
+
+    /// The admin listener's TCP address, where there is one.
     pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().map(Surface::address)
+        self.admin_listeners().find_map(BoundAddress::tcp)
     }
 
     /// Everything that is counted.
@@ -265,7 +285,7 @@ impl Bound {
     /// # Errors
     /// When the workers cannot be started.
     pub async fn run(self, told: impl Future<Output = ()>) -> Result<(), StartError> {
-        let Self { config, process, metrics, gateway, client, readiness, listeners, admin } = self;
+        let Self { config, process, metrics, gateway, client, readiness, listeners, admin, tls } = self;
         let (shutdown, control) = (process.shutdown.clone(), process.control.clone());
         let (background, surfaces) = (control.sibling(), control.sibling());
         watch_keys(&gateway, &readiness, &background);
@@ -273,26 +293,35 @@ impl Bound {
         if !config.clerk.secret_keys.is_empty() {
             drop(background.spawn(async move { client.warm().await }));
         }
-        if let Some(admin) = admin {
+        for (bound, router) in admin {
             let (tasks, until) = (surfaces.clone(), shutdown.stopped());
             // Probes and metrics are served to the end of the drain.
             let (ending, shut) = (Shutdown::new(), shutdown.clone());
             drop(background.spawn(async move {
-                if let Err(error) = admin.run(tasks, ending.clone(), until).await {
+                if let Err(error) = surface::serve(bound, router, tasks, ending.clone(), until).await {
                     tracing::error!(%error, "the admin listener has ended");
                 }
                 shut.stopped().await;
                 ending.stop();
             }));
         }
+        let live = tls.as_ref().map(Reload::live);
+        let mut files: Vec<Box<dyn Reloads>> = Vec::new();
+        if let Some(tls) = tls {
+            files.push(Box::new(tls));
+        }
+        if !files.is_empty() {
+            drop(background.spawn(reload::watch(files, LOOK_EVERY, shutdown.clone())));
+        }
         let limits = Arc::new(config.server.limits.clone());
+        let terms = Terms { limits, tls: live, shutdown: shutdown.clone() };
         let workers = if process.in_place {
             let worker = Worker::new(gateway, &metrics, process.clock.clone(), control.sibling());
-            Workers::in_place(listeners, &limits, &worker, &shutdown)
+            Workers::in_place(listeners, &worker, &terms)
         } else {
             let clock = process.clock.clone();
             let make = move |_, spawner| Worker::new(Arc::clone(&gateway), &metrics, clock.clone(), spawner);
-            Workers::spawn(worker_count(config.server.workers), listeners, &limits, &background, &shutdown, make)
+            Workers::spawn(worker_count(config.server.workers), listeners, &terms, &background, make)
         }
         .map_err(StartError::Workers)?;
         readiness.set_listening();

@@ -9,7 +9,6 @@ mod upstream;
 mod url;
 pub mod validate;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,8 @@ pub use self::route::{
 };
 pub use self::upstream::{Addresses, Place, Pool, Upstream, UpstreamAddress, Wire};
 pub use self::url::{ApiUrl, Origin};
+use crate::address::{ListenAddress, PeerAddress};
+use crate::file::File;
 use crate::metrics::ListenerId;
 use crate::secret::Secret;
 pub use crate::telemetry::{Access, Identity, LogFormat};
@@ -144,6 +145,8 @@ pub struct Rate {
 pub struct Server {
     /// In the order of [`ListenerId`]; at least one.
     pub listen: Vec<Listen>,
+    /// TLS on every TCP listener. Absent: none, and under `check` where a key is not there.
+    pub tls: Option<Tls>,
     /// Threads that serve connections; 0: as many as the process may use, at most 4.
     pub workers: usize,
     /// What a connection and a request may take.
@@ -163,8 +166,30 @@ pub struct Listen {
     pub id: ListenerId,
     /// What routes and metrics call it: the address unless named.
     pub name: String,
-    /// Port 0 lets the kernel choose.
-    pub address: SocketAddr,
+    /// Where it listens.
+    pub address: ListenAddress,
+}
+
+/// `tls = { ... }` of a listener, with its files read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate chain, PEM, the leaf first.
+    pub cert: File,
+    /// The leaf's private key, PEM.
+    pub key: File,
+    /// Whether clients show a certificate.
+    pub client_auth: ClientAuth,
+}
+
+/// `client_auth`, with `client_ca` where it is needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// None is asked for.
+    Off,
+    /// One is asked for; one that is shown must be good.
+    Optional(File),
+    /// Without a good one there is no connection.
+    Required(File),
 }
 
 /// What a connection and a request may take; `None` means no limit.
@@ -188,6 +213,8 @@ pub struct Limits {
     pub write_stall: Option<Duration>,
     /// Bytes of a request body.
     pub request_body: Option<u64>,
+    /// After which a connection takes no further request.
+    pub max_age: Option<Duration>,
 }
 
 /// `trusted_proxies`
@@ -195,13 +222,15 @@ pub struct Limits {
 pub struct Trusted {
     /// Address ranges.
     pub networks: Vec<IpNet>,
+    /// Whoever may connect to a Unix socket.
+    pub unix: bool,
 }
 
 /// `[admin]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
     /// Where probes and metrics are served.
-    pub listen: SocketAddr,
+    pub listen: ListenAddress,
     /// Hosts allowed beside IP literals and `localhost`, lower case.
     pub hosts: Vec<String>,
 }
@@ -248,12 +277,29 @@ impl Config {
     }
 }
 
+// === impl ClientAuth ===
+
+impl ClientAuth {
+    /// The authorities that sign clients' certificates, where they are asked for.
+    pub fn ca(&self) -> Option<&File> {
+        match self {
+            Self::Off => None,
+            Self::Optional(ca) | Self::Required(ca) => Some(ca),
+        }
+    }
+}
+
 // === impl Trusted ===
 
 impl Trusted {
     /// Whether this peer's `X-Forwarded-*` are believed.
-    pub fn trusts(&self, peer: SocketAddr) -> bool {
-        let ip = peer.ip().to_canonical();
-        self.networks.iter().any(|network| network.contains(&ip))
+    pub fn trusts(&self, peer: PeerAddress) -> bool {
+        match peer {
+            PeerAddress::Unix => self.unix,
+            PeerAddress::Tcp(address) => {
+                let ip = address.ip().to_canonical();
+                self.networks.iter().any(|network| network.contains(&ip))
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! A file imports only files of a lower layer; `tests/it/layering.rs` holds the table.
 
+pub mod address;
 pub mod admin;
 pub mod app;
 pub mod bounded;
@@ -10,6 +11,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod emulator;
+pub mod file;
 pub mod headers;
 pub mod lifecycle;
 pub mod listener;

@@ -4,12 +4,13 @@
 //! turns idle and allocates for it, its HTTP/2 server and the detection of the protocol have none. Instead
 //! [`Watched`] holds one lazily armed timer per connection.
 
+pub mod bound;
 pub mod connection;
+pub mod socket;
 pub mod watched;
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -23,12 +24,16 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::Limits;
 use crate::lifecycle::{Shutdown, Spawner};
 use crate::listener::connection::{Connection, Version};
+use crate::listener::socket::{Socket, Stream};
 use crate::listener::watched::Watched;
+use crate::transport::tls::reload::Live;
+use crate::transport::tls::server::ServerTls;
 
 /// The bytes with which an HTTP/2 client begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -51,6 +56,8 @@ pub struct Serving {
     pub spawner: Spawner,
     /// Ends the connection.
     pub shutdown: Shutdown,
+    /// On TCP.
+    tls: Option<Live<ServerTls>>,
     /// Spare HTTP/1 and HTTP/2 settings, made once.
     builders: Arc<Builders>,
 }
@@ -59,20 +66,6 @@ pub struct Serving {
 struct Builders {
     http1: http1::Builder,
     http2: http2::Builder<Spawner>,
-}
-
-/// A socket that listens, not yet part of a runtime.
-#[derive(Debug)]
-pub struct Bound {
-    listener: std::net::TcpListener,
-    address: SocketAddr,
-}
-
-/// A socket that listens on the runtime that made it.
-#[derive(Debug)]
-pub struct Acceptor {
-    listener: TcpListener,
-    address: SocketAddr,
 }
 
 /// How a connection ended, beside well.
@@ -87,68 +80,9 @@ pub enum ServeError {
     /// Before HTTP began.
     #[error("the connection ended before its first request")]
     Early(#[source] io::Error),
-}
-
-// === impl Bound ===
-
-impl Bound {
-    /// Binds; the address is the real one, also when port 0 was asked for.
-    ///
-    /// # Errors
-    /// What the system says: in use, not allowed, not an address of this machine.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let domain = if address.is_ipv4() { socket2::Domain::IPV4 } else { socket2::Domain::IPV6 };
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(1024)?;
-        let listener = std::net::TcpListener::from(socket);
-        let address = listener.local_addr()?;
-        Ok(Self { listener, address })
-    }
-
-    /// Begins to accept on the runtime that calls this.
-    ///
-    /// # Errors
-    /// When the runtime cannot watch the socket.
-    pub fn acceptor(self) -> io::Result<Acceptor> {
-        Ok(Acceptor { listener: TcpListener::from_std(self.listener)?, address: self.address })
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-// === impl Acceptor ===
-
-impl Acceptor {
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// The next connection. Waits out a shortage of descriptors instead of spinning on it.
-    pub async fn accept(&self) -> (TcpStream, SocketAddr) {
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    // Best effort: without it answers are only later, never wrong.
-                    let _ = stream.set_nodelay(true);
-                    return (stream, peer);
-                }
-                // The caller went away before it was accepted.
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
-                Err(error) => {
-                    tracing::warn!(address = %self.address, %error, "cannot accept connections; trying again");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
-    }
+    /// No TLS came about: another protocol, no common version, no client certificate, a deadline.
+    #[error("the TLS handshake failed")]
+    Handshake(#[source] io::Error),
 }
 
 // === impl Serving ===
@@ -172,24 +106,53 @@ impl Serving {
             .keep_alive_interval(limits.idle.map(|idle| idle / 3))
             .keep_alive_timeout(Duration::from_secs(20));
         let builders = Arc::new(Builders { http1, http2 });
-        Self { limits, spawner, shutdown, builders }
+        Self { limits, spawner, shutdown, tls: None, builders }
+    }
+
+    /// With TLS on every TCP connection.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Live<ServerTls>>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Makes of a socket what HTTP is spoken on. `None`: a drain began first.
+    ///
+    /// # Errors
+    /// When TLS was due and did not come about in time. The limits of a first byte and of a head hold for the handshake.
+    pub async fn open(&self, socket: Socket) -> Result<Option<Stream>, ServeError> {
+        match (socket, &self.tls) {
+            // Big, and once in a connection's life.
+            (Socket::Tcp(stream), Some(tls)) => {
+                Box::pin(self.handshake(stream, tls.current())).await.map_err(ServeError::Handshake)
+            }
+            (socket, _) => Ok(Some(socket.into())),
+        }
+    }
+
+    async fn handshake(&self, stream: TcpStream, tls: Arc<ServerTls>) -> io::Result<Option<Stream>> {
+        let shake = async {
+            within(self.limits.first_byte, stream.readable()).await?;
+            let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+            let stream = within(self.limits.header_read, acceptor.accept(stream)).await?;
+            Ok(Some(Stream::Tls(Box::new(stream), Arc::clone(&tls.leaf))))
+        };
+        tokio::select! {
+            () = self.shutdown.draining() => Ok(None),
+            shaken = shake => shaken,
+        }
     }
 
     /// Serves one connection to its end.
     ///
     /// # Errors
     /// When it did not end well; nothing is left to be done about it but to count it.
-    pub async fn serve<S, B>(
-        &self,
-        stream: TcpStream,
-        connection: Arc<Connection>,
-        service: S,
-    ) -> Result<(), ServeError>
+    pub async fn serve<S, B>(&self, stream: Stream, connection: Arc<Connection>, service: S) -> Result<(), ServeError>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = std::convert::Infallible, Future: Send + 'static>
             + Send,
         B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
     {
+        let settled = stream.settled();
         let mut io = Watched::new(stream, Arc::clone(&connection), &self.limits);
         let detected = {
             let mut drain = pin!(self.shutdown.draining());
@@ -204,7 +167,8 @@ impl Serving {
         };
         let (version, first) = match detected {
             None | Some(Ok(None)) => return Ok(()),
-            Some(Ok(Some(found))) => found,
+            // A handshake that has settled on a protocol has the last word.
+            Some(Ok(Some((found, first)))) => (settled.unwrap_or(found), first),
             Some(Err(error)) => return Err(ServeError::Early(error)),
         };
         io.rewind(first);
@@ -243,7 +207,7 @@ impl Serving {
                     shut(http.as_mut());
                 }
             }
-            if connection.close_when_idle() && !asked {
+            if !asked && (connection.close_when_idle() || retires(connection)) {
                 asked = true;
                 shut(http.as_mut());
             }
@@ -251,7 +215,8 @@ impl Serving {
             // hyper looked at the socket while the request was under way and does not look again when it ends, so
             // nothing else arms the limit of an HTTP/1 connection that turns idle.
             if polled.is_pending() {
-                let over = connection.poll_idle(cx).is_ready();
+                let retired = connection.poll_retirement(cx).is_ready() && retires(connection) && !asked;
+                let over = connection.poll_idle(cx).is_ready() || retired;
                 if over && !woken {
                     cx.waker().wake_by_ref();
                 }
@@ -260,6 +225,19 @@ impl Serving {
             polled
         })
         .await
+    }
+}
+
+/// Whether a connection that has served for long enough is told to end now: HTTP/2 at once, by GOAWAY. HTTP/1 has no
+/// such word between two requests, where closing would race with the next one: its next answer says `Connection: close`.
+fn retires(connection: &Connection) -> bool {
+    connection.is_retired() && connection.version() == Version::Http2
+}
+
+async fn within<T>(limit: Option<Duration>, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, what).await?,
+        None => what.await,
     }
 }
 
@@ -282,10 +260,15 @@ async fn detect(io: &mut Watched) -> io::Result<Option<(Version, Bytes)>> {
 
 /// Answers a connection beyond `max_connections` and closes it. Reads a little first: closing a socket with unread
 /// bytes would reset it, and the answer would be lost.
-pub async fn turn_away(mut stream: TcpStream, answer: &[u8]) {
+pub async fn turn_away(serving: &Serving, socket: Socket, answer: &[u8]) {
     let patience = Duration::from_secs(1);
     let mut scratch = [0; 4096];
     let polite = async {
+        let Ok(Some(mut stream)) = serving.open(socket).await else { return Ok(()) };
+        // HTTP/2 has no answer before its settings; a close says enough.
+        if stream.settled() == Some(Version::Http2) {
+            return Ok(());
+        }
         let _ = stream.read(&mut scratch).await?;
         stream.write_all(answer).await?;
         stream.shutdown().await?;

@@ -82,21 +82,31 @@ pub async fn handle<M: Mint>(
     // 2. A reload never changes a request that is under way.
     let snapshot = worker.snapshot();
     // 3.
-    let trusted = snapshot.gateway.plans.trusted.trusts(connection.peer);
-    let record = snapshot.recorder.begin(&request, Peer { address: connection.peer, trusted });
+    let trusted = snapshot.gateway.plans.trusted.trusts(connection.ends.peer);
+    let record = snapshot.recorder.begin(&request, Peer { address: connection.ends.peer, trusted });
     let (head, body) = request.into_parts();
+    let has_body = !http_body::Body::is_end_stream(&body);
     let asked = Asked::of(&head, &snapshot.gateway.plans.parties);
     let grpc = asked.grpc && !asked.closes;
     // Boxed: it goes through several hands on its way into the answer's body.
     let mut finish = Box::new(Finish { record, lease: None, connection: Arc::clone(connection), ended: None, grpc });
-    match exchange(worker, &snapshot, &mut finish, head, body, trusted).await {
+    let mut answer = match exchange(worker, &snapshot, &mut finish, head, body, trusted).await {
         Ok((answer, deadline)) => {
             let (head, incoming) = answer.into_parts();
             let body = ResponseBody::incoming(incoming, &snapshot.gateway.plans.response, finish, deadline);
             Response::from_parts(head, body)
         }
-        Err(error) => refuse(&error, &asked, finish),
+        Err(error) => {
+            if has_body {
+                connection.leave_unread();
+            }
+            refuse(&error, &asked, finish)
+        }
+    };
+    if connection.says_goodbye() {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    answer
 }
 
 async fn exchange<M: Mint>(
@@ -109,7 +119,7 @@ async fn exchange<M: Mint>(
 ) -> Result<(Response<Incoming>, Option<Instant>), Error> {
     let plans = &snapshot.gateway.plans;
     // 4. to 7.
-    let target = request::target(&head, &incoming, plans)?;
+    let target = request::target(&head, &incoming, plans, &finish.connection)?;
     let decision = decide(worker, &snapshot.gateway, &head, &target, trusted, &mut finish.record).await?;
     // 8. and 9.
     let (plan, host) = (decision.plan, target.host.into_header());
@@ -331,10 +341,12 @@ impl Ending for Finish {
         let now = Instant::now();
         self.ended = Some(now);
         self.record.body_ends(BodyEnd::Complete, now);
-        if let Some((lease, fate)) = self.lease.take()
-            && fate.is_none_or(|fate| fate.is_whole())
-        {
-            lease.finish(now);
+        if let Some((lease, fate)) = self.lease.take() {
+            if fate.is_none_or(|fate| fate.is_whole()) {
+                lease.finish(now);
+            } else {
+                self.connection.leave_unread();
+            }
         }
     }
 

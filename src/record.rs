@@ -12,7 +12,6 @@ mod value;
 
 use std::error::Error;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use http::{Method, Request, StatusCode, header};
 use tokio::time::Instant;
 use tracing::field::display;
 
+use crate::address::PeerAddress;
 use crate::clock::Clock;
 use crate::headers;
 use crate::metrics::{CLIENT_GONE, Lookup, Metrics, OutcomeId, RouteId, Shard, UpstreamId, Verdict};
@@ -49,7 +49,7 @@ pub struct Recorder {
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
     /// Its address.
-    pub address: SocketAddr,
+    pub address: PeerAddress,
     /// Whether its `X-Forwarded-*` and `X-Request-Id` are believed.
     pub trusted: bool,
 }
@@ -81,7 +81,7 @@ pub struct Record {
     recorder: Arc<Recorder>,
     id: RequestId,
     start: Instant,
-    peer: SocketAddr,
+    peer: PeerAddress,
     method: Method,
     /// The target and the host stay empty where no request is logged.
     target: Option<PathAndQuery>,
@@ -398,7 +398,7 @@ mod tests {
         }
 
         fn begin_with(&self, request: &Request<()>, trusted: bool) -> Record {
-            let peer = Peer { address: "192.0.2.1:5000".parse().unwrap(), trusted };
+            let peer = Peer { address: PeerAddress::Tcp("192.0.2.1:5000".parse().unwrap()), trusted };
             let mut record = self.recorder.begin(request, peer);
             record.route(RouteId::new(0), true);
             record

@@ -6,7 +6,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -17,12 +16,17 @@ use tokio::time::Instant;
 
 use crate::config::{Limits, Listen};
 use crate::lifecycle::{Shutdown, Spawner};
-use crate::listener::connection::Connection;
-use crate::listener::{Acceptor, Bound, ServeError, Serving, turn_away};
+use crate::listener::bound::{Acceptor, Bound};
+use crate::listener::connection::{Connection, Ends};
+use crate::listener::socket::{Parked, Socket};
+use crate::listener::{ServeError, Serving, turn_away};
 use crate::metrics::ListenerId;
 use crate::proxy::worker::Worker;
 use crate::proxy::{error, handle};
+use crate::telemetry::chain;
 use crate::token::Mint;
+use crate::transport::tls::reload::Live;
+use crate::transport::tls::server::ServerTls;
 
 /// How often idle upstream connections are looked through.
 const REAP_EVERY: Duration = Duration::from_secs(1);
@@ -40,6 +44,17 @@ pub struct DataListener {
     pub listen: Listen,
     /// The socket.
     pub bound: Bound,
+}
+
+/// What connections are served with, the same for every worker.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Limits and deadlines.
+    pub limits: Arc<Limits>,
+    /// On TCP listeners.
+    pub tls: Option<Live<ServerTls>>,
+    /// Ends everything.
+    pub shutdown: Shutdown,
 }
 
 /// What all workers share: counted per connection, never per request.
@@ -62,10 +77,8 @@ struct Desk {
 /// A socket on its way to its worker.
 #[derive(Debug)]
 struct Arrival {
-    stream: TcpStream,
-    peer: SocketAddr,
-    local: SocketAddr,
-    listener: ListenerId,
+    socket: Parked,
+    ends: Ends,
 }
 
 /// The running workers.
@@ -90,17 +103,11 @@ impl Workers {
     ///
     /// # Errors
     /// When the runtime cannot watch the sockets.
-    pub fn in_place<M: Mint>(
-        listeners: Vec<DataListener>,
-        limits: &Arc<Limits>,
-        worker: &Arc<Worker<M>>,
-        shutdown: &Shutdown,
-    ) -> io::Result<Self> {
-        let floor = Floor::new(limits);
+    pub fn in_place<M: Mint>(listeners: Vec<DataListener>, worker: &Arc<Worker<M>>, terms: &Terms) -> io::Result<Self> {
+        let floor = Floor::new(&terms.limits);
         let spawner = worker.spawner().clone();
-        let serving = Serving::new(Arc::clone(limits), spawner.clone(), shutdown.clone());
-        accept_in_place(listeners, &floor, &serving, worker, &Arc::default())?;
-        reap(worker, shutdown);
+        reap(worker, &terms.shutdown);
+        accept_in_place(listeners, &floor, &terms.serving(spawner.clone()), worker, &Arc::default())?;
         Ok(Self { desks: Vec::new(), spawners: vec![spawner] })
     }
 
@@ -111,12 +118,11 @@ impl Workers {
     pub fn spawn<M: Mint>(
         count: usize,
         listeners: Vec<DataListener>,
-        limits: &Arc<Limits>,
+        terms: &Terms,
         control: &Spawner,
-        shutdown: &Shutdown,
         make: impl Fn(usize, Spawner) -> Arc<Worker<M>> + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let (make, floor) = (Arc::new(make), Floor::new(limits));
+        let (make, floor) = (Arc::new(make), Floor::new(&terms.limits));
         let mut listeners = Some(listeners);
         let (mut desks, mut spawners) = (Vec::new(), Vec::new());
         for index in 0..count {
@@ -128,11 +134,12 @@ impl Workers {
             // With one worker the sockets are its own.
             let own = if count == 1 { listeners.take() } else { None };
             let (make, floor, load_here) = (Arc::clone(&make), Arc::clone(&floor), Arc::clone(&load));
-            let (limits, shutdown) = (Arc::clone(limits), shutdown.clone());
+            let terms = terms.clone();
             let serve = async move {
                 let worker = make(index, spawner.clone());
-                let serving = Serving::new(limits, spawner.clone(), shutdown.clone());
-                reap(&worker, &shutdown);
+                reap(&worker, &terms.shutdown);
+                let shutdown = terms.shutdown.clone();
+                let serving = terms.serving(spawner);
                 if let Some(own) = own
                     && let Err(error) = accept_in_place(own, &floor, &serving, &worker, &load_here)
                 {
@@ -162,7 +169,7 @@ impl Workers {
         if let Some(listeners) = listeners {
             let seats: Vec<_> = desks.iter().map(|desk| (desk.connections.clone(), Arc::clone(&desk.load))).collect();
             for DataListener { listen, bound } in listeners {
-                drop(control.spawn(hand_out(bound.acceptor()?, listen.id, seats.clone(), shutdown.clone())));
+                drop(control.spawn(hand_out(bound.acceptor()?, listen.id, seats.clone(), terms.shutdown.clone())));
             }
         }
         Ok(Self { desks, spawners })
@@ -193,17 +200,17 @@ async fn hand_out(
     seats: Vec<(mpsc::UnboundedSender<Arrival>, Arc<AtomicUsize>)>,
     shutdown: Shutdown,
 ) {
-    let local = acceptor.address();
+    let local = acceptor.address().clone();
     let draining = shutdown.draining();
     tokio::pin!(draining);
     loop {
-        let (stream, peer) = tokio::select! {
+        let (socket, peer) = tokio::select! {
             () = &mut draining => return,
             accepted = acceptor.accept() => accepted,
         };
         let Some((desk, load)) = seats.iter().min_by_key(|(_, load)| load.load(Relaxed)) else { return };
-        let stream = match stream.into_std() {
-            Ok(stream) => stream,
+        let socket = match socket.park() {
+            Ok(socket) => socket,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be handed to a worker");
                 continue;
@@ -211,7 +218,7 @@ async fn hand_out(
         };
         // Counted here, so that a burst spreads before the workers have seen any of it.
         load.fetch_add(1, Relaxed);
-        if desk.send(Arrival { stream, peer, local, listener }).is_err() {
+        if desk.send(Arrival { socket, ends: Ends { peer, local: local.clone(), listener } }).is_err() {
             load.fetch_sub(1, Relaxed);
         }
     }
@@ -224,8 +231,8 @@ fn serve_arrival<M: Mint>(
     worker: &Arc<Worker<M>>,
     load: &Arc<AtomicUsize>,
 ) {
-    match tokio::net::TcpStream::from_std(arrival.stream) {
-        Ok(stream) => serve(stream, arrival.peer, arrival.local, arrival.listener, floor, serving, worker, load),
+    match arrival.socket.unpark() {
+        Ok(socket) => serve(socket, arrival.ends, floor, serving, worker, load),
         Err(error) => {
             load.fetch_sub(1, Relaxed);
             tracing::warn!(%error, "a worker cannot watch a connection");
@@ -245,15 +252,16 @@ fn accept_in_place<M: Mint>(
         let (floor, serving, worker, load) = (Arc::clone(floor), serving.clone(), Arc::clone(worker), Arc::clone(load));
         let spawner = serving.spawner.clone();
         drop(spawner.spawn(async move {
-            let local = acceptor.address();
+            let local = acceptor.address().clone();
             let draining = serving.shutdown.draining();
             tokio::pin!(draining);
             loop {
                 tokio::select! {
                     () = &mut draining => return,
-                    (stream, peer) = acceptor.accept() => {
+                    (socket, peer) = acceptor.accept() => {
                         load.fetch_add(1, Relaxed);
-                        serve(stream, peer, local, listen.id, &floor, &serving, &worker, &load);
+                        let ends = Ends { peer, local: local.clone(), listener: listen.id };
+                        serve(socket, ends, &floor, &serving, &worker, &load);
                     }
                 }
             }
@@ -262,51 +270,59 @@ fn accept_in_place<M: Mint>(
     Ok(())
 }
 
-#[expect(clippy::too_many_arguments, reason = "what one connection is made of")]
 fn serve<M: Mint>(
-    stream: tokio::net::TcpStream,
-    peer: SocketAddr,
-    local: SocketAddr,
-    listener: ListenerId,
+    socket: Socket,
+    ends: Ends,
     floor: &Arc<Floor>,
     serving: &Serving,
     worker: &Arc<Worker<M>>,
     load: &Arc<AtomicUsize>,
 ) {
-    let counted = Counted::new(floor, load, worker, listener);
+    let counted = Counted::new(floor, load, worker, ends.listener);
     if floor.open.load(Relaxed) > floor.max_connections {
-        turn_one_away(stream, floor, &serving.spawner, counted);
+        turn_one_away(socket, floor, serving, counted);
         return;
     }
     let serving_here = serving.clone();
     drop(serving.spawner.spawn(async move {
-        let connection = Arc::new(Connection::new(peer, local, listener, serving_here.limits.idle));
-        let (worker, on) = (Arc::clone(&counted.worker), Arc::clone(&connection));
-        // A closure, so that the future of a request has no box of its own: hyper keeps it in the connection's.
-        let service = service_fn(move |request| {
-            let (worker, on) = (Arc::clone(&worker), Arc::clone(&on));
-            async move { Ok::<_, Infallible>(handle(&worker, &on, request).await) }
-        });
-        match serving_here.serve(stream, connection, service).await {
+        let peer = ends.peer;
+        match serve_one(&serving_here, socket, ends, &counted.worker).await {
             Ok(()) => {}
             Err(ServeError::Parse(error)) => {
                 counted.worker.shard().parse_errors().bump();
                 tracing::debug!(%peer, %error, "not a valid HTTP request");
             }
-            Err(error) => tracing::debug!(%peer, %error, "downstream connection ended"),
+            Err(error) => tracing::debug!(%peer, error = chain(&error), "downstream connection ended"),
         }
         drop(counted);
     }));
 }
 
-fn turn_one_away<M: Mint>(stream: tokio::net::TcpStream, floor: &Arc<Floor>, spawner: &Spawner, counted: Counted<M>) {
+async fn serve_one<M: Mint>(
+    serving: &Serving,
+    socket: Socket,
+    ends: Ends,
+    worker: &Arc<Worker<M>>,
+) -> Result<(), ServeError> {
+    let Some(stream) = serving.open(socket).await? else { return Ok(()) };
+    let connection = Arc::new(Connection::new(ends, stream.secured(), &serving.limits));
+    let (worker, on) = (Arc::clone(worker), Arc::clone(&connection));
+    // A closure, so that the future of a request has no box of its own: hyper keeps it in the connection's.
+    let service = service_fn(move |request| {
+        let (worker, on) = (Arc::clone(&worker), Arc::clone(&on));
+        async move { Ok::<_, Infallible>(handle(&worker, &on, request).await) }
+    });
+    serving.serve(stream, connection, service).await
+}
+
+fn turn_one_away<M: Mint>(socket: Socket, floor: &Arc<Floor>, serving: &Serving, counted: Counted<M>) {
     if floor.turned_away.fetch_add(1, Relaxed) >= MAX_TURNED_AWAY {
         floor.turned_away.fetch_sub(1, Relaxed);
         return;
     }
-    let floor = Arc::clone(floor);
-    drop(spawner.spawn(async move {
-        turn_away(stream, &floor.overloaded).await;
+    let (floor, serving_here) = (Arc::clone(floor), serving.clone());
+    drop(serving.spawner.spawn(async move {
+        turn_away(&serving_here, socket, &floor.overloaded).await;
         floor.turned_away.fetch_sub(1, Relaxed);
         counted.worker.overloaded();
     }));
@@ -330,6 +346,14 @@ fn reap<M: Mint>(worker: &Arc<Worker<M>>, shutdown: &Shutdown) {
             worker.reap(Instant::now(), shutdown.is_draining());
         }
     }));
+}
+
+// === impl Terms ===
+
+impl Terms {
+    fn serving(&self, spawner: Spawner) -> Serving {
+        Serving::new(Arc::clone(&self.limits), spawner, self.shutdown.clone()).with_tls(self.tls.clone())
+    }
 }
 
 // === impl Floor ===

@@ -16,17 +16,19 @@ use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::lifecycle::{Shutdown, Spawner};
-use crate::listener::connection::Connection;
-use crate::listener::{self, Serving};
+use crate::listener::Serving;
+use crate::listener::bound::Bound;
+use crate::listener::connection::{Connection, Ends};
 use crate::metrics::ListenerId;
 
 /// Connections of one surface at a time.
 const MAX_CONNECTIONS: usize = 512;
 
-/// A router that has its address and serves nothing yet.
+/// A router that has its TCP address and serves nothing yet.
 #[derive(Debug)]
 pub struct Surface {
-    bound: listener::Bound,
+    bound: Bound,
+    address: SocketAddr,
     router: Router,
 }
 
@@ -49,12 +51,15 @@ impl Surface {
     /// # Errors
     /// When the address is taken or not ours.
     pub fn bind(address: SocketAddr, router: Router) -> io::Result<Self> {
-        Ok(Self { bound: listener::Bound::bind(address)?, router })
+        let bound = Bound::tcp(address)?;
+        // It is a TCP socket's.
+        let address = bound.address().tcp().unwrap_or(address);
+        Ok(Self { bound, address, router })
     }
 
     /// The address that was taken.
     pub fn address(&self) -> SocketAddr {
-        self.bound.address()
+        self.address
     }
 
     /// Accepts until `until` says so. Connections live on as tasks of their own and end with the drain.
@@ -62,33 +67,48 @@ impl Surface {
     /// # Errors
     /// When the runtime cannot watch the socket.
     pub async fn run(self, tasks: Spawner, shutdown: Shutdown, until: impl Future<Output = ()>) -> io::Result<()> {
-        let acceptor = self.bound.acceptor()?;
-        let limits = Arc::new(limits());
-        let serving = Serving::new(Arc::clone(&limits), tasks.clone(), shutdown);
-        let local = acceptor.address();
-        let mut until = std::pin::pin!(until);
-        loop {
-            let (stream, peer) = tokio::select! {
-                () = &mut until => return Ok(()),
-                accepted = acceptor.accept() => accepted,
-            };
-            if tasks.alive() > MAX_CONNECTIONS {
-                tracing::warn!(%local, "too many connections; one was closed");
-                continue;
-            }
-            let (serving, router) = (serving.clone(), TowerToHyperService::new(self.router.clone()));
-            let connection = Arc::new(Connection::new(peer, local, ListenerId::new(0), limits.idle));
-            let on = Arc::clone(&connection);
-            let service = service_fn(move |request| {
-                let (busy, answer) = (Busy::on(&on), router.call(request));
-                async move { answer.await.map(|answer| answer.map(|body| Held { body, _busy: busy })) }
-            });
-            drop(tasks.spawn(async move {
-                if let Err(error) = serving.serve(stream, connection, service).await {
-                    tracing::debug!(%peer, %error, "connection ended early");
-                }
-            }));
+        serve(self.bound, self.router, tasks, shutdown, until).await
+    }
+}
+
+/// [`Surface::run`] on any socket.
+///
+/// # Errors
+/// When the runtime cannot watch the socket.
+pub async fn serve(
+    bound: Bound,
+    router: Router,
+    tasks: Spawner,
+    shutdown: Shutdown,
+    until: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let acceptor = bound.acceptor()?;
+    let limits = Arc::new(limits());
+    let serving = Serving::new(Arc::clone(&limits), tasks.clone(), shutdown);
+    let local = acceptor.address().clone();
+    let mut until = std::pin::pin!(until);
+    loop {
+        let (socket, peer) = tokio::select! {
+            () = &mut until => return Ok(()),
+            accepted = acceptor.accept() => accepted,
+        };
+        if tasks.alive() > MAX_CONNECTIONS {
+            tracing::warn!(%local, "too many connections; one was closed");
+            continue;
         }
+        let (serving, router) = (serving.clone(), TowerToHyperService::new(router.clone()));
+        let ends = Ends { peer, local: local.clone(), listener: ListenerId::new(0) };
+        let connection = Arc::new(Connection::new(ends, None, &limits));
+        let on = Arc::clone(&connection);
+        let service = service_fn(move |request| {
+            let (busy, answer) = (Busy::on(&on), router.call(request));
+            async move { answer.await.map(|answer| answer.map(|body| Held { body, _busy: busy })) }
+        });
+        drop(tasks.spawn(async move {
+            if let Err(error) = serving.serve(socket.into(), connection, service).await {
+                tracing::debug!(%peer, %error, "connection ended early");
+            }
+        }));
     }
 }
 
@@ -105,6 +125,7 @@ fn limits() -> Limits {
         body_progress: some(30),
         write_stall: some(30),
         request_body: None,
+        max_age: None,
     }
 }
 

@@ -5,3 +5,4 @@
 pub mod body;
 pub mod connect;
 pub mod io;
+pub mod tls;

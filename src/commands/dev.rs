@@ -13,6 +13,7 @@ use crate::config::validate::{self, Diagnostics, Environment, Secrets};
 use crate::emulator::keys::CryptoError;
 use crate::emulator::{Emulator, Options, base_url, echo};
 use crate::lifecycle::{Shutdown, Spawner};
+use crate::listener::bound::Inherited;
 use crate::surface::Surface;
 use crate::telemetry::{self, FilterFrom, LogFormat};
 
@@ -81,10 +82,16 @@ async fn serve(environment: &dyn Environment, out: &mut (dyn Write + Send)) -> R
     let with_key = WithKey { environment, secret_key: emulator.secret_key().expose().to_owned() };
     let parsed = validate::parse(&text, Path::new("dev.toml"), &with_key, Secrets::Required);
     let (config, _) = parsed.map_err(|problems: Diagnostics| DevError::Config(problems.render(false)))?;
-    let process =
-        Process { clock, shutdown: shutdown.clone(), control: control.clone(), dropped_lines: None, in_place: false };
+    let process = Process {
+        clock,
+        shutdown: shutdown.clone(),
+        control: control.clone(),
+        dropped_lines: None,
+        inherited: Inherited::default(),
+        in_place: false,
+    };
     let bound = app::bind(config, process)?;
-    let (gateway, admin) = (bound.address(), bound.admin());
+    let (gateway, admin) = (bound.address().unwrap_or(gateway), bound.admin());
     let ready = bound.readiness().clone();
     let (clerk_at, echo_at) = (clerk.address(), upstream.address());
     for surface in [clerk, upstream] {
@@ -130,7 +137,7 @@ fn surface(port: u16, router: Router, moved: &mut Vec<u16>) -> Result<Surface, D
 /// The usual port, or 0 when it is taken. Whoever takes it in between makes the start fail, and says so.
 fn free(port: u16, moved: &mut Vec<u16>) -> Result<SocketAddr, DevError> {
     let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    match crate::listener::Bound::bind(at(port)) {
+    match crate::listener::bound::Bound::tcp(at(port)) {
         Ok(_) => Ok(at(port)),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             moved.push(port);

@@ -11,6 +11,7 @@ use crate::commands::signals::Signals;
 use crate::config::Config;
 use crate::config::validate::{self, Environment, Secrets};
 use crate::lifecycle::{Shutdown, Spawner};
+use crate::listener::bound::Inherited;
 use crate::telemetry::{self, FilterFrom};
 
 /// Why the gateway did not run to its end.
@@ -54,19 +55,21 @@ pub fn run(
     let guard = telemetry::init(filter.as_deref().unwrap_or(&config.log.filter), from, config.log.format)?;
     let dropped = guard.dropped();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let served = runtime.block_on(serve(config, Box::new(dropped)));
+    let inherited = Inherited::from_environment(environment.var("LISTEN_FDNAMES").as_deref());
+    let served = runtime.block_on(serve(config, Box::new(dropped), inherited));
     drop(runtime);
     drop(guard);
     served.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(config: Config, dropped: app::DroppedLines) -> Result<(), RunError> {
+async fn serve(config: Config, dropped: app::DroppedLines, inherited: Inherited) -> Result<(), RunError> {
     let shutdown = Shutdown::new();
     let process = Process {
         clock: Clock::system(),
         shutdown: shutdown.clone(),
         control: Spawner::current(),
         dropped_lines: Some(dropped),
+        inherited,
         in_place: false,
     };
     let mut signals = Signals::new().map_err(RunError::Runtime)?;
@@ -74,7 +77,7 @@ async fn serve(config: Config, dropped: app::DroppedLines) -> Result<(), RunErro
     for (name, address) in bound.listeners() {
         tracing::info!(listener = name, %address, "listening");
     }
-    if let Some(address) = bound.admin() {
+    for address in bound.admin_listeners() {
         tracing::info!(%address, "admin listening: /readyz, /metrics");
     }
     let told = async move {

@@ -62,6 +62,7 @@ tables! {
     /// `[server]`
     Server at "server" {
         listen: Vec<At<Listen>>,
+        tls: ListenTls,
         workers: i64,
         max_connections: i64,
         max_header_bytes: String,
@@ -72,6 +73,7 @@ tables! {
         body_progress_timeout: String,
         write_stall_timeout: String,
         request_body_limit: String,
+        max_connection_age: String,
         drain_delay: String,
         drain_timeout: String,
         trusted_proxies: Vec<At<String>>,
@@ -81,6 +83,14 @@ tables! {
     NamedListen at "server.listen[]" {
         name: String,
         address: String,
+    }
+
+    /// `tls` of a listener.
+    ListenTls at "server.tls" {
+        cert: String,
+        key: String,
+        client_ca: String,
+        client_auth: String,
     }
 
     /// `[admin]`

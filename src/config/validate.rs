@@ -9,6 +9,7 @@ pub(crate) mod diagnostics;
 pub(crate) mod headers;
 pub(crate) mod inject;
 pub(crate) mod keys;
+pub(crate) mod listen;
 pub(crate) mod names;
 pub(crate) mod net;
 pub(crate) mod routes;

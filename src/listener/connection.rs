@@ -4,17 +4,19 @@
 //! that the type may be shared, and cost plain loads and stores.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::time::{Instant, Sleep};
 
+use crate::address::{BoundAddress, PeerAddress};
+use crate::config::Limits;
 use crate::metrics::ListenerId;
+use crate::transport::tls::server::Leaf;
 
 /// The protocol on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,15 +43,33 @@ pub enum Phase {
     Closing = 4,
 }
 
+/// Between whom a connection is.
+#[derive(Debug, Clone)]
+pub struct Ends {
+    /// Who calls.
+    pub peer: PeerAddress,
+    /// The bound address of the listener.
+    pub local: BoundAddress,
+    /// Through which listener.
+    pub listener: ListenerId,
+}
+
+/// What a TLS handshake has shown.
+#[derive(Debug, Clone)]
+pub struct Secured {
+    /// The name that the client asked for (SNI), lower case.
+    pub server_name: Option<Box<str>>,
+    /// The certificate that it was shown.
+    pub leaf: Arc<Leaf>,
+}
+
 /// One downstream connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// Who calls.
-    pub peer: SocketAddr,
-    /// The bound address of the listener.
-    pub local: SocketAddr,
-    /// Through which listener.
-    pub listener: ListenerId,
+    /// Between whom it is.
+    pub ends: Ends,
+    /// TLS; `None`: there is none.
+    pub secured: Option<Secured>,
     /// Built when first needed, then shared by every request of the connection.
     forwarding: Mutex<Option<Forwarding>>,
     version: AtomicU8,
@@ -59,7 +79,13 @@ pub struct Connection {
     opened: Instant,
     /// When the phase began, in milliseconds after `opened`, plus one; 0: not known yet.
     since: AtomicU64,
+    first_limit: Option<Duration>,
     idle_limit: Option<Duration>,
+    /// When it has served for long enough.
+    retires: Option<Instant>,
+    retired: AtomicBool,
+    /// The last request was answered before its body was read.
+    unread: AtomicBool,
     timer: Mutex<Timer>,
 }
 
@@ -68,9 +94,9 @@ pub struct Connection {
 pub struct Forwarding {
     /// The Host for which this was built.
     pub host: HeaderValue,
-    /// The peer's address.
-    pub peer: HeaderValue,
-    /// RFC 7239: `for=...;host=...;proto=http`.
+    /// The peer's address; a process behind a Unix socket has none.
+    pub peer: Option<HeaderValue>,
+    /// RFC 7239: `for=...;host=...;proto=...`.
     pub forwarded: HeaderValue,
 }
 
@@ -86,21 +112,30 @@ struct Timer {
 // === impl Connection ===
 
 impl Connection {
-    /// A connection that was just accepted.
-    pub fn new(peer: SocketAddr, local: SocketAddr, listener: ListenerId, idle_limit: Option<Duration>) -> Self {
+    /// A connection that was just accepted, after its handshake where it has one.
+    pub fn new(ends: Ends, secured: Option<Secured>, limits: &Limits) -> Self {
+        let opened = Instant::now();
         Self {
-            peer,
-            local,
-            listener,
+            ends,
+            secured,
             forwarding: Mutex::default(),
             version: AtomicU8::new(0),
             phase: AtomicU8::new(Phase::First as u8),
             active: AtomicU32::new(0),
-            opened: Instant::now(),
+            opened,
             since: AtomicU64::new(1),
-            idle_limit,
+            first_limit: limits.first_byte,
+            idle_limit: limits.idle,
+            retires: limits.max_age.map(|age| opened + earlier(age)),
+            retired: AtomicBool::new(false),
+            unread: AtomicBool::new(false),
             timer: Mutex::default(),
         }
+    }
+
+    /// The scheme of what is asked for on it.
+    pub fn scheme(&self) -> &'static str {
+        if self.secured.is_some() { "https" } else { "http" }
     }
 
     /// The protocol, once it is known.
@@ -111,8 +146,9 @@ impl Connection {
     /// Notes the protocol.
     pub fn set_version(&self, version: Version) {
         self.version.store(if version == Version::Http2 { 2 } else { 1 }, Relaxed);
+        // What has begun an HTTP/1 head is no more than the preface of HTTP/2: its first request is still to come.
         if version == Version::Http2 {
-            self.enter(Phase::Idle, Some(Instant::now()));
+            self.enter(Phase::First, Some(Instant::now()));
         }
     }
 
@@ -130,6 +166,7 @@ impl Connection {
     /// A request's head is complete.
     pub fn begin_request(&self) {
         self.active.store(self.active.load(Relaxed) + 1, Relaxed);
+        self.unread.store(false, Relaxed);
         self.enter(Phase::Busy, None);
     }
 
@@ -150,17 +187,55 @@ impl Connection {
         }
     }
 
-    /// Whether this is an HTTP/2 connection on which nothing was asked for the idle time; it is `Closing` from then on.
+    /// Whether this is an HTTP/2 connection on which nothing was asked for too long; it is `Closing` from then on.
     pub fn close_when_idle(&self) -> bool {
-        if self.version() == Version::Http1 || self.phase() != Phase::Idle {
+        if self.version() == Version::Http1 {
             return false;
         }
+        let limit = match self.phase() {
+            Phase::First => self.first_limit,
+            Phase::Idle => self.idle_limit,
+            Phase::Head | Phase::Busy | Phase::Closing => return false,
+        };
         let now = Instant::now();
-        let over = self.idle_limit.is_some_and(|limit| now >= self.phase_began() + limit);
+        let over = limit.is_some_and(|limit| now >= self.phase_began() + limit);
         if over {
             self.enter(Phase::Closing, Some(now));
         }
         over
+    }
+
+    /// Whether it has served for `max_connection_age`, found out by [`Connection::poll_retirement`].
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Relaxed)
+    }
+
+    /// Whether the next answer is the last one and says so: a retired HTTP/1 connection.
+    pub fn says_goodbye(&self) -> bool {
+        self.is_retired() && self.version() == Version::Http1
+    }
+
+    /// Waits for the end of `max_connection_age` on the connection's own timer. For the connection's task alone.
+    pub fn poll_retirement(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = self.retires else { return Poll::Pending };
+        if self.is_retired() {
+            return Poll::Ready(());
+        }
+        let polled = self.poll_deadline(cx, at);
+        if polled.is_ready() {
+            self.retired.store(true, Relaxed);
+        }
+        polled
+    }
+
+    /// The last request was answered although its body was not read to its end.
+    pub fn leave_unread(&self) {
+        self.unread.store(true, Relaxed);
+    }
+
+    /// Whether the caller may still be sending what nobody will read: to close at once could cost it the answer.
+    pub fn has_unread(&self) -> bool {
+        self.version() == Version::Http1 && (self.unread.load(Relaxed) || self.phase() == Phase::Head)
     }
 
     /// When the phase began; now, when that was not known yet.
@@ -215,6 +290,14 @@ impl Connection {
     }
 }
 
+/// Up to a tenth earlier: connections that began together do not end together.
+fn earlier(age: Duration) -> Duration {
+    let mut random = [0; 4];
+    // Without randomness they do end together, which is what was configured.
+    let part = aws_lc_rs::rand::fill(&mut random).map_or(0, |()| u32::from_be_bytes(random));
+    age.mul_f64(1.0 - f64::from(part) / f64::from(u32::MAX) / 10.0)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -248,12 +331,34 @@ impl Timer {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::net::SocketAddr;
 
     use super::*;
 
+    fn limits(max_age: Option<Duration>) -> Limits {
+        let some = |seconds| Some(Duration::from_secs(seconds));
+        Limits {
+            max_connections: 1,
+            max_header_bytes: 8192,
+            max_uri_bytes: 8192,
+            first_byte: some(10),
+            header_read: some(10),
+            idle: some(75),
+            body_progress: None,
+            write_stall: None,
+            request_body: None,
+            max_age,
+        }
+    }
+
     fn connection() -> Connection {
+        aged(None)
+    }
+
+    fn aged(max_age: Option<Duration>) -> Connection {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        Connection::new(address, address, ListenerId::new(0), Some(Duration::from_secs(75)))
+        let (peer, local) = (PeerAddress::Tcp(address), BoundAddress::Tcp(address));
+        Connection::new(Ends { peer, local, listener: ListenerId::new(0) }, None, &limits(max_age))
     }
 
     #[tokio::test(start_paused = true)]
@@ -298,8 +403,43 @@ mod tests {
         tokio::time::advance(Duration::from_secs(76)).await;
         assert!(!connection.close_when_idle(), "HTTP/1 closes by itself");
         connection.set_version(Version::Http2);
-        assert!(!connection.close_when_idle(), "the idle time begins with the protocol");
+        assert!(!connection.close_when_idle(), "the time to the first request begins with the protocol");
+        connection.begin_request();
+        tokio::time::advance(Duration::from_secs(76)).await;
+        assert!(!connection.close_when_idle(), "a request is under way");
+        connection.end_request(Instant::now());
         tokio::time::advance(Duration::from_secs(76)).await;
         assert!(connection.close_when_idle() && connection.phase() == Phase::Closing);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http2_without_a_request_has_the_time_of_a_first_byte() {
+        let connection = connection();
+        connection.set_version(Version::Http2);
+        tokio::time::advance(Duration::from_secs(9)).await;
+        connection.received();
+        assert!(!connection.close_when_idle());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(connection.close_when_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_retires_up_to_a_tenth_earlier_and_never_later() {
+        let (start, mut ages) = (Instant::now(), Vec::new());
+        for _ in 0..50 {
+            let connection = aged(Some(Duration::from_secs(1000)));
+            let at = connection.retires.unwrap() - start;
+            assert!((900..=1000).contains(&at.as_secs()), "{at:?}");
+            ages.push(at);
+        }
+        ages.dedup();
+        assert!(ages.len() > 1, "all at the same moment");
+        let connection = aged(Some(Duration::from_secs(1000)));
+        // Other deadlines come and go on the same timer.
+        poll_fn(|cx| connection.poll_deadline(cx, start + Duration::from_secs(5))).await;
+        poll_fn(|cx| connection.poll_retirement(cx)).await;
+        // Timers count in milliseconds.
+        let late = Instant::now() - connection.retires.unwrap();
+        assert!(late < Duration::from_millis(2) && connection.is_retired(), "{late:?}");
     }
 }

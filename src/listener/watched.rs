@@ -5,24 +5,29 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::listener::connection::{Connection, Phase, Version};
+use crate::listener::socket::Stream;
 
 /// How long an HTTP/2 peer may take to let go of a connection that was told to end.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long, and how much, is read and thrown away after an answer that came before the end of its request: bytes that
+/// nobody reads make the system reset the connection, and the reset can overtake the answer.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 16 << 20;
+
 /// A socket that fails when its peer is silent, or takes no bytes, for too long.
 #[derive(Debug)]
 pub struct Watched {
-    stream: TcpStream,
+    stream: Stream,
     /// What was read to find out the protocol, for the parser to read again.
     first: Bytes,
     connection: Arc<Connection>,
@@ -31,13 +36,21 @@ pub struct Watched {
     idle: Option<Duration>,
     write_stall: Option<Duration>,
     write_blocked: Option<Instant>,
+    /// Our side has said its last word.
+    lingering: Option<Linger>,
+}
+
+#[derive(Debug)]
+struct Linger {
+    until: Instant,
+    left: usize,
 }
 
 // === impl Watched ===
 
 impl Watched {
     /// Watches over a connection that was just accepted.
-    pub fn new(stream: TcpStream, connection: Arc<Connection>, limits: &Limits) -> Self {
+    pub fn new(stream: Stream, connection: Arc<Connection>, limits: &Limits) -> Self {
         Self {
             stream,
             first: Bytes::new(),
@@ -47,6 +60,7 @@ impl Watched {
             idle: limits.idle,
             write_stall: limits.write_stall,
             write_blocked: None,
+            lingering: None,
         }
     }
 
@@ -73,7 +87,9 @@ impl Watched {
             Poll::Ready(()) if phase == Phase::Idle && self.connection.version() == Version::Http1 => {
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(()) if phase == Phase::Idle => {
+            Poll::Ready(())
+                if matches!(phase, Phase::First | Phase::Idle) && self.connection.version() == Version::Http2 =>
+            {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -91,6 +107,27 @@ impl Watched {
         match self.connection.poll_deadline(cx, since + limit) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// Reads what the caller still sends, up to its end or a bound.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { stream, connection, lingering, .. } = self;
+        let linger = lingering.get_or_insert_with(|| Linger { until: Instant::now() + LINGER, left: LINGER_BYTES });
+        let mut scratch = [0; 8192];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+                Poll::Pending => return connection.poll_deadline(cx, linger.until),
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => {
+                    let read = buffer.filled().len();
+                    linger.left = linger.left.saturating_sub(read);
+                    if read == 0 || linger.left == 0 || Instant::now() >= linger.until {
+                        return Poll::Ready(());
+                    }
+                }
+            }
         }
     }
 }
@@ -137,10 +174,19 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // Only TLS keeps anything back here.
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        self.written(cx, result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.lingering.is_none() {
+            let result = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.written(cx, result))?;
+            if !self.connection.has_unread() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        self.poll_linger(cx).map(Ok)
     }
 }

@@ -4,6 +4,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Uri, Version, request};
 
+use crate::address::PeerAddress;
 use crate::config::{Rewrite, Route, Wire};
 use crate::headers;
 use crate::listener::connection::{self, Connection, Forwarding};
@@ -185,31 +186,43 @@ fn rewrite(uri: &Uri, rule: &Rewrite) -> Result<Option<PathAndQuery>, BadTarget>
 /// Says who called. An untrusted caller's own words were removed before; a trusted one's are continued.
 fn introduce(headers: &mut HeaderMap, connection: &Connection, host: &HeaderValue, trusted: bool) {
     let said = connection.forwarding(host, || forwarding(connection, host));
+    let scheme = HeaderValue::from_static(connection.scheme());
     if trusted {
-        continue_list(headers, headers::FORWARDED_FOR, &said.peer);
+        if let Some(peer) = &said.peer {
+            continue_list(headers, headers::FORWARDED_FOR, peer);
+        }
         continue_list(headers, headers::FORWARDED, &said.forwarded);
-        headers.entry(headers::FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static("http"));
+        headers.entry(headers::FORWARDED_PROTO).or_insert(scheme);
         headers.entry(headers::FORWARDED_HOST).or_insert(said.host);
     } else {
-        headers.insert(headers::FORWARDED_FOR, said.peer);
+        // The cleaner has removed what the caller said, so an absent one stays absent.
+        if let Some(peer) = said.peer {
+            headers.insert(headers::FORWARDED_FOR, peer);
+        }
         headers.insert(headers::FORWARDED, said.forwarded);
-        headers.insert(headers::FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(headers::FORWARDED_PROTO, scheme);
         headers.insert(headers::FORWARDED_HOST, said.host);
     }
 }
 
 fn forwarding(connection: &Connection, host: &HeaderValue) -> Forwarding {
-    let ip = connection.peer.ip().to_canonical();
-    let peer = ip.to_string();
-    // RFC 7239 section 6: an IPv6 address stands in brackets and quotes; a host with a port needs quotes too.
-    let node = if ip.is_ipv6() { format!("\"[{peer}]\"") } else { peer.clone() };
-    let named = host.to_str().unwrap_or_default();
     let value = |text: String| HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+    let (peer, node) = match connection.ends.peer {
+        PeerAddress::Tcp(address) => {
+            let ip = address.ip().to_canonical();
+            let peer = ip.to_string();
+            // RFC 7239 section 6: an IPv6 address stands in brackets and quotes; a host with a port needs quotes too.
+            let node = if ip.is_ipv6() { format!("\"[{peer}]\"") } else { peer.clone() };
+            (Some(value(peer)), node)
+        }
+        PeerAddress::Unix => (None, "unknown".to_owned()),
+    };
+    let named = host.to_str().unwrap_or_default();
     Forwarding {
         // Copied, not cloned: it is kept with the connection, and a clone would keep the whole head's buffer.
         host: HeaderValue::from_bytes(host.as_bytes()).unwrap_or_else(|_| host.clone()),
-        forwarded: value(format!("for={node};host=\"{named}\";proto=http")),
-        peer: value(peer),
+        forwarded: value(format!("for={node};host=\"{named}\";proto={}", connection.scheme())),
+        peer,
     }
 }
 

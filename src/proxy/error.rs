@@ -61,6 +61,9 @@ pub enum Error {
     /// The length that was announced is above `request_body_limit`.
     #[error("the request body is too large")]
     BodyTooLarge,
+    /// On TLS: asked of another name than the handshake's, which its certificate does not cover, or of `http:`.
+    #[error("the request is for another server than the TLS handshake was")]
+    Misdirected,
 }
 
 /// What an answer of ours takes from its request, before the head is sent on.
@@ -125,6 +128,7 @@ impl Error {
             Self::Expectation => Code::ExpectationFailed,
             Self::UriTooLong => Code::UriTooLong,
             Self::HeadTooLarge => Code::HeadersTooLarge,
+            Self::Misdirected => Code::Misdirected,
         }
     }
 

@@ -5,6 +5,8 @@ use http::{Method, Version, request::Parts};
 use http_body::Body;
 
 use crate::headers;
+use crate::listener::connection::{Connection, Secured};
+use crate::metrics::ListenerId;
 use crate::proxy::error::Error;
 use crate::proxy::gateway::Plans;
 use crate::route::{RouteError, check_host};
@@ -17,6 +19,10 @@ pub struct Target<'a> {
     pub host: Host<'a>,
     /// The raw path.
     pub path: &'a str,
+    /// The scheme of the connection that it came on.
+    pub scheme: &'static str,
+    /// The listener that it came through.
+    pub listener: ListenerId,
 }
 
 /// The host as the caller wrote it, checked.
@@ -64,7 +70,7 @@ impl Target<'_> {
             }
         };
         Ok(OwnOrigin {
-            scheme: said(&headers::FORWARDED_PROTO)?.unwrap_or("http"),
+            scheme: said(&headers::FORWARDED_PROTO)?.unwrap_or(self.scheme),
             authority: said(&headers::FORWARDED_HOST)?.unwrap_or(self.host.as_str()),
         })
     }
@@ -74,7 +80,12 @@ impl Target<'_> {
 ///
 /// # Errors
 /// Ambiguity in host, target form or framing, or a limit that is exceeded.
-pub fn target<'a>(head: &'a Parts, body: &impl Body, plans: &Plans) -> Result<Target<'a>, Error> {
+pub fn target<'a>(
+    head: &'a Parts,
+    body: &impl Body,
+    plans: &Plans,
+    connection: &Connection,
+) -> Result<Target<'a>, Error> {
     // TRACE would show the caller what was injected (RFC 9110 section 9.3.8).
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(RouteError::MethodNotAllowed { allow: Vec::new() }.into());
@@ -98,12 +109,32 @@ pub fn target<'a>(head: &'a Parts, body: &impl Body, plans: &Plans) -> Result<Ta
     }
     let host = host(head)?;
     check_host(host.as_str())?;
+    if let Some(secured) = &connection.secured {
+        directed(head, host.as_str(), secured)?;
+    }
     let path = head.uri.path();
     if path.len() + head.uri.query().map_or(0, |query| query.len() + 1) > plans.max_uri_bytes {
         return Err(Error::UriTooLong);
     }
-    Ok(Target { host, path })
-        .and_then(|target| if too_large(body, plans) { Err(Error::BodyTooLarge) } else { Ok(target) })
+    if too_large(body, plans) {
+        return Err(Error::BodyTooLarge);
+    }
+    Ok(Target { host, path, scheme: connection.scheme(), listener: connection.ends.listener })
+}
+
+/// RFC 9110 sections 7.4 and 15.5.20: what was asked for on this connection must be what its handshake has vouched for.
+/// An HTTP/2 client may send here what it wants of another name, when the certificate is that one's too.
+fn directed(head: &Parts, authority: &str, secured: &Secured) -> Result<(), Error> {
+    if head.uri.scheme_str() == Some("http") {
+        return Err(Error::Misdirected);
+    }
+    let Some(name) = &secured.server_name else { return Ok(()) };
+    let host = authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(authority, |(host, _)| host);
+    if host.strip_suffix('.').unwrap_or(host).eq_ignore_ascii_case(name) || secured.leaf.covers(authority) {
+        Ok(())
+    } else {
+        Err(Error::Misdirected)
+    }
 }
 
 fn too_large(body: &impl Body, plans: &Plans) -> bool {

@@ -27,6 +27,7 @@ use mintgate::clock::Clock;
 use mintgate::config::validate::{self, Environment, Secrets};
 use mintgate::emulator::{Emulator, Options, base_url};
 use mintgate::lifecycle::{Shutdown, Spawner};
+use mintgate::listener::bound::Inherited;
 use mintgate::metrics::{Lookup, Metrics, RouteId};
 use mintgate::surface::Surface;
 use serde_json::{Value, json};
@@ -251,12 +252,13 @@ impl Harness {
             shutdown: world.shutdown.clone(),
             control: Spawner::current(),
             dropped_lines: None,
+            inherited: Inherited::default(),
             in_place: true,
         };
         let debug = format!("{config:?}");
         let bound = app::bind(config, process).unwrap();
         let debug = format!("{debug}{:?}", bound.gateway());
-        let (address, admin) = (bound.address(), bound.admin().unwrap());
+        let (address, admin) = (bound.address().unwrap(), bound.admin().unwrap());
         let (metrics, ready) = (Arc::clone(bound.metrics()), bound.readiness().clone());
         let stopped = world.shutdown.stopped();
         drop(Spawner::current().spawn(async move { bound.run(stopped).await.unwrap() }));

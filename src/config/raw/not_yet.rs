@@ -18,8 +18,6 @@ pub(crate) enum Harmless {
     Nothing,
     /// `true` or `false`.
     Flag(bool),
-    /// `"0"`, `"0s"` or `"off"`.
-    Off,
     /// An empty list or table.
     Empty,
 }
@@ -36,8 +34,6 @@ const KEYS: &[NotYet] = &[
     no("", "authz"),
     no("", "token_api"),
     no("", "webhooks"),
-    no("server", "tls"),
-    but("server", "max_connection_age", Harmless::Off),
     no("admin", "control"),
     no("admin", "token"),
     no("cache", "shared"),
@@ -55,14 +51,7 @@ const KEYS: &[NotYet] = &[
 ];
 
 /// Beginnings of values that are not served yet, with what they ask for.
-const VALUES: &[(&str, &str, &str)] = &[
-    ("server.listen", "unix:", "listening on a Unix socket"),
-    ("server.listen", "systemd:", "a socket from systemd"),
-    ("admin.listen", "unix:", "listening on a Unix socket"),
-    ("admin.listen", "systemd:", "a socket from systemd"),
-    ("server.trusted_proxies", "unix", "peers on a Unix socket"),
-    ("upstreams.*.url", "https:", "TLS to an upstream"),
-];
+const VALUES: &[(&str, &str, &str)] = &[("upstreams.*.url", "https:", "TLS to an upstream")];
 
 /// The entry of a key, when it has one.
 pub(crate) fn key(table: &str, key: &str) -> Option<&'static NotYet> {

@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::address::ListenAddress;
 use crate::config::raw;
 use crate::config::raw::reader::{At, Field};
 use crate::config::raw::shapes::NumberOrWord;
 use crate::config::{Access, Admin, Cache, Identity, Limits, Listen, Log, LogFormat, Server, Trusted};
-use crate::metrics::ListenerId;
 
 use super::context::Context;
-use super::names::{LABEL, MOST, is_label};
-use super::{net, units};
+use super::{listen, net, units};
 
 const SECOND: Duration = Duration::from_secs(1);
 const KIB: u64 = 1024;
@@ -24,8 +23,10 @@ const HUGE: u64 = 1 << 50;
 /// `[server]`
 pub(crate) fn server(raw: &raw::Server, cx: &mut Context<'_>) -> Server {
     let limits = limits(raw, cx);
+    let listen = listen::listeners(&raw.listen, cx);
     Server {
-        listen: listeners(&raw.listen, cx),
+        tls: listen::tls(&raw.tls, &listen, cx),
+        listen,
         workers: cx.count(&raw.workers, 0, 0..=1024),
         limits,
         drain_delay: cx.limit(&raw.drain_delay, None).unwrap_or_default(),
@@ -40,9 +41,9 @@ pub(crate) fn server(raw: &raw::Server, cx: &mut Context<'_>) -> Server {
 /// `[admin]`, which is off when it is absent.
 pub(crate) fn admin(field: Field<raw::Admin>, data: &[Listen], cx: &mut Context<'_>) -> Option<Admin> {
     let Field::Good(At { value: raw, .. }) = field else { return None };
-    let default = SocketAddr::from(([127, 0, 0, 1], 6469));
-    let listen = raw.listen.get().and_then(|at| address(at, "admin.listen", cx)).unwrap_or(default);
-    if let (Some(at), true) = (raw.listen.get(), listen.port() != 0 && data.iter().any(|own| own.address == listen)) {
+    let default = ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 6469)));
+    let listen = raw.listen.get().and_then(|at| listen::address(at, cx)).unwrap_or(default);
+    if let (Some(at), true) = (raw.listen.get(), data.iter().any(|own| listen::same(&own.address, &listen))) {
         cx.error(&at.span, "[server] listens on this address too")
             .advice("probes and metrics are never served on a data port");
     }
@@ -102,48 +103,6 @@ pub(crate) fn cache(raw: &raw::Cache, cx: &mut Context<'_>) -> Cache {
     cache
 }
 
-fn listeners(field: &Field<Vec<At<raw::Listen>>>, cx: &mut Context<'_>) -> Vec<Listen> {
-    let default = SocketAddr::from(([127, 0, 0, 1], 6468));
-    let Some(list) = field.get() else {
-        return vec![Listen { id: ListenerId::new(0), name: default.to_string(), address: default }];
-    };
-    if list.is_empty() || list.len() > MOST {
-        cx.error(&list.span, "the gateway needs a listener, and not thousands").label("from 1 to 1000");
-        return Vec::new();
-    }
-    let mut found: Vec<(Listen, &At<String>)> = Vec::new();
-    for at in &list.value {
-        let Some(address) = address(&at.address, "server.listen", cx) else { continue };
-        let name = at.name.or(address.to_string());
-        let place = at.name.get().unwrap_or(&at.address);
-        if at.name.get().is_some_and(|name| !is_label(name)) {
-            cx.error(&place.span, "not a name").advice(LABEL);
-        }
-        if let Some((_, first)) = found.iter().find(|(own, _)| address.port() != 0 && own.address == address) {
-            cx.error(&at.address.span, "two listeners have the same address").also(first.span.clone(), "the first one");
-        } else if let Some((_, first)) = found.iter().find(|(own, _)| own.name == name) {
-            cx.error(&place.span, "two listeners have the same name")
-                .also(first.span.clone(), "the first one")
-                .advice("name them: { name = \"...\", address = \"...\" }");
-        }
-        found.push((Listen { id: ListenerId::new(found.len()), name, address }, &at.address));
-    }
-    found.into_iter().map(|(listen, _)| listen).collect()
-}
-
-fn address(at: &At<String>, place: &str, cx: &mut Context<'_>) -> Option<SocketAddr> {
-    if cx.not_yet(place, at) {
-        return None;
-    }
-    let parsed = at.parse().ok();
-    if parsed.is_none() {
-        cx.error(&at.span, "not an address and a port").advice(
-            "write \"127.0.0.1:6468\" or \"[::1]:6468\" for this machine, \"0.0.0.0:6468\" or \"[::]:6468\" for every network",
-        );
-    }
-    parsed
-}
-
 fn limits(raw: &raw::Server, cx: &mut Context<'_>) -> Limits {
     let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
     // hyper reads heads into a buffer of 8 KiB at least, and `http::Uri` holds 65534 bytes at most.
@@ -162,20 +121,22 @@ fn limits(raw: &raw::Server, cx: &mut Context<'_>) -> Limits {
         body_progress: cx.limit(&raw.body_progress_timeout, Some(30 * SECOND)),
         write_stall: cx.limit(&raw.write_stall_timeout, Some(30 * SECOND)),
         request_body: cx.size_limit(&raw.request_body_limit),
+        max_age: cx.limit(&raw.max_connection_age, None),
     }
 }
 
 fn trusted(field: &Field<Vec<At<String>>>, cx: &mut Context<'_>) -> Trusted {
     let mut trusted = Trusted::default();
     for at in field.get().into_iter().flat_map(|list| &list.value) {
-        if cx.not_yet("server.trusted_proxies", at) {
+        if at.value == "unix" {
+            trusted.unix = true;
             continue;
         }
         match net::networks(at) {
             Some(networks) => trusted.networks.extend(networks),
             None => {
                 cx.error(&at.span, "not a network")
-                    .advice("write a range (\"10.0.0.0/8\"), an address, \"private\" or \"loopback\"");
+                    .advice("write a range (\"10.0.0.0/8\"), an address, \"private\", \"loopback\" or \"unix\"");
             }
         }
     }

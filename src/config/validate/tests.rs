@@ -5,13 +5,13 @@ mod upstreams;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::address::ListenAddress;
 use crate::config::{
     Access, HostPattern, Identity, KeySource, LogFormat, OnMintError, OnNoSession, Preflight, Rewrite, SessionSource,
     Source, Wire,
@@ -125,14 +125,18 @@ fn the_defaults_of_clerk_are_those_of_the_design() {
 fn the_defaults_of_the_process_are_those_of_the_design() {
     let config = good(LEAST);
     let server = config.server;
-    let own: SocketAddr = "127.0.0.1:6468".parse().unwrap();
-    assert_eq!((server.listen[0].address, server.listen[0].name.as_str(), server.workers), (own, "127.0.0.1:6468", 0));
+    let own = ListenAddress::Tcp("127.0.0.1:6468".parse().unwrap());
+    assert_eq!(
+        (server.listen[0].address.clone(), server.listen[0].name.as_str(), server.workers),
+        (own, "127.0.0.1:6468", 0)
+    );
     let limits = server.limits;
     assert_eq!((limits.max_connections, limits.max_header_bytes, limits.max_uri_bytes), (10_000, 32 << 10, 16 << 10));
     assert_eq!((limits.first_byte, limits.header_read), (Some(seconds(10)), Some(seconds(10))));
     assert_eq!(limits.idle, Some(seconds(75)));
     assert_eq!((limits.body_progress, limits.write_stall), (Some(seconds(30)), Some(seconds(30))));
-    assert_eq!(limits.request_body, None);
+    assert_eq!((limits.request_body, limits.max_age), (None, None));
+    assert!(server.tls.is_none());
     assert_eq!((server.drain_delay, server.drain_timeout), (Duration::ZERO, seconds(25)));
     assert!(server.trusted_proxies.networks.is_empty());
     assert_eq!(config.admin, None);

@@ -67,6 +67,8 @@ labels!(
         RequestTimeout = "request-timeout",
         /// `Expect` other than `100-continue`.
         ExpectationFailed = "expectation-failed",
+        /// The TLS certificate does not cover the host.
+        Misdirected = "misdirected",
     }
 );
 
@@ -117,6 +119,7 @@ impl Code {
             Self::UriTooLong => (414, "URI too long", "The request target is longer than the gateway takes. Shorten it."),
             Self::RequestTimeout => (408, "Request timed out", "The request body stood still for too long. Send it again."),
             Self::ExpectationFailed => (417, "Expectation failed", "Only the expectation 100-continue can be met. Send the request without Expect."),
+            Self::Misdirected => (421, "Misdirected request", "The TLS connection was made to another host. Send the request on a connection to its own host."),
         };
         Row { status, title, detail }
     }

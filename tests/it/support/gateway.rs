@@ -9,6 +9,7 @@ use mintgate::clock::Clock;
 use mintgate::config::validate::{self, Environment, Secrets};
 use mintgate::emulator::{Emulator, Options, base_url, limit::RateLimit};
 use mintgate::lifecycle::{Readiness, Shutdown, Spawner};
+use mintgate::listener::bound::Inherited;
 use mintgate::surface::Surface;
 
 use tokio::sync::oneshot;
@@ -113,10 +114,11 @@ impl Boot {
             shutdown: shutdown.clone(),
             control: control.clone(),
             dropped_lines: None,
+            inherited: Inherited::default(),
             in_place,
         };
         let bound = app::bind(config, process).unwrap();
-        let (address, admin) = (bound.address(), bound.admin().unwrap());
+        let (address, admin) = (bound.address().unwrap(), bound.admin().unwrap());
         let readiness = bound.readiness().clone();
         let (told, hears) = oneshot::channel::<()>();
         let run = control.spawn(async move {

@@ -136,54 +136,30 @@ fn cleartext_to_the_issuer_is_refused() {
 
 #[test]
 fn what_is_not_served_yet_is_refused() {
-    let source = format!(
-        "[server]\nlisten = [\"unix:/run/a.sock\"]\ntls = {{ cert = \"a\", key = \"b\" }}\nmax_connection_age = \"5m\"\n[upstreams.a]\nurl = \"https://a\"\n[authz]\n{}",
-        route("websocket = { close_at = \"token\" }")
-    );
+    let source =
+        format!("[upstreams.a]\nurl = \"https://a\"\n[authz]\n{}", route("websocket = { close_at = \"token\" }"));
     insta::assert_snapshot!(said(&source), @r#"
-    error: this version does not support listening on a Unix socket yet
-     --> /etc/mintgate/mintgate.toml:2:11
-      |
-    2 | listen = ["unix:/run/a.sock"]
-      |           ^^^^^^^^^^^^^^^^^^ not supported yet
-
-    error: this version does not support `tls` yet
-     --> /etc/mintgate/mintgate.toml:3:1
-      |
-    3 | tls = { cert = ***, key = *** }
-      | ^^^ not supported yet
-      |
-      = help: remove it; it is refused so that nobody relies on what is not there
-
-    error: this version does not support `max_connection_age` yet
-     --> /etc/mintgate/mintgate.toml:4:1
-      |
-    4 | max_connection_age = "5m"
-      | ^^^^^^^^^^^^^^^^^^ not supported yet
-      |
-      = help: remove it; it is refused so that nobody relies on what is not there
-
     error: this version does not support TLS to an upstream yet
-     --> /etc/mintgate/mintgate.toml:6:7
+     --> /etc/mintgate/mintgate.toml:2:7
       |
-    6 | url = "https://a"
+    2 | url = "https://a"
       |       ^^^^^^^^^^^ not supported yet
 
     error: this version does not support `authz` yet
-     --> /etc/mintgate/mintgate.toml:7:2
+     --> /etc/mintgate/mintgate.toml:3:2
       |
-    7 | [authz]
+    3 | [authz]
       |  ^^^^^ not supported yet
       |
       = help: remove it; it is refused so that nobody relies on what is not there
 
     error: this version does not support `websocket` yet
-      --> /etc/mintgate/mintgate.toml:12:1
-       |
-    12 | websocket = { close_at = ******* }
-       | ^^^^^^^^^ not supported yet
-       |
-       = help: remove it; it is refused so that nobody relies on what is not there
+     --> /etc/mintgate/mintgate.toml:8:1
+      |
+    8 | websocket = { close_at = ******* }
+      | ^^^^^^^^^ not supported yet
+      |
+      = help: remove it; it is refused so that nobody relies on what is not there
     "#);
 }
 
