@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 pub use self::route::{
     BadTemplateName, Claim, Expectation, HostPattern, Injection, Matcher, MintKind, MintSpec, OnMintError, OnNoSession,
-    Preflight, Rewrite, Route, SessionRules, SessionSource, Source, TemplateName,
+    Preflight, Requirement, Rewrite, Route, SessionRules, SessionSource, Source, TemplateName,
 };
 pub use self::upstream::{Addresses, Place, Pool, Upstream, UpstreamAddress, Wire};
 pub use self::url::{ApiUrl, Origin};

@@ -228,8 +228,9 @@ pub async fn decide<'a, M: Mint>(
     }
     // 5. Session.
     let mut now = worker.clock().at(record.start());
-    let Some((credential, remembered)) = session(gateway, plan, head, worker.clock(), &mut now, record).await? else {
-        return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Nothing });
+    let (credential, remembered) = match session(gateway, plan, head, worker.clock(), &mut now, record).await? {
+        Found::Session(credential, remembered) => (credential, remembered),
+        Found::Nobody(consumed) => return Ok(Decision { plan, injected: tokens::fixed(plan), consumed }),
     };
     // 6. Guard: a browser sends a cookie on its own account, whoever wrote the page.
     if credential.is_cookie() {
@@ -239,7 +240,12 @@ pub async fn decide<'a, M: Mint>(
     }
     // 7. Tokens.
     let subject = Subject { remembered: &remembered, token: credential.token };
-    let injected = tokens::injected(gateway, plan, &subject, worker.clock(), now, record).await?;
+    let injected = match tokens::injected(gateway, plan, &subject, worker.clock(), now, record).await {
+        Err(Error::Mint(MintError::SessionEnded | MintError::Revoked)) if plan.route.clerk_app => {
+            return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Any });
+        }
+        injected => injected?,
+    };
     let consumed = match credential.place {
         Place::Bearer => Consumed::Authorization,
         Place::Cookie { name, .. } if plan.route.forward_credential => Consumed::KeptCookie(name.into()),
@@ -265,7 +271,14 @@ fn find_plan<'a, M: Mint>(
     Ok((&plans.routes[route.index()], false))
 }
 
-/// Step 5. `None`: the route is public, or lets requests without a session pass.
+/// What step 5 ends with.
+enum Found<'a> {
+    Session(Credential<'a>, Arc<Remembered>),
+    /// The route is public, or lets requests without a session pass.
+    Nobody(Consumed),
+}
+
+/// Step 5.
 async fn session<'a, M: Mint>(
     gateway: &'a Gateway<M>,
     plan: &'a Plan,
@@ -273,10 +286,10 @@ async fn session<'a, M: Mint>(
     clock: &Clock,
     now: &mut Now,
     record: &mut Record,
-) -> Result<Option<(Credential<'a>, Arc<Remembered>)>, Error> {
+) -> Result<Found<'a>, Error> {
     let route = &plan.route;
     if route.session.is_empty() {
-        return Ok(None);
+        return Ok(Found::Nobody(Consumed::Nothing));
     }
     let from_cookie;
     let verified = match credential::find(&head.headers, &route.session, &gateway.sessions.cookies, now.wall) {
@@ -288,7 +301,7 @@ async fn session<'a, M: Mint>(
         Ok(credential) => {
             from_cookie = credential.is_cookie();
             record.credential(kind(credential.place));
-            gateway.verify(&credential, &route.rules, clock, now).await.map(|remembered| (credential, remembered))
+            gateway.verify(&credential, plan, clock, now).await.map(|remembered| (credential, remembered))
         }
     };
     match verified {
@@ -296,19 +309,29 @@ async fn session<'a, M: Mint>(
             record.verdict(Verdict::Valid);
             let caller: Arc<dyn Caller> = Arc::<Remembered>::clone(&remembered);
             record.caller(caller);
-            Ok(Some((credential, remembered)))
+            Ok(Found::Session(credential, remembered))
         }
         Err(VerifyError::NoKeys) => Err(Error::NoKeys),
         Err(VerifyError::KeyRejected) => Err(MintError::RejectedKey.into()),
         Err(VerifyError::Session(error)) => {
             record.verdict(error.verdict());
-            // A browser always carries a cookie, also one that has run out: that counts as none.
-            let none = match error {
-                SessionError::Missing => true,
-                SessionError::Expired | SessionError::Invalid(Reason::OutdatedCookie) => from_cookie,
-                _ => false,
+            let consumed = match error {
+                // Good, and not wanted: to let it pass as nobody would be to let it pass.
+                SessionError::Forbidden => None,
+                // The application would believe it: Clerk's SDK asks nobody about a token that has not expired.
+                SessionError::Revoked if route.clerk_app => Some(Consumed::Any),
+                _ if route.clerk_app => Some(Consumed::Nothing),
+                SessionError::Missing => Some(Consumed::Nothing),
+                // A browser always carries a cookie, also one that has run out: that counts as none.
+                SessionError::Expired | SessionError::Invalid(Reason::OutdatedCookie) if from_cookie => {
+                    Some(Consumed::Nothing)
+                }
+                _ => None,
             };
-            if none && route.on_no_session == OnNoSession::Pass { Ok(None) } else { Err(error.into()) }
+            match consumed {
+                Some(consumed) if route.on_no_session == OnNoSession::Pass => Ok(Found::Nobody(consumed)),
+                _ => Err(error.into()),
+            }
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct Session {
     pub azp: Option<Box<str>>,
     /// `sts: pending`
     pub pending: bool,
+    /// `act`: somebody else acts as the user.
+    pub impersonated: bool,
     /// The active organization.
     pub org: Option<Org>,
     /// Digest of org id, role, slug, sorted permissions and `act`, v1 and v2 alike: what a minted token depends on
@@ -96,6 +98,9 @@ pub enum SessionError {
     /// Two credentials where one may be.
     #[error("ambiguous credential")]
     Ambiguous,
+    /// Valid, and not what the route asks for.
+    #[error("the session is not allowed on this route")]
+    Forbidden,
 }
 
 /// Why `session-invalid`; public.
@@ -288,6 +293,7 @@ impl SessionError {
             Self::Revoked => Verdict::Revoked,
             Self::Pending => Verdict::Pending,
             Self::Ambiguous => Verdict::Ambiguous,
+            Self::Forbidden => Verdict::Forbidden,
         }
     }
 }

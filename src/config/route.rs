@@ -35,6 +35,9 @@ pub struct Route {
     pub on_mint_error: OnMintError,
     /// Whether a CORS preflight passes without a session.
     pub preflight: Preflight,
+    /// The upstream runs Clerk's SDK: a session that is not good counts as none. `on_no_session` is `Pass` then, and the
+    /// credential and Clerk's cookies are forwarded.
+    pub clerk_app: bool,
     /// Leave the session credential in the request.
     pub forward_credential: bool,
     /// Leave Clerk's cookies in the request.
@@ -107,6 +110,19 @@ pub struct SessionRules {
     pub allow_pending: bool,
     /// Allowed `azp`: `[clerk]`'s, or the route's own part of it. Empty: not looked at.
     pub authorized_parties: Vec<Origin>,
+    /// Every one must hold.
+    pub require: Vec<Requirement>,
+    /// Sessions in which somebody acts as the user pass.
+    pub allow_impersonation: bool,
+}
+
+/// One entry of `require`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requirement {
+    /// The session's value.
+    pub claim: Claim,
+    /// What it must be one of.
+    pub one_of: Vec<String>,
 }
 
 /// `on_no_session`
@@ -224,6 +240,15 @@ pub enum Claim {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a template name has 1 to 128 of the characters A-Z a-z 0-9 _ -")]
 pub struct BadTemplateName;
+
+// === impl SessionRules ===
+
+impl SessionRules {
+    /// Whether they ask more of a session than every route does.
+    pub fn are_guarding(&self) -> bool {
+        !self.require.is_empty() || !self.allow_impersonation
+    }
+}
 
 // === impl MintKind ===
 

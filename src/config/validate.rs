@@ -6,6 +6,7 @@
 pub(crate) mod clerk;
 pub(crate) mod context;
 pub(crate) mod diagnostics;
+pub(crate) mod guards;
 pub(crate) mod headers;
 pub(crate) mod inject;
 pub(crate) mod keys;

@@ -57,6 +57,8 @@ labels!(
         Pending = "pending",
         /// Two credentials where one may be.
         Ambiguous = "ambiguous",
+        /// Not what the route asks for.
+        Forbidden = "forbidden",
         /// Not a JWS in compact form, or its JSON is not what RFC 7515 and 7519 say.
         Malformed = "malformed",
         /// Not RS256, or a `crit` header.

@@ -45,7 +45,7 @@ pub enum Consumed {
     KeptCookie(Box<str>),
     /// A cookie or a header of its own, which leaves in any case.
     Other,
-    /// It was not looked for, and none may pass, whatever the route says: a preflight.
+    /// None may pass, whatever the route says: a preflight, or a session that was revoked.
     Any,
 }
 

@@ -107,6 +107,7 @@ impl Error {
             Self::Session(SessionError::Revoked) | Self::Mint(MintError::Revoked) => Code::SessionRevoked,
             Self::Session(SessionError::Pending) => Code::SessionPending,
             Self::Session(SessionError::Ambiguous) => Code::CredentialAmbiguous,
+            Self::Session(SessionError::Forbidden) => Code::SessionForbidden,
             Self::OriginForbidden => Code::OriginForbidden,
             Self::Mint(MintError::TemplateUnknown) => Code::TemplateUnknown,
             Self::Mint(MintError::SessionEnded) => Code::SessionEnded,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{self, HeaderValue};
 
 use crate::clock::{Clock, Now};
-use crate::config::{Config, Log, Origin, Route, SessionRules, SessionSource, Trusted, Upstream};
+use crate::config::{Config, Log, Origin, Route, SessionSource, Trusted, Upstream};
 use crate::headers::NameSet;
 use crate::metrics::Metrics;
 use crate::proxy::clean::{self, Cleaner};
@@ -100,6 +100,8 @@ pub struct Plan {
     pub cleaner: Cleaner,
     /// What is put into them.
     pub slots: Box<[Slot]>,
+    /// The place in a remembered session of whether it is what the route asks for; `None` where it asks nothing.
+    pub guard: Option<usize>,
     /// `Vary` on its responses: the headers in which a credential may stand.
     pub vary: Option<HeaderValue>,
     /// What its request bodies must obey.
@@ -133,7 +135,7 @@ impl<M: Mint> Gateway<M> {
     pub async fn verify(
         &self,
         credential: &Credential<'_>,
-        rules: &SessionRules,
+        plan: &Plan,
         clock: &Clock,
         now: &mut Now,
     ) -> Result<Arc<Remembered>, VerifyError> {
@@ -149,9 +151,15 @@ impl<M: Mint> Gateway<M> {
             verified
         };
         let session = &remembered.session;
+        let rules = &plan.route.rules;
         verify::check(session, now.wall, rules, credential.client_uat(), sessions.skew)?;
         if sessions.revoked.refuses(&session.sid, &session.sub, now.mono) {
             return Err(SessionError::Revoked.into());
+        }
+        if let Some(guard) = plan.guard
+            && !remembered.verdict(guard, |session| verify::permits(session, rules))
+        {
+            return Err(SessionError::Forbidden.into());
         }
         Ok(remembered)
     }
@@ -201,6 +209,7 @@ impl Plans {
                 forbidden: Arc::clone(&cleaner.trailers),
             };
             routes.push(Plan {
+                guard: index.guard(&route.rules),
                 vary: vary(&route.session),
                 cleaner,
                 slots: slots.into(),
@@ -219,7 +228,7 @@ impl Plans {
             max_header_bytes: config.server.limits.max_header_bytes,
             max_uri_bytes: config.server.limits.max_uri_bytes,
             max_body_bytes: config.server.limits.request_body,
-            slots: Slots { keys: index.keys(), values: index.values() },
+            slots: Slots { keys: index.keys(), values: index.values(), verdicts: index.verdicts() },
         })
     }
 }

@@ -3,7 +3,7 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
-use crate::config::{Claim, Injection, MintSpec, Source};
+use crate::config::{Claim, Injection, MintSpec, Requirement, SessionRules, Source};
 use crate::secret::{self, NotHeaderSafe};
 use crate::token::Token;
 
@@ -62,6 +62,7 @@ pub enum Prefix {
 pub struct SlotIndex {
     specs: Vec<MintSpec>,
     claims: Vec<(Claim, Prefix)>,
+    guards: Vec<(Vec<Requirement>, bool)>,
 }
 
 // === impl SlotIndex ===
@@ -84,6 +85,17 @@ impl SlotIndex {
             Source::Value(None) => return Ok(None),
         };
         Ok(Some(Slot { header: injection.header.clone(), prefix, required: injection.required, source }))
+    }
+
+    /// The place of what a route asks of a session; `None` where it asks nothing.
+    pub fn guard(&mut self, rules: &SessionRules) -> Option<usize> {
+        let asked = (rules.require.clone(), rules.allow_impersonation);
+        rules.are_guarding().then(|| place(&mut self.guards, asked))
+    }
+
+    /// Distinct sets of what routes ask of a session.
+    pub fn verdicts(&self) -> usize {
+        self.guards.len()
     }
 
     /// Distinct things that are minted.

@@ -36,6 +36,7 @@ pub struct Remembered {
     keep_until: Wall,
     keys: Box<[OnceLock<TokenKey>]>,
     values: Box<[OnceLock<Option<HeaderValue>>]>,
+    verdicts: Box<[OnceLock<bool>]>,
 }
 
 /// How many slots a snapshot wants beside each session.
@@ -45,6 +46,8 @@ pub struct Slots {
     pub keys: usize,
     /// One for each distinct header value made of a claim.
     pub values: usize,
+    /// One for each distinct set of what routes ask of a session.
+    pub verdicts: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -124,6 +127,7 @@ impl Remembered {
             keep_until,
             keys: (0..slots.keys).map(|_| OnceLock::new()).collect(),
             values: (0..slots.values).map(|_| OnceLock::new()).collect(),
+            verdicts: (0..slots.verdicts).map(|_| OnceLock::new()).collect(),
         }
     }
 
@@ -141,6 +145,14 @@ impl Remembered {
     /// Beyond the [`Slots`] that the snapshot asked for.
     pub fn value(&self, slot: usize, make: impl FnOnce(&Session) -> Option<HeaderValue>) -> Option<&HeaderValue> {
         self.values[slot].get_or_init(|| make(&self.session)).as_ref()
+    }
+
+    /// The outcome of the `slot`th question about the session, found on first use.
+    ///
+    /// # Panics
+    /// Beyond the [`Slots`] that the snapshot asked for.
+    pub fn verdict(&self, slot: usize, find: impl FnOnce(&Session) -> bool) -> bool {
+        *self.verdicts[slot].get_or_init(|| find(&self.session))
     }
 
     /// One load while the set stays the same.
@@ -202,7 +214,8 @@ impl Weighed for Arc<Remembered> {
         let texts = ids + org + session.azp.as_deref().map_or(0, str::len) + session.claims.get().len();
         // The ids inside a token key are shared; a header value is seldom longer than the longest id.
         let slots = self.keys.len() * (size_of::<OnceLock<TokenKey>>() + size_of::<KeyParts>())
-            + self.values.len() * (size_of::<OnceLock<Option<HeaderValue>>>() + 64);
+            + self.values.len() * (size_of::<OnceLock<Option<HeaderValue>>>() + 64)
+            + self.verdicts.len() * size_of::<OnceLock<bool>>();
         size_of::<Remembered>() + texts + slots
     }
 }
@@ -235,6 +248,7 @@ mod tests {
             issued_at: None,
             azp: None,
             pending: false,
+            impersonated: false,
             org: None,
             scope: Digest::of(b""),
             claims: RawValue::from_string(json!("x".repeat(claims_bytes)).to_string()).unwrap(),
@@ -322,7 +336,8 @@ mod tests {
 
     #[test]
     fn a_slot_is_filled_once() {
-        let (mut made, remembered) = (0, Remembered::new(session(1), 7, Slots { keys: 0, values: 2 }, now(), SKEW));
+        let (mut made, remembered) =
+            (0, Remembered::new(session(1), 7, Slots { values: 2, ..Slots::default() }, now(), SKEW));
         for _ in 0..3 {
             let value = remembered.value(1, |session| {
                 made += 1;

@@ -6,7 +6,7 @@ mod jws;
 use std::time::Duration;
 
 use crate::clock::Wall;
-use crate::config::{Clerk, SessionRules};
+use crate::config::{Clerk, Requirement, SessionRules};
 use crate::session::credential::MAX_TOKEN_BYTES;
 use crate::session::jwks::Jwks;
 use crate::session::jwks::keys::{Key, KeySet};
@@ -107,6 +107,14 @@ pub fn check(
         return Err(SessionError::Pending);
     }
     Ok(())
+}
+
+/// Whether the session is what the route asks for. Depends on nothing else, so its outcome may be remembered.
+pub fn permits(session: &Session, rules: &SessionRules) -> bool {
+    let has = |requirement: &Requirement| {
+        session.value(&requirement.claim).is_some_and(|value| requirement.one_of.contains(&value))
+    };
+    (rules.allow_impersonation || !session.impersonated) && rules.require.iter().all(has)
 }
 
 #[cfg(test)]

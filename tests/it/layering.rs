@@ -48,6 +48,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("config/validate/server", (2, 5)),
     ("config/validate/inject", (2, 3)),
     ("config/validate/upstreams", (2, 4)),
+    ("config/validate/guards", (2, 4)),
     ("config/validate/routes", (2, 5)),
     ("config/validate", (2, 6)),
     ("route", (2, 0)),

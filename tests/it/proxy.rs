@@ -1,22 +1,33 @@
 //! The proxy from outside: what goes in on one socket, what comes out on another.
 
 mod ambiguity;
+mod clerk_app;
 mod counted;
 mod deadlines;
+mod expect;
 mod hostile;
 mod identity;
 mod protocols;
 mod refusals;
+mod require;
 mod resend;
 mod session;
 mod upstreams;
 
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Boot, Gateway};
+use crate::support::issuer::Issuer;
 use crate::support::upstream::{OK, Upstream};
 
 /// An upstream that answers `ok`, and a gateway in front of it. In the tables `{up}` is the upstream's URL.
 async fn behind(tables: &str) -> (Gateway, Upstream) {
     in_front_of(Upstream::answering(OK).await, tables).await
+}
+
+/// The same, with session tokens and minted tokens of an issuer that the test commands.
+async fn trusting(issuer: &Issuer, tables: &str) -> (Gateway, Upstream) {
+    let upstream = Upstream::answering(OK).await;
+    let gateway = Boot::new(tables.replace("{up}", &upstream.url())).trusting(issuer).start().await;
+    (gateway, upstream)
 }
 
 /// A gateway in front of that upstream.

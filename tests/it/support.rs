@@ -4,6 +4,7 @@ pub(crate) mod directory;
 pub(crate) mod doors;
 pub(crate) mod gateway;
 pub(crate) mod http2;
+pub(crate) mod issuer;
 pub(crate) mod upstream;
 pub(crate) mod wire;
 

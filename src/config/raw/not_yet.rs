@@ -18,8 +18,6 @@ pub(crate) enum Harmless {
     Nothing,
     /// `true` or `false`.
     Flag(bool),
-    /// An empty list or table.
-    Empty,
 }
 
 const fn no(table: &'static str, key: &'static str) -> NotYet {
@@ -38,9 +36,6 @@ const KEYS: &[NotYet] = &[
     no("admin", "token"),
     no("cache", "shared"),
     no("upstreams.*", "tls"),
-    but("routes[]", "require", Harmless::Empty),
-    but("routes[]", "allow_impersonation", Harmless::Flag(true)),
-    but("routes[]", "clerk_app", Harmless::Flag(false)),
     but("routes[]", "websocket", Harmless::Flag(false)),
     but("routes[]", "allow_odd_paths", Harmless::Flag(false)),
     no("routes[]", "retry_rejected"),

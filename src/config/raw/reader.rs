@@ -211,8 +211,6 @@ impl Reader<'_> {
 fn is_harmless(value: &DeValue<'_>, harmless: Harmless) -> bool {
     match (harmless, value) {
         (Harmless::Flag(flag), DeValue::Boolean(value)) => flag == *value,
-        (Harmless::Empty, DeValue::Array(items)) => items.is_empty(),
-        (Harmless::Empty, DeValue::Table(table)) => table.is_empty(),
         _ => false,
     }
 }

@@ -216,7 +216,8 @@ fn mint_spec(
     Some(MintSpec { id: minting.label(&kind), kind, expires_in, expect, vary })
 }
 
-fn claim(at: &At<String>, cx: &mut Context<'_>) -> Option<Claim> {
+/// A value of a session, by its name or by a pointer into the claims.
+pub(crate) fn claim(at: &At<String>, cx: &mut Context<'_>) -> Option<Claim> {
     if at.starts_with('/') {
         // RFC 6901 section 3: `~` stands only before 0 or 1.
         if at.split('~').skip(1).all(|rest| rest.starts_with(['0', '1'])) {

@@ -14,9 +14,9 @@ use crate::metrics::{RouteId, TemplateId};
 
 use super::clerk::{self, Draft, Needs};
 use super::context::Context;
-use super::inject;
 use super::names::{LABEL, MOST, is_label};
 use super::upstreams::Upstreams;
+use super::{guards, inject};
 use super::{headers, net};
 
 /// What all routes together are made of.
@@ -98,14 +98,16 @@ fn route(
 ) -> Option<Route> {
     let name = name(&raw, place, cx);
     let session = session(&raw.session, cx);
+    let public = session.is_empty() && !matches!(raw.session, Field::Bad);
     let rules = SessionRules {
         allow_pending: raw.allow_pending.or(false),
         authorized_parties: authorized_parties(&raw.authorized_parties, clerk, cx),
+        require: guards::require(&raw.require, public, cx),
+        allow_impersonation: guards::allow_impersonation(&raw.allow_impersonation, public, cx),
     };
     note_needs(&session, &rules, place, &mut routes.needs);
     let matcher = matcher(&std::mem::take(&mut raw.matching).or_default(), cx);
     let rewrite = rewrite(&raw.strip_prefix, &raw.rewrite_prefix, matcher.as_ref(), cx);
-    let public = session.is_empty() && !matches!(raw.session, Field::Bad);
     let inject = inject::read(&raw.inject, public, routes, cx);
     let upstream = match &raw.upstream {
         Field::Good(at) => upstreams.resolve(at, cx),
@@ -122,6 +124,8 @@ fn route(
     let preflight = [("pass", Preflight::Pass), ("reject", Preflight::Reject)];
     let access = [("on", true), ("off", false)];
     let on_no_session = cx.choice(&raw.on_no_session, &no_session, OnNoSession::Reject);
+    let clerk_app = guards::clerk_app(&raw, on_no_session, &inject, cx);
+    let on_no_session = if clerk_app { OnNoSession::Pass } else { on_no_session };
     let on_mint_error = cx.choice(&raw.on_mint_error, &mint_error, OnMintError::Fail);
     let preflight = cx.choice(&raw.preflight, &preflight, Preflight::Pass);
     let log_access = cx.choice(&raw.access, &access, true);
@@ -141,8 +145,9 @@ fn route(
         on_no_session,
         on_mint_error,
         preflight,
-        forward_credential: raw.forward_credential.or(false),
-        forward_clerk_cookies: raw.forward_clerk_cookies.or(false),
+        clerk_app,
+        forward_credential: clerk_app || raw.forward_credential.or(false),
+        forward_clerk_cookies: clerk_app || raw.forward_clerk_cookies.or(false),
         keep_headers,
         timeout,
         log_access,

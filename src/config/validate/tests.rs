@@ -1,6 +1,7 @@
 //! The configuration as a whole: defaults, samples, hostile files, and what is never shown.
 
 mod bad;
+mod guards;
 mod upstreams;
 
 use std::collections::BTreeMap;

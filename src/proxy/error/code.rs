@@ -31,6 +31,8 @@ labels!(
         CredentialAmbiguous = "credential-ambiguous",
         /// The request could be read in two ways.
         RequestMalformed = "request-malformed",
+        /// The session is not what the route asks for.
+        SessionForbidden = "session-forbidden",
         /// A cookie with a foreign origin.
         OriginForbidden = "origin-forbidden",
         /// The issuer knows no such template.
@@ -102,6 +104,7 @@ impl Code {
             Self::CredentialAmbiguous => (400, "Credential ambiguous", "The request carries more than one session credential. Send one."),
             Self::RequestMalformed => (400, "Request malformed", "The request could be read in two ways, or is not valid HTTP. Correct it; repeating it does not help."),
             Self::OriginForbidden => (403, "Origin forbidden", "A session cookie is taken from trusted origins only. Send the session token in the Authorization header."),
+            Self::SessionForbidden => (403, "Session forbidden", "The session is valid, and not allowed here. Ask for the role or the membership that this needs."),
             Self::TemplateUnknown => (502, "Template unknown", "The token template of this route does not exist. The operator has to create it or correct the route."),
             Self::IssuerRejectedKey => (502, "Issuer rejected the key", "The issuer does not accept the gateway's key. The operator has to renew it."),
             Self::IssuerMalformed => (502, "Issuer's answer malformed", "The issuer's answer could not be used. Try again later."),

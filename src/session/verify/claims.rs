@@ -104,6 +104,7 @@ pub(super) fn session(payload: Vec<u8>, key: KeyId, expected: &Expected) -> Resu
         issued_at: claims.iat.map(Wall::from_seconds),
         azp: lenient::<Text<'_>>(claims.azp).as_ref().map(boxed),
         pending: lenient::<Text<'_>>(claims.sts).is_some_and(|sts| sts.as_str() == "pending"),
+        impersonated: claims.act.is_some(),
         org,
         scope,
         key,

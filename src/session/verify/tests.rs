@@ -44,7 +44,7 @@ fn session(changes: Value) -> Session {
 
 fn rules(parties: &[&str], allow_pending: bool) -> SessionRules {
     let authorized_parties = parties.iter().map(|party| Origin((*party).to_owned())).collect();
-    SessionRules { allow_pending, authorized_parties }
+    SessionRules { allow_pending, authorized_parties, require: Vec::new(), allow_impersonation: true }
 }
 
 fn checked(session: &Session, after: i64) -> Result<(), SessionError> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use mintgate::app::{self, Process};
 use mintgate::clock::Clock;
@@ -10,14 +11,16 @@ use mintgate::config::validate::{self, Environment, Secrets};
 use mintgate::emulator::{Emulator, Options, base_url, limit::RateLimit};
 use mintgate::lifecycle::{Readiness, Shutdown, Spawner};
 use mintgate::listener::bound::Inherited;
+use mintgate::session::revoked::Revoked;
 use mintgate::surface::Surface;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::eventually;
+use super::issuer::Issuer;
 
-/// The origin of the application to which session tokens are issued, and the only authorized party.
+/// The origin of the application to which session tokens are issued, and unless told otherwise the only authorized party.
 pub(crate) const PARTY: &str = "https://app.example.com";
 
 /// What a gateway is started with. Every text is TOML.
@@ -30,6 +33,10 @@ pub(crate) struct Boot {
     clerk: String,
     /// Another issuer than the emulator. Session tokens are then verified by the emulator's public key.
     issuer: Option<SocketAddr>,
+    /// Another public key than the emulator's, PEM.
+    jwt_key: Option<String>,
+    /// `authorized_parties`.
+    parties: Vec<String>,
     in_place: bool,
 }
 
@@ -41,6 +48,8 @@ pub(crate) struct Gateway {
     /// Where the emulator is served.
     pub(crate) issuer: SocketAddr,
     pub(crate) readiness: Readiness,
+    /// Sessions that it refuses.
+    pub(crate) revoked: Arc<Revoked>,
     /// The gateway's and the emulator's; can be set forward.
     pub(crate) clock: Clock,
     shutdown: Shutdown,
@@ -58,7 +67,15 @@ struct Outside {
 
 impl Boot {
     pub(crate) fn new(tables: impl Into<String>) -> Self {
-        Self { tables: tables.into(), server: String::new(), clerk: String::new(), issuer: None, in_place: true }
+        Self {
+            tables: tables.into(),
+            server: String::new(),
+            clerk: String::new(),
+            issuer: None,
+            jwt_key: None,
+            parties: vec![PARTY.to_owned()],
+            in_place: true,
+        }
     }
 
     /// Adds keys of `[server]`.
@@ -78,6 +95,18 @@ impl Boot {
     /// Mints at another address than the emulator's.
     pub(crate) fn issuer(mut self, address: SocketAddr) -> Self {
         self.issuer = Some(address);
+        self
+    }
+
+    /// Mints at this issuer, and takes the session tokens that it signs.
+    pub(crate) fn trusting(mut self, issuer: &Issuer) -> Self {
+        self.jwt_key = Some(issuer.pem());
+        self.issuer(issuer.address).clerk("issuer = \"https://clerk.emulator.invalid\"")
+    }
+
+    /// Other authorized parties than [`PARTY`] alone.
+    pub(crate) fn parties(mut self, parties: &[&str]) -> Self {
+        self.parties = parties.iter().map(|party| (*party).to_owned()).collect();
         self
     }
 
@@ -104,8 +133,8 @@ impl Boot {
         let issuer = clerk.address();
         drop(control.spawn(clerk.run(control.sibling(), shutdown.clone(), shutdown.draining())));
         let text = self.text(&emulator, issuer);
-        let outside =
-            Outside { secret_key: emulator.secret_key().expose().to_owned(), jwt_key: emulator.jwt_key().unwrap() };
+        let jwt_key = self.jwt_key.clone().unwrap_or_else(|| emulator.jwt_key().unwrap());
+        let outside = Outside { secret_key: emulator.secret_key().expose().to_owned(), jwt_key };
         let (config, _) = validate::parse(&text, Path::new("test.toml"), &outside, Secrets::Required)
             .unwrap_or_else(|problems| panic!("{}", problems.render(false)));
         let in_place = self.in_place;
@@ -120,6 +149,7 @@ impl Boot {
         let bound = app::bind(config, process).unwrap();
         let (address, admin) = (bound.address().unwrap(), bound.admin().unwrap());
         let readiness = bound.readiness().clone();
+        let revoked = Arc::clone(&bound.gateway().sessions.revoked);
         let (told, hears) = oneshot::channel::<()>();
         let run = control.spawn(async move {
             let told = async move { drop(hears.await) };
@@ -128,7 +158,7 @@ impl Boot {
         let ready = readiness.clone();
         eventually("the gateway is ready", || ready.ready().is_ok()).await;
         let (told, run) = (Some(told), Some(run));
-        Gateway { address, admin, emulator, issuer, readiness, clock, shutdown, told, run }
+        Gateway { address, admin, emulator, issuer, readiness, revoked, clock, shutdown, told, run }
     }
 
     fn text(&self, emulator: &Emulator, issuer: SocketAddr) -> String {
@@ -138,8 +168,9 @@ impl Boot {
         let pinned = if self.issuer.is_some() { "jwt_key = { file = \"clerk-jwt.pem\" }\n" } else { "" };
         format!(
             "[clerk]\nsecret_key = {{ env = \"CLERK_SECRET_KEY\" }}\npublishable_key = \"{key}\"\n\
-             authorized_parties = [\"{PARTY}\"]\napi_url = \"{url}\"\n{pinned}{clerk}\n\
-             [server]\nlisten = [\"127.0.0.1:0\"]\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{tables}\n"
+             authorized_parties = {:?}\napi_url = \"{url}\"\n{pinned}{clerk}\n\
+             [server]\nlisten = [\"127.0.0.1:0\"]\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{tables}\n",
+            self.parties
         )
     }
 }

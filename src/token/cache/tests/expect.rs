@@ -20,6 +20,7 @@ fn session(org: Option<&str>, metadata: &Value) -> Session {
         issued_at: None,
         azp: None,
         pending: false,
+        impersonated: false,
         org: org.map(|id| Org { id: id.into(), role: None, slug: None }),
         // The same for all: what these tests tell apart is told apart by the named values alone.
         scope: Digest::of(b""),

@@ -1,0 +1,72 @@
+//! What a route asks of a session beyond its being valid, and what it leaves to an application that judges for itself.
+
+use http::header;
+
+use crate::config::raw;
+use crate::config::raw::problem::Span;
+use crate::config::raw::reader::Field;
+use crate::config::raw::shapes::{Named, OneOrMany};
+use crate::config::{Injection, OnNoSession, Requirement};
+
+use super::context::Context;
+use super::inject;
+
+/// `require`. A public route has no session to ask anything of.
+pub(crate) fn require(field: &Field<Named<OneOrMany<String>>>, public: bool, cx: &mut Context<'_>) -> Vec<Requirement> {
+    let mut all = Vec::new();
+    let Some(table) = field.get() else { return all };
+    if public && !table.0.is_empty() {
+        cx.error(&table.span, "a public route has no session to ask this of").label("`session = []`");
+        return all;
+    }
+    for (name, values) in &table.0 {
+        if values.0.is_empty() {
+            cx.error(&values.span, "no session could have one of no values").advice("list the values that pass");
+        }
+        let Some(claim) = inject::claim(name, cx) else { continue };
+        all.push(Requirement { claim, one_of: values.0.iter().map(|value| value.value.clone()).collect() });
+    }
+    all
+}
+
+/// `allow_impersonation`. Refusing on a public route would be a promise that nobody keeps.
+pub(crate) fn allow_impersonation(field: &Field<bool>, public: bool, cx: &mut Context<'_>) -> bool {
+    let allowed = field.or(true);
+    if let (Some(at), true, false) = (field.get(), public, allowed) {
+        cx.error(&at.span, "a public route does not look who calls").label("`session = []`");
+    }
+    allowed
+}
+
+/// `clerk_app`, with what it implies: a key that says otherwise is an error, not a riddle.
+pub(crate) fn clerk_app(
+    raw: &raw::Route,
+    on_no_session: OnNoSession,
+    inject: &[Injection],
+    cx: &mut Context<'_>,
+) -> bool {
+    let Some(at) = raw.clerk_app.get().filter(|on| on.value) else { return false };
+    let off = |field: &Field<bool>| field.get().filter(|on| !on.value).map(|on| on.span.clone());
+    let rejects = raw.on_no_session.get().filter(|_| on_no_session == OnNoSession::Reject).map(|at| at.span.clone());
+    let denied: [(Option<Span>, &str); 3] = [
+        (rejects, "a Clerk application gets requests without a session too"),
+        (off(&raw.forward_credential), "a Clerk application reads the credential itself"),
+        (off(&raw.forward_clerk_cookies), "a Clerk application reads Clerk's cookies itself"),
+    ];
+    for (span, why) in denied {
+        if let Some(span) = span {
+            cx.error(&span, why).also(at.span.clone(), "this says so").advice("leave the key out");
+        }
+    }
+    for name in [header::AUTHORIZATION, header::COOKIE] {
+        if inject.iter().any(|injection| injection.header == name) {
+            cx.problems
+                .warning(
+                    &at.span,
+                    format!("the route sets `{name}` itself, so the application never gets the caller's"),
+                )
+                .advice("put the token into a header of its own where the application reads this one");
+        }
+    }
+    true
+}

@@ -1,0 +1,116 @@
+//! What the file may say about guards and minted tokens.
+
+use super::{LEAST, good, outside, parse_in, said};
+use crate::config::{Claim, Expectation, MintKind, OnNoSession, Requirement, Source};
+
+/// A route that mints, with one more line.
+fn with(line: &str) -> String {
+    LEAST.replace("session = [\"bearer\"]\n", &format!("session = [\"bearer\"]\n{line}\n"))
+}
+
+fn inject(entry: &str) -> String {
+    LEAST.replace("template = \"custom_hasura\"", entry)
+}
+
+/// What is said begins so, and underlines this.
+#[track_caller]
+fn refused(source: &str, message: &str, underlined: &str) {
+    let said = said(source);
+    assert!(said.starts_with(&format!("error: {message}\n")), "{said}");
+    let marks = said.lines().find_map(|line| {
+        line.split_once("| ").filter(|(_, rest)| rest.contains('^') && rest.trim_start().starts_with(['^', '-']))
+    });
+    let (before, marks) = marks.unwrap_or_else(|| panic!("{said}"));
+    let line = said.lines().find(|line| line.contains(underlined)).unwrap_or_else(|| panic!("{said}"));
+    let (column, length) =
+        (marks.find('^').unwrap(), marks.chars().skip_while(|c| *c != '^').take_while(|c| *c == '^').count());
+    let at = before.len() + 2 + column;
+    assert_eq!(&line[at..at + length], underlined, "{said}");
+}
+
+#[test]
+fn what_a_route_requires_is_read() {
+    let config = good(&with(
+        "require = { org_role = [\"org:admin\", \"org:owner\"], \"/metadata/plan\" = \"pro\" }\nallow_impersonation = false",
+    ));
+    let rules = &config.routes[0].rules;
+    let plan = Requirement { claim: Claim::Pointer("/metadata/plan".to_owned()), one_of: vec!["pro".to_owned()] };
+    assert!(rules.require.contains(&plan) && rules.require.len() == 2 && !rules.allow_impersonation);
+    let silent = good(LEAST);
+    assert!(!silent.routes[0].rules.are_guarding());
+    assert!(!good(&with("require = {}\nallow_impersonation = true")).routes[0].rules.are_guarding());
+}
+
+#[test]
+fn what_no_session_could_have_is_refused() {
+    refused(&with("require = { org_rle = [\"a\"] }"), "not a value of a session", "org_rle");
+    refused(&with("require = { \"/a~2\" = [\"a\"] }"), "not a JSON pointer", "\"/a~2\"");
+    refused(&with("require = { org_id = [] }"), "no session could have one of no values", "[]");
+    refused(&with("require = { org_id = [1] }"), "expected a string, found an integer", "1");
+    let public = "[[routes]]\nname = \"api\"\nupstream = \"http://127.0.0.1:1\"\nsession = []\n";
+    refused(
+        &format!("{public}require = {{ org_id = \"a\" }}\n"),
+        "a public route has no session to ask this of",
+        "{ org_id = \"a\" }",
+    );
+    refused(&format!("{public}allow_impersonation = false\n"), "a public route does not look who calls", "false");
+    assert!(good(&format!("{public}allow_impersonation = true\n")).routes[0].rules.allow_impersonation);
+}
+
+#[test]
+fn a_clerk_application_implies_what_it_needs() {
+    let app = inject("template = \"custom_hasura\"").replace("authorization", "x-token");
+    let app = app.replace("session = [\"bearer\"]", "session = [\"bearer\"]\nclerk_app = true");
+    let route = &good(&app).routes[0];
+    assert!(route.clerk_app && route.forward_credential && route.forward_clerk_cookies);
+    assert_eq!(route.on_no_session, OnNoSession::Pass);
+    for (line, message, underlined) in [
+        ("on_no_session = \"reject\"", "a Clerk application gets requests without a session too", "\"reject\""),
+        ("forward_credential = false", "a Clerk application reads the credential itself", "false"),
+        ("forward_clerk_cookies = false", "a Clerk application reads Clerk's cookies itself", "false"),
+    ] {
+        refused(&app.replace("clerk_app = true", &format!("clerk_app = true\n{line}")), message, underlined);
+    }
+    let own = said(&app.replace("x-token", "authorization"));
+    assert!(own.starts_with("warning: the route sets `authorization` itself, so the application never gets"), "{own}");
+    assert!(!good(&with("clerk_app = false")).routes[0].clerk_app);
+}
+
+#[test]
+fn what_is_minted_is_read() {
+    let config = good(&inject(
+        "minted_session_token = true, expires_in = \"5m\", expect = { \"/o/id\" = \"org_id\" }, vary = [\"/role\", \"azp\"]",
+    ));
+    let Source::Minted(spec) = &config.routes[0].inject[0].source else { panic!() };
+    assert_eq!((&spec.kind, spec.expires_in), (&MintKind::Session, Some(300)));
+    assert_eq!(spec.expect, [Expectation { pointer: "/o/id".to_owned(), claim: Claim::OrgId }]);
+    assert_eq!(spec.vary, [Claim::Pointer("/role".to_owned()), Claim::Azp]);
+    assert_eq!((config.templates().count(), config.minted.len()), (0, 1));
+}
+
+#[test]
+fn what_cannot_be_minted_is_refused() {
+    let session = "minted_session_token = true";
+    refused(
+        &inject(&format!("{session}, expires_in = \"29s\"")),
+        "the issuer gives whole seconds, 30 or more",
+        "\"29s\"",
+    );
+    refused(
+        &inject("minted_session_token = false"),
+        "write `minted_session_token = true`, or leave the injection out",
+        "false",
+    );
+    refused(&inject(&format!("template = \"a\", {session}")), "an injection has one source", "true");
+    refused(&inject("template = \"a\", expect = { org_id = \"org_id\" }"), "not a JSON pointer", "org_id");
+    refused(&inject("template = \"a\", expect = { \"/x\" = \"org\" }"), "not a value of a session", "\"org\"");
+    refused(&inject("template = \"a\", vary = [\"sub\", \"sub\"]"), "this value is listed already", "\"sub\"");
+    for key in ["expires_in = \"5m\"", "expect = {}", "vary = []"] {
+        let name = key.split_once(' ').unwrap().0;
+        let message = format!("`{name}` is for a `template` or a `minted_session_token`");
+        refused(&inject(&format!("claim = \"sub\", {key}")), &message, key.split_once("= ").unwrap().1);
+    }
+    let without_key =
+        inject(session).replace("secret_key = { env = \"CLERK_SECRET_KEY\" }", "jwks_url = \"https://a/b\"");
+    assert!(parse_in(&outside(), &without_key).is_err(), "what is minted needs the key");
+}
