@@ -16,7 +16,7 @@ pub mod limit;
 mod model;
 mod own_key;
 mod params;
-mod seed;
+pub mod seed;
 mod sessions;
 mod shapes;
 mod shortcodes;
@@ -45,8 +45,8 @@ use crate::emulator::error::{ApiError, MAX_BODY, json_response};
 use crate::emulator::keys::CryptoError;
 use crate::emulator::limit::RateLimit;
 use crate::emulator::model::Template;
+use crate::emulator::seed::file::Seed;
 use crate::emulator::state::{Instance, Start};
-use crate::emulator::version::TokenVersion;
 use crate::emulator::webhooks::courier::Courier;
 use crate::emulator::webhooks::{Outbox, Webhook};
 use crate::secret::Secret;
@@ -56,6 +56,7 @@ use crate::secret::Secret;
 pub struct Emulator {
     instance: Arc<Instance>,
     courier: Arc<Mutex<Option<Courier>>>,
+    webhook: Option<Arc<Webhook>>,
 }
 
 /// How an instance is set up.
@@ -67,6 +68,8 @@ pub struct Options {
     pub rate_limit: Option<RateLimit>,
     /// `azp` of the tokens: the origin of the application. Without it tokens have none.
     pub authorized_party: Option<String>,
+    /// What it holds at its start, instead of the default seed.
+    pub seed: Option<Seed>,
     /// Where events go. They are delivered by what [`Emulator::courier`] gives.
     pub webhook: Option<Webhook>,
 }
@@ -135,26 +138,28 @@ impl Emulator {
         } else {
             (DEVELOPMENT_HOST, "pk_test_", RateLimit::Development)
         };
-        let (outbox, courier) = match options.webhook {
+        let webhook = options.webhook.map(Arc::new);
+        let (outbox, courier) = match webhook.as_deref().cloned() {
             Some(webhook) => {
                 let (outbox, messages) = Outbox::new();
                 (Some(outbox.clone()), Some(Courier::new(webhook, clock.clone(), outbox, messages)))
             }
             None => (None, None),
         };
+        let seed = options.seed.unwrap_or_else(|| Seed::standard(clock.wall()));
         let start = Start {
             secret_key: text,
             production,
             rate_limit: options.rate_limit.unwrap_or(limit),
-            azp: options.authorized_party,
-            token_version: TokenVersion::default(),
+            azp: options.authorized_party.or(seed.authorized_party),
+            token_version: seed.token_version,
             outbox,
             frontend_api: host.to_owned(),
             publishable_key: format!("{kind}{}", STANDARD.encode(format!("{host}$"))),
-            records: seed::default_records(clock.wall()),
+            records: seed.records,
         };
         let instance = Arc::new(Instance::new(start, clock)?);
-        Ok(Self { instance, courier: Arc::new(Mutex::new(courier)) })
+        Ok(Self { instance, courier: Arc::new(Mutex::new(courier)), webhook })
     }
 
     /// What delivers the events, once, when there is a webhook. It is to be run as a task.
@@ -260,7 +265,10 @@ impl Emulator {
             "kid": self.key_id(),
             "rate_limit": self.instance.rate_limit.requests(),
             "sessions": state["sessions"].as_array().map(|sessions| sessions.iter().map(identity).collect::<Vec<_>>()),
+            "users": state["users"],
             "templates": state["templates"],
+            "webhook_url": self.webhook.as_ref().map(|webhook| webhook.url.to_string()),
+            "webhook_secret": self.webhook.as_ref().map(|webhook| webhook.secret.text().expose()),
         }))
     }
 

@@ -5,10 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mintgate::clock::Clock;
 use mintgate::commands::{check, dev, emulator, run};
 use mintgate::config::validate::Process;
-use mintgate::lifecycle::{Shutdown, Spawner};
 
 /// A sidecar reverse proxy that turns a Clerk session into the JWT-template token its upstream expects.
 #[derive(Debug, Parser)]
@@ -36,7 +34,7 @@ enum Command {
     /// Say whether the configuration is good; secrets need not be present.
     Check(Config),
     /// Run the Clerk emulator alone.
-    Emulator(emulator::Args),
+    Emulator(Box<emulator::Args>),
 }
 
 fn main() -> ExitCode {
@@ -68,12 +66,6 @@ fn command(
         Command::Run(Config { config }) => Ok(run::run(config.as_deref(), &Process, colours, err)?),
         Command::Dev => Ok(dev::run(&Process, out).map(|()| ExitCode::SUCCESS)?),
         Command::Check(Config { config }) => Ok(check::run(config.as_deref(), &Process, colours, out, err)?),
-        Command::Emulator(args) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let emulated =
-                async { emulator::run(args, Clock::system(), Spawner::current(), Shutdown::new(), out).await };
-            runtime.block_on(emulated)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Emulator(args) => Ok(emulator::run(*args, &Process, colours, out, err)?),
     }
 }

@@ -1,4 +1,7 @@
-//! What an instance holds at its start: two users, their sessions, and three templates.
+//! What an instance holds at its start: two users, their sessions, and three templates; or what a file says.
+
+pub mod file;
+mod raw;
 
 use std::collections::BTreeMap;
 
@@ -9,7 +12,7 @@ use crate::emulator::model::{Membership, Organization, SessionRecord, Subject, T
 
 /// The records of an instance, by id where they have one. Sessions and templates keep the order of their ids, which
 /// is the order in which lists show them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Records {
     pub(crate) users: BTreeMap<String, User>,
     pub(crate) organizations: BTreeMap<String, Organization>,

@@ -134,6 +134,8 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("emulator/shapes", (11, 4)),
     ("emulator/shortcodes", (11, 3)),
     ("emulator/claims", (11, 4)),
+    ("emulator/seed/raw", (11, 0)),
+    ("emulator/seed/file", (11, 5)),
     ("emulator/state", (11, 5)),
     ("emulator/state/people", (11, 6)),
     ("emulator/state/sessions", (11, 6)),
