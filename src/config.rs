@@ -15,8 +15,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::route::{
-    BadTemplateName, Claim, Expectation, HostPattern, Injection, Matcher, MintKind, MintSpec, OnMintError, OnNoSession,
-    Preflight, Requirement, Rewrite, Route, SessionRules, SessionSource, Source, TemplateName,
+    BadTemplateName, Claim, CloseAt, Expectation, HostPattern, Injection, Matcher, MintKind, MintSpec, OnMintError,
+    OnNoSession, Preflight, Requirement, Rewrite, Route, SessionRules, SessionSource, Source, TemplateName, WebSocket,
 };
 pub use self::upstream::{Addresses, Place, Pool, Upstream, UpstreamAddress, Wire};
 pub use self::url::{ApiUrl, Origin};

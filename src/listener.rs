@@ -176,8 +176,8 @@ impl Serving {
         let io = TokioIo::new(io);
         let served = match version {
             Version::Http1 => {
-                let http = pin!(self.builders.http1.serve_connection(io, service));
-                self.drive(http, &connection, http1::Connection::graceful_shutdown).await
+                let http = pin!(self.builders.http1.serve_connection(io, service).with_upgrades());
+                self.drive(http, &connection, http1::UpgradeableConnection::graceful_shutdown).await
             }
             Version::Http2 => {
                 let http = pin!(self.builders.http2.serve_connection(io, service));

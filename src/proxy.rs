@@ -6,13 +6,16 @@
 pub mod aim;
 pub mod clean;
 pub mod error;
+pub mod finish;
 pub mod forward;
 pub mod gateway;
 pub mod grpc;
 pub mod inject;
 pub mod pool;
 pub mod request;
+pub mod switch;
 pub mod tokens;
+pub mod upgrade;
 pub mod worker;
 
 use std::sync::Arc;
@@ -30,24 +33,25 @@ use crate::metrics::Verdict;
 use crate::proxy::aim::{Aim, Length};
 use crate::proxy::clean::Consumed;
 use crate::proxy::error::{Asked, Error};
+use crate::proxy::finish::{Body, Finish};
 use crate::proxy::forward::{Answer, Exchange, Patience};
 use crate::proxy::gateway::{Gateway, Plan, Plans, VerifyError};
 use crate::proxy::inject::Injected;
+use crate::proxy::pool::Pool;
 use crate::proxy::pool::exchange::Want;
-use crate::proxy::pool::{Lease, Pool};
 use crate::proxy::request::Target;
+use crate::proxy::switch::Agreed;
 use crate::proxy::tokens::Subject;
+use crate::proxy::upgrade::handshake::Wish;
+use crate::proxy::upgrade::registry::Member;
 use crate::proxy::worker::{Snapshot, Worker};
-use crate::record::{BodyEnd, Caller, CredentialKind, Outcome, Peer, Record};
+use crate::record::{Caller, CredentialKind, Outcome, Peer, Record};
 use crate::session::credential::{self, Credential, Place};
 use crate::session::guard;
 use crate::session::memory::Remembered;
 use crate::session::{Reason, SessionError};
 use crate::token::{Mint, MintError};
-use crate::transport::body::{AnswerError, BodyFate, Ending, RequestBody, ResponseBody};
-
-/// The body of every answer.
-pub type Body = ResponseBody<Box<Finish>>;
+use crate::transport::body::{BodyFate, RequestBody, ResponseBody};
 
 /// What a request may do: the outcome of steps 4 to 7.
 #[derive(Debug)]
@@ -58,18 +62,8 @@ pub struct Decision<'a> {
     pub injected: Injected,
     /// Where its credential stood.
     pub consumed: Consumed,
-}
-
-/// What is left to do at the end of an answer. Dropped early, it was the caller who went away.
-#[derive(Debug)]
-pub struct Finish {
-    record: Record,
-    /// The upstream's connection, and the request's body that must be over too before it serves again.
-    lease: Option<(Lease, Option<Arc<BodyFate>>)>,
-    connection: Arc<Connection>,
-    ended: Option<Instant>,
-    /// Whether a broken answer ends in trailers, as gRPC on HTTP/2 has it.
-    grpc: bool,
+    /// Whose it is; `None` without a session.
+    pub session: Option<Arc<Remembered>>,
 }
 
 /// Serves one request. Every way out of it is counted and logged once, by the record.
@@ -84,17 +78,20 @@ pub async fn handle<M: Mint>(
     // 3.
     let trusted = snapshot.gateway.plans.trusted.trusts(connection.ends.peer);
     let record = snapshot.recorder.begin(&request, Peer { address: connection.ends.peer, trusted });
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let wish = Wish::of(&mut head, &body);
     let has_body = !http_body::Body::is_end_stream(&body);
     let asked = Asked::of(&head, &snapshot.gateway.plans.parties);
-    let grpc = asked.grpc && !asked.closes;
-    // Boxed: it goes through several hands on its way into the answer's body.
-    let mut finish = Box::new(Finish { record, lease: None, connection: Arc::clone(connection), ended: None, grpc });
-    let mut answer = match exchange(worker, &snapshot, &mut finish, head, body, trusted).await {
-        Ok((answer, deadline)) => {
+    let mut finish = Finish::new(record, connection, asked.grpc && !asked.closes);
+    let mut answer = match exchange(worker, &snapshot, &mut finish, head, body, trusted, wish.as_ref()).await {
+        Ok(Forwarded::Answer(answer, deadline)) => {
             let (head, incoming) = answer.into_parts();
             let body = ResponseBody::incoming(incoming, &snapshot.gateway.plans.response, finish, deadline);
             Response::from_parts(head, body)
+        }
+        Ok(Forwarded::Tunnel(agreed, member)) => {
+            let Some(wish) = wish else { unreachable!("without a wish nothing is agreed to") };
+            return switch::open(worker, &snapshot, connection, wish, *agreed, *member, finish);
         }
         Err(error) => {
             if has_body {
@@ -103,10 +100,19 @@ pub async fn handle<M: Mint>(
             refuse(&error, &asked, finish)
         }
     };
-    if connection.says_goodbye() {
+    let refused = wish.is_some_and(|wish| switch::refuse(connection, wish));
+    if refused || connection.says_goodbye() {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     answer
+}
+
+/// What came of forwarding.
+enum Forwarded {
+    /// An answer, and when the whole request has to be over.
+    Answer(Response<Incoming>, Option<Instant>),
+    /// A WebSocket that the upstream has agreed to, and what ends it.
+    Tunnel(Box<Agreed>, Box<Member>),
 }
 
 async fn exchange<M: Mint>(
@@ -116,14 +122,16 @@ async fn exchange<M: Mint>(
     mut head: Parts,
     incoming: Incoming,
     trusted: bool,
-) -> Result<(Response<Incoming>, Option<Instant>), Error> {
+    wish: Option<&Wish>,
+) -> Result<Forwarded, Error> {
     let plans = &snapshot.gateway.plans;
     // 4. to 7.
     let target = request::target(&head, &incoming, plans, &finish.connection)?;
-    let decision = decide(worker, &snapshot.gateway, &head, &target, trusted, &mut finish.record).await?;
+    let mut decision = decide(worker, &snapshot.gateway, &head, &target, trusted, &mut finish.record).await?;
     // 8. and 9.
     let (plan, host) = (decision.plan, target.host.into_header());
     let pool = snapshot.pool(plan.route.upstream);
+    let upgrade = wish.and_then(|wish| Some((wish.handshake()?, plan.route.websocket?)));
     let replaced = !matches!(decision.consumed, Consumed::Nothing | Consumed::Any);
     let (body, fate) = RequestBody::streaming(incoming, &plan.body);
     let length = match &fate {
@@ -136,12 +144,28 @@ async fn exchange<M: Mint>(
         trailers: head.headers.contains_key(header::TE) && request::accepts_trailers(&head),
         body: length,
     };
+    let member = upgrade.map(|(_, rules)| {
+        let (session, now) = (decision.session.as_deref(), worker.clock().now());
+        Box::new(switch::member(&snapshot.gateway, plan, rules, session, &mut decision.injected, now))
+    });
     prepare(&mut head, decision, finish, pool, &host, length, trusted)?;
     // 10.
     let whole = plan.route.timeout.map(|limit| finish.record.start() + limit);
     let patience = Patience { response: plan.response_timeout, whole };
     let now = finish.record.upstream_begins(plan.route.upstream);
     let exchange = Exchange { pool, aim, connection: &finish.connection, fate: fate.as_deref(), patience };
+    if let (Some((handshake, _)), Some(member)) = (upgrade, member) {
+        handshake.ask(&mut head.headers);
+        request::fits(&head, 0, pool.upstream().max_header_bytes)?;
+        // Rare, and big: boxed, so that the future of every request stays small.
+        return match Box::pin(switch::ask(&exchange, handshake, head)).await? {
+            switch::Asked::Agreed(agreed) => Ok(Forwarded::Tunnel(agreed, member)),
+            switch::Asked::Refused(answer) => {
+                let response = answered(*answer, fate, finish, plan, plans, replaced);
+                Ok(Forwarded::Answer(response, whole))
+            }
+        };
+    }
     let mut lease = match pool.ready(now) {
         Some(lease) => lease,
         // Connecting is rare, and its future big: boxed, so that the future of every request stays small.
@@ -153,7 +177,7 @@ async fn exchange<M: Mint>(
     let copy = exchange.copy(&request);
     let sent = lease.send(request);
     let head = exchange.in_time(sent).await?;
-    let Answer { mut response, lease } = match head {
+    let answer = match head {
         Ok(response) => exchange.accept(response, lease)?,
         Err(error) => {
             // Before another one is asked for: it may hold the last place among `max_connections`.
@@ -161,13 +185,26 @@ async fn exchange<M: Mint>(
             Box::pin(exchange.send_again(*error, copy)).await?
         }
     };
+    Ok(Forwarded::Answer(answered(answer, fate, finish, plan, plans, replaced), whole))
+}
+
+/// The upstream's answer as the caller gets it; its connection is kept until both bodies are over.
+fn answered(
+    answer: Answer,
+    fate: Option<Arc<BodyFate>>,
+    finish: &mut Finish,
+    plan: &Plan,
+    plans: &Plans,
+    replaced: bool,
+) -> Response<Incoming> {
+    let Answer { mut response, lease } = answer;
     finish.lease = Some((lease, fate));
     present(response.headers_mut(), plan, plans, replaced);
     // Ours, not the upstream's (RFC 9112 section 2.3); hyper writes what the caller's connection speaks.
     *response.version_mut() = Version::HTTP_11;
     let status = response.status();
     finish.record.responds(Outcome { id: error::upstream_outcome(status), status, reason: None });
-    Ok((response, whole))
+    response
 }
 
 /// Steps 8 and 9, and the head that the upstream gets, as far as it is the same on every connection.
@@ -224,13 +261,15 @@ pub async fn decide<'a, M: Mint>(
     record.route(plan.route.id, plan.route.log_access);
     if preflight {
         // A browser sends no credential with a preflight; whoever does so gets it removed.
-        return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Any });
+        return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Any, session: None });
     }
     // 5. Session.
     let mut now = worker.clock().at(record.start());
     let (credential, remembered) = match session(gateway, plan, head, worker.clock(), &mut now, record).await? {
         Found::Session(credential, remembered) => (credential, remembered),
-        Found::Nobody(consumed) => return Ok(Decision { plan, injected: tokens::fixed(plan), consumed }),
+        Found::Nobody(consumed) => {
+            return Ok(Decision { plan, injected: tokens::fixed(plan), consumed, session: None });
+        }
     };
     // 6. Guard: a browser sends a cookie on its own account, whoever wrote the page.
     if credential.is_cookie() {
@@ -242,7 +281,7 @@ pub async fn decide<'a, M: Mint>(
     let subject = Subject { remembered: &remembered, token: credential.token };
     let injected = match tokens::injected(gateway, plan, &subject, worker.clock(), now, record).await {
         Err(Error::Mint(MintError::SessionEnded | MintError::Revoked)) if plan.route.clerk_app => {
-            return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Any });
+            return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Any, session: None });
         }
         injected => injected?,
     };
@@ -251,7 +290,7 @@ pub async fn decide<'a, M: Mint>(
         Place::Cookie { name, .. } if plan.route.forward_credential => Consumed::KeptCookie(name.into()),
         Place::Cookie { .. } | Place::Header(_) => Consumed::Other,
     };
-    Ok(Decision { plan, injected, consumed })
+    Ok(Decision { plan, injected, consumed, session: Some(remembered) })
 }
 
 /// Step 4. The flag: a preflight that passes without a session.
@@ -351,36 +390,4 @@ fn refuse(error: &Error, asked: &Asked, mut finish: Box<Finish>) -> Response<Bod
     finish.record.responds(Outcome { id: code.outcome(), status: code.status(), reason: error.reason() });
     let request_id = finish.record.id().to_string();
     error.answer(asked, &request_id).map(|body| ResponseBody::full(body, finish))
-}
-
-// === impl Finish ===
-
-impl Ending for Finish {
-    fn passed(&mut self, bytes: usize) {
-        self.record.sent(bytes);
-    }
-
-    fn complete(&mut self) {
-        let now = Instant::now();
-        self.ended = Some(now);
-        self.record.body_ends(BodyEnd::Complete, now);
-        if let Some((lease, fate)) = self.lease.take() {
-            if fate.is_none_or(|fate| fate.is_whole()) {
-                lease.finish(now);
-            } else {
-                self.connection.leave_unread();
-            }
-        }
-    }
-
-    fn broken(&mut self, error: &AnswerError) -> Option<HeaderMap> {
-        self.record.body_ends(BodyEnd::Broken, Instant::now());
-        if self.grpc { grpc::broken(error) } else { None }
-    }
-}
-
-impl Drop for Finish {
-    fn drop(&mut self) {
-        self.connection.end_request(self.ended.unwrap_or_else(Instant::now));
-    }
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::config::{Limits, Listen};
 use crate::lifecycle::{Shutdown, Spawner};
 use crate::listener::bound::{Acceptor, Bound};
-use crate::listener::connection::{Connection, Ends};
+use crate::listener::connection::{Connection, Ends, Sequel};
 use crate::listener::socket::{Parked, Socket};
 use crate::listener::{ServeError, Serving, turn_away};
 use crate::metrics::ListenerId;
@@ -286,7 +286,8 @@ fn serve<M: Mint>(
     let serving_here = serving.clone();
     drop(serving.spawner.spawn(async move {
         let peer = ends.peer;
-        match serve_one(&serving_here, socket, ends, &counted.worker).await {
+        let (served, sequel) = serve_one(&serving_here, socket, ends, &counted.worker).await;
+        match served {
             Ok(()) => {}
             Err(ServeError::Parse(error)) => {
                 counted.worker.shard().parse_errors().bump();
@@ -294,7 +295,13 @@ fn serve<M: Mint>(
             }
             Err(error) => tracing::debug!(%peer, error = chain(&error), "downstream connection ended"),
         }
-        drop(counted);
+        // A task of its own, so that an open WebSocket does not keep the memory that HTTP needed.
+        if let Some(Sequel(sequel)) = sequel {
+            drop(serving_here.spawner.spawn(async move {
+                sequel.await;
+                drop(counted);
+            }));
+        }
     }));
 }
 
@@ -303,8 +310,11 @@ async fn serve_one<M: Mint>(
     socket: Socket,
     ends: Ends,
     worker: &Arc<Worker<M>>,
-) -> Result<(), ServeError> {
-    let Some(stream) = serving.open(socket).await? else { return Ok(()) };
+) -> (Result<(), ServeError>, Option<Sequel>) {
+    let stream = match serving.open(socket).await {
+        Ok(Some(stream)) => stream,
+        opened => return (opened.map(drop), None),
+    };
     let connection = Arc::new(Connection::new(ends, stream.secured(), &serving.limits));
     let (worker, on) = (Arc::clone(worker), Arc::clone(&connection));
     // A closure, so that the future of a request has no box of its own: hyper keeps it in the connection's.
@@ -312,7 +322,8 @@ async fn serve_one<M: Mint>(
         let (worker, on) = (Arc::clone(&worker), Arc::clone(&on));
         async move { Ok::<_, Infallible>(handle(&worker, &on, request).await) }
     });
-    serving.serve(stream, connection, service).await
+    let served = serving.serve(stream, Arc::clone(&connection), service).await;
+    (served, connection.take_sequel())
 }
 
 fn turn_one_away<M: Mint>(socket: Socket, floor: &Arc<Floor>, serving: &Serving, counted: Counted<M>) {

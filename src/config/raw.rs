@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 
 use self::problem::Problems;
 use self::reader::{At, Field, Read, Reader, Table, tables};
-use self::shapes::{Named, NumberOrWord, OneOrMany, SecretRef};
+use self::shapes::{Named, NumberOrWord, OneOrMany, SecretRef, Toggle};
 
 tables! {
     /// The whole file.
@@ -158,8 +158,15 @@ tables! {
         forward_clerk_cookies: bool,
         authorized_parties: Vec<At<String>>,
         timeout: String,
+        websocket: Toggle<WebSocket>,
         access: String,
         inject: Vec<At<Inject>>,
+    }
+
+    /// `websocket`
+    WebSocket at "routes[].websocket" {
+        close_at: String,
+        max_lifetime: String,
     }
 
     /// `match`

@@ -46,6 +46,8 @@ pub struct Route {
     pub keep_headers: NameSet,
     /// Whole request; `None`: no limit.
     pub timeout: Option<Duration>,
+    /// Whether WebSockets are opened, and what ends them; `None`: none are.
+    pub websocket: Option<WebSocket>,
     /// Whether requests of this route may be logged.
     pub log_access: bool,
     /// What is put into the request.
@@ -152,6 +154,27 @@ pub enum Preflight {
     Pass,
     /// A request like any other.
     Reject,
+}
+
+/// `websocket`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WebSocket {
+    /// What ends an open one.
+    pub close_at: CloseAt,
+    /// How long one may be open; `None`: no limit.
+    pub max_lifetime: Option<Duration>,
+}
+
+/// `websocket.close_at`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CloseAt {
+    /// The credential counts when it is opened, and not after.
+    #[default]
+    Never,
+    /// The first of the injected minted tokens expires.
+    Token,
+    /// The session token expires.
+    Session,
 }
 
 /// One entry of `inject`.

@@ -3,6 +3,7 @@
 //! The fields that change are written by the connection's worker alone; they are atomics with relaxed order only so
 //! that the type may be shared, and cost plain loads and stores.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -87,7 +88,12 @@ pub struct Connection {
     /// The last request was answered before its body was read.
     unread: AtomicBool,
     timer: Mutex<Timer>,
+    /// What goes on with the socket once HTTP is over on it.
+    sequel: Mutex<Option<Sequel>>,
 }
+
+/// What follows HTTP on a connection: an upgrade's tunnel, or the end of one that was refused.
+pub struct Sequel(pub Pin<Box<dyn Future<Output = ()> + Send>>);
 
 /// What `X-Forwarded-For`, `X-Forwarded-Host` and `Forwarded` say for one Host.
 #[derive(Debug, Clone)]
@@ -130,6 +136,7 @@ impl Connection {
             retired: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             timer: Mutex::default(),
+            sequel: Mutex::default(),
         }
     }
 
@@ -267,6 +274,20 @@ impl Connection {
         }
     }
 
+    /// Says what follows once HTTP is over. The last word counts.
+    pub fn set_sequel(&self, sequel: impl Future<Output = ()> + Send + 'static) {
+        *lock(&self.sequel) = Some(Sequel(Box::pin(sequel)));
+    }
+
+    /// What follows, for whoever served HTTP. It may run in another task: no timer remembers this one.
+    pub fn take_sequel(&self) -> Option<Sequel> {
+        let sequel = lock(&self.sequel).take();
+        if sequel.is_some() {
+            *lock(&self.timer) = Timer::default();
+        }
+        sequel
+    }
+
     /// The forwarding headers for a Host, built once as long as it stays the same.
     pub fn forwarding(&self, host: &HeaderValue, build: impl FnOnce() -> Forwarding) -> Forwarding {
         let mut kept = lock(&self.forwarding);
@@ -300,6 +321,14 @@ fn earlier(age: Duration) -> Duration {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Sequel ===
+
+impl fmt::Debug for Sequel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sequel").finish_non_exhaustive()
+    }
 }
 
 // === impl Timer ===

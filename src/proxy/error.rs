@@ -120,9 +120,9 @@ impl Error {
             Self::Mint(MintError::Throttled { .. }) => Code::IssuerThrottled,
             Self::Mint(MintError::Unfit) | Self::Unfit(_) => Code::TokenUnfit,
             Self::Forward(ForwardError::Unreachable(_)) => Code::UpstreamUnreachable,
-            Self::Forward(ForwardError::Broken(_) | ForwardError::Unasked | ForwardError::Framing) => {
-                Code::UpstreamBroken
-            }
+            Self::Forward(
+                ForwardError::Broken(_) | ForwardError::Unasked | ForwardError::Disagreed(_) | ForwardError::Framing,
+            ) => Code::UpstreamBroken,
             Self::Forward(ForwardError::TimedOut) => Code::UpstreamTimeout,
             Self::Forward(ForwardError::BodyStalled) => Code::RequestTimeout,
             Self::Forward(ForwardError::BodyTooLarge) | Self::BodyTooLarge => Code::BodyTooLarge,

@@ -14,6 +14,7 @@ use crate::listener::connection::{self, Connection};
 use crate::proxy::aim::{Aim, BadTarget};
 use crate::proxy::pool::exchange::{SendError, Want};
 use crate::proxy::pool::{Lease, Pool};
+use crate::proxy::upgrade::handshake::BadAgreement;
 use crate::transport::body::{BodyError, BodyFate, RequestBody};
 use crate::transport::connect::ConnectError;
 
@@ -32,6 +33,9 @@ pub enum ForwardError {
     /// A 101 that nobody asked for.
     #[error("the upstream switched protocols unasked")]
     Unasked,
+    /// A 101 to an upgrade that does not agree to it.
+    #[error(transparent)]
+    Disagreed(#[from] BadAgreement),
     /// An answer with `Transfer-Encoding` and `Content-Length`, or with a transfer coding beside `chunked` (RFC 9112
     /// section 6.3): it would reach the caller cut short or encoded.
     #[error("the upstream framed its answer in a way that cannot be passed on")]

@@ -42,8 +42,16 @@ pub struct Pool {
 pub struct Lease {
     connection: Leased,
     endpoint: Arc<Endpoint>,
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
     seat: Option<Seat>,
+}
+
+/// The place of a connection that has become a tunnel, among those that may be open and in the choice of an address. Free
+/// when dropped.
+#[derive(Debug)]
+pub struct Place {
+    _permit: Option<OwnedSemaphorePermit>,
+    _seat: Option<Seat>,
 }
 
 // === impl Pool ===
@@ -130,7 +138,7 @@ impl Pool {
 
 impl Lease {
     fn of(held: Held, endpoint: &Arc<Endpoint>, seat: Option<Seat>) -> Self {
-        Self { connection: held.connection, endpoint: Arc::clone(endpoint), _permit: held.permit, seat }
+        Self { connection: held.connection, endpoint: Arc::clone(endpoint), permit: held.permit, seat }
     }
 
     /// What is spoken on the connection.
@@ -179,6 +187,11 @@ impl Lease {
             Leased::Http1(connection) => Either::Left(connection.send(request)),
             Leased::Http2(stream) => Either::Right(stream.send(request)),
         }
+    }
+
+    /// The connection has become a tunnel: only its place is left to be held.
+    pub fn into_place(self) -> Place {
+        Place { _permit: self.permit, _seat: self.seat }
     }
 
     /// The exchange is over, both bodies included: the connection may serve the next one.

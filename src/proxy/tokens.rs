@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use http::HeaderValue;
+use tokio::time::Instant;
 
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, Wall};
 use crate::config::{MintSpec, OnMintError};
 use crate::metrics::Lookup;
 use crate::proxy::error::Error;
@@ -168,6 +169,31 @@ fn is_issuers_failure(error: &MintError) -> bool {
         | MintError::Throttled { .. } => true,
         MintError::SessionEnded | MintError::Unfit | MintError::Revoked | MintError::Stale => false,
     }
+}
+
+/// When the first of the minted tokens that a route injects expires, on both clocks; for a connection that outlives its
+/// request. A token that was renewed meanwhile takes the place of the one that was injected, so that this is the expiry
+/// of what is sent. `None`: none of them tells its `exp`.
+pub fn first_expiry<M: Mint>(
+    gateway: &Gateway<M>,
+    plan: &Plan,
+    remembered: &Remembered,
+    injected: &mut Injected,
+    now: Now,
+) -> Option<(Instant, Wall)> {
+    let mut first: Option<(Instant, Wall)> = None;
+    for slot in &plan.slots {
+        let SlotSource::Token { spec, key } = &slot.source else { continue };
+        let key = remembered.token_key(*key, |session| TokenKey::of(gateway.issuer, session, spec));
+        let Some((token, _)) = gateway.tokens.get_fresh(key, now) else { continue };
+        let (Some(lifetime), Some(expires_at)) = (token.lifetime, token.expires_at) else { continue };
+        let Some((_, value)) = injected.iter_mut().find(|(name, _)| *name == slot.header) else { continue };
+        let (Ok(sent), Some(mono)) = (value_of(slot, &token), token.sent_at.checked_add(lifetime)) else { continue };
+        *value = sent;
+        let wall = expires_at.shifted(token.offset_ms.saturating_neg());
+        first = Some(first.map_or((mono, wall), |(a, b)| (a.min(mono), b.min(wall))));
+    }
+    first
 }
 
 fn push(injected: &mut Injected, slot: &Slot, value: Option<HeaderValue>) -> Result<(), Error> {

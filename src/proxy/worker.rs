@@ -13,6 +13,7 @@ use crate::metrics::{Metrics, Shard, UpstreamId};
 use crate::proxy::error::Code;
 use crate::proxy::gateway::Gateway;
 use crate::proxy::pool::Pool;
+use crate::proxy::upgrade::registry::Tunnels;
 use crate::record::Recorder;
 use crate::token::Mint;
 
@@ -24,6 +25,7 @@ pub struct Worker<M: Mint> {
     shard: Arc<Shard>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    tunnels: Tunnels,
 }
 
 /// One configuration as one worker uses it.
@@ -44,7 +46,14 @@ impl<M: Mint> Worker<M> {
     pub fn new(gateway: Arc<Gateway<M>>, metrics: &Arc<Metrics>, clock: Clock, spawner: Spawner) -> Arc<Self> {
         let shard = metrics.shard();
         let snapshot = Snapshot::new(gateway, metrics, &shard, &clock, &spawner);
-        Arc::new(Self { current: Mutex::new(snapshot), spawner, shard, metrics: Arc::clone(metrics), clock })
+        Arc::new(Self {
+            current: Mutex::new(snapshot),
+            spawner,
+            shard,
+            metrics: Arc::clone(metrics),
+            clock,
+            tunnels: Tunnels::default(),
+        })
     }
 
     /// Serves further requests with another configuration. What is under way keeps the old one.
@@ -78,11 +87,19 @@ impl<M: Mint> Worker<M> {
         self.shard.requests(self.metrics.no_route(), Code::Overloaded.outcome()).bump();
     }
 
-    /// Closes upstream connections that have been idle for too long, or all that are idle.
-    pub fn reap(&self, now: Instant, all: bool) {
-        for pool in &self.snapshot().pools {
-            pool.reap(now, all);
+    /// The open WebSockets.
+    pub fn tunnels(&self) -> &Tunnels {
+        &self.tunnels
+    }
+
+    /// Closes upstream connections that have been idle for too long, and WebSockets whose time is over; in a drain all
+    /// that are idle, and every WebSocket.
+    pub fn reap(&self, now: Instant, draining: bool) {
+        let snapshot = self.snapshot();
+        for pool in &snapshot.pools {
+            pool.reap(now, draining);
         }
+        self.tunnels.sweep(self.clock.at(now), draining, &snapshot.gateway.sessions.revoked);
     }
 }
 

@@ -59,6 +59,14 @@ pub(super) fn shown(identity: Identity, id: &str) -> Option<String> {
 // === impl Host, Lookups ===
 
 impl Host {
+    /// The same, in bytes of its own.
+    pub(super) fn owned(self) -> Self {
+        match self {
+            Self::Header(value) => Self::Header(HeaderValue::from_bytes(value.as_bytes()).unwrap_or(value)),
+            Self::Authority(authority) => Self::Authority(Authority::try_from(authority.as_str()).unwrap_or(authority)),
+        }
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         let bytes = match self {
             Self::Header(value) => value.as_bytes(),

@@ -265,6 +265,11 @@ impl<E: Ending> ResponseBody<E> {
         Self { source: Source::Empty, ending: Some(ending), deadline: None }
     }
 
+    /// No body, and nothing to be told: what the answer began goes on without it.
+    pub fn nothing() -> Self {
+        Self { source: Source::Empty, ending: None, deadline: None }
+    }
+
     /// These bytes.
     pub fn full(bytes: impl Into<Bytes>, ending: E) -> Self {
         Self { source: Source::Full(bytes.into()), ending: Some(ending), deadline: None }

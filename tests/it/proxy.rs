@@ -12,6 +12,8 @@ mod refusals;
 mod require;
 mod resend;
 mod session;
+mod tunnel;
+mod upgrade;
 mod upstreams;
 
 use crate::support::gateway::{Boot, Gateway};

@@ -6,6 +6,7 @@ pub(crate) mod gateway;
 pub(crate) mod http2;
 pub(crate) mod issuer;
 pub(crate) mod upstream;
+pub(crate) mod websocket;
 pub(crate) mod wire;
 
 use std::time::Duration;

@@ -36,7 +36,6 @@ const KEYS: &[NotYet] = &[
     no("admin", "token"),
     no("cache", "shared"),
     no("upstreams.*", "tls"),
-    but("routes[]", "websocket", Harmless::Flag(false)),
     but("routes[]", "allow_odd_paths", Harmless::Flag(false)),
     no("routes[]", "retry_rejected"),
     no("routes[].match", "listener"),

@@ -26,7 +26,26 @@ pub(crate) enum NumberOrWord {
     Word(String),
 }
 
+/// `true` or `false`, or a table that says more than `true`.
+pub(crate) enum Toggle<T> {
+    Flag(bool),
+    Table(T),
+}
+
 // === impl Read ===
+
+impl<T: Read> Read for Toggle<T> {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::Boolean(flag) => Some(Self::Flag(*flag)),
+            DeValue::Table(_) => T::read(value, reader).map(Self::Table),
+            _ => {
+                reader.wrong_type(value, "a table, true or false");
+                None
+            }
+        }
+    }
+}
 
 impl Read for NumberOrWord {
     fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {

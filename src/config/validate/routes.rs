@@ -5,9 +5,10 @@ use http::Method;
 use crate::config::raw;
 use crate::config::raw::problem::Span;
 use crate::config::raw::reader::{At, Field, Table};
+use crate::config::raw::shapes::Toggle;
 use crate::config::{
-    HostPattern, Matcher, MintKind, OnMintError, OnNoSession, Origin, Preflight, Rewrite, Route, SessionRules,
-    SessionSource,
+    CloseAt, HostPattern, Injection, Matcher, MintKind, OnMintError, OnNoSession, Origin, Preflight, Rewrite, Route,
+    SessionRules, SessionSource, Source, WebSocket,
 };
 use crate::headers::NameSet;
 use crate::metrics::{RouteId, TemplateId};
@@ -130,6 +131,7 @@ fn route(
     let preflight = cx.choice(&raw.preflight, &preflight, Preflight::Pass);
     let log_access = cx.choice(&raw.access, &access, true);
     let timeout = cx.limit(&raw.timeout, None);
+    let websocket = websocket(&raw.websocket, &session, &inject, cx);
     let upstream = upstream.map(|id| upstreams.get(id));
     let keep_headers = keep_headers(&raw.keep_headers, upstream.map(|upstream| &upstream.remove_headers), cx);
     let upstream = upstream?;
@@ -150,9 +152,36 @@ fn route(
         forward_clerk_cookies: clerk_app || raw.forward_clerk_cookies.or(false),
         keep_headers,
         timeout,
+        websocket,
         log_access,
         inject,
     })
+}
+
+fn websocket(
+    field: &Field<Toggle<raw::WebSocket>>,
+    session: &[SessionSource],
+    inject: &[Injection],
+    cx: &mut Context<'_>,
+) -> Option<WebSocket> {
+    let raw = match field.get().map(|at| &at.value) {
+        None | Some(Toggle::Flag(true)) => return Some(WebSocket::default()),
+        Some(Toggle::Flag(false)) => return None,
+        Some(Toggle::Table(raw)) => raw,
+    };
+    let words = [("never", CloseAt::Never), ("token", CloseAt::Token), ("session", CloseAt::Session)];
+    let close_at = cx.choice(&raw.close_at, &words, CloseAt::Never);
+    if let Some(at) = raw.close_at.get() {
+        if close_at == CloseAt::Session && session.is_empty() {
+            cx.error(&at.span, "the route has no session that could expire")
+                .advice("name the places of the credential in `session`, or write \"never\"");
+        }
+        if close_at == CloseAt::Token && !inject.iter().any(|one| matches!(one.source, Source::Minted(_))) {
+            cx.error(&at.span, "the route injects no minted token that could expire")
+                .advice("inject a `template`, or write \"session\" or \"never\"");
+        }
+    }
+    Some(WebSocket { close_at, max_lifetime: cx.limit(&raw.max_lifetime, None) })
 }
 
 fn name(raw: &raw::Route, place: &Span, cx: &mut Context<'_>) -> Option<String> {

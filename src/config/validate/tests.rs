@@ -3,6 +3,7 @@
 mod bad;
 mod guards;
 mod upstreams;
+mod websocket;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -87,6 +87,7 @@ impl Endpoint {
     /// A connection that can take a request, opened where that is needed.
     pub(super) async fn lease(&self, want: Want) -> Result<Held, ConnectError> {
         match self.upstream.wire {
+            _ if want == Want::Own => self.http1(want).await,
             Wire::Http1 => self.http1(want).await,
             Wire::Http2 => self.http2(want).await.map(|connection| Held { connection, permit: None }),
         }
@@ -103,7 +104,10 @@ impl Endpoint {
         {
             return Ok(Held { connection: Leased::Http1(connection), permit });
         }
-        Ok(Held { connection: self.open().await?, permit })
+        if want == Want::Own && permit.is_some() {
+            self.http1.give_way();
+        }
+        Ok(Held { connection: self.open(want).await?, permit })
     }
 
     /// HTTP/2 counts connections, not streams: no permit.
@@ -126,7 +130,7 @@ impl Endpoint {
             if full && let Some(stream) = self.http2.take_any() {
                 return Ok(Leased::Http2(stream));
             }
-            self.open().await
+            self.open(want).await
         };
         match self.upstream.connect_timeout {
             // Those who wait for their turn behind an attempt that hangs wait no longer than it may hang.
@@ -138,19 +142,24 @@ impl Endpoint {
     }
 
     /// Opens a connection, and tells the balance how that went.
-    async fn open(&self) -> Result<Leased, ConnectError> {
-        let opened = self.connect().await;
+    async fn open(&self, want: Want) -> Result<Leased, ConnectError> {
+        let opened = self.connect(want).await;
         if let Some(balance) = &self.balance {
             balance.attempted(self.index, opened.is_ok(), Instant::now());
         }
         opened
     }
 
-    async fn connect(&self) -> Result<Leased, ConnectError> {
+    async fn connect(&self, want: Want) -> Result<Leased, ConnectError> {
         let stream = connect(self.address(), self.upstream.connect_timeout).await?;
         let refused = |source| ConnectError::Handshake { address: self.address().to_string(), source };
         match self.upstream.wire {
-            Wire::Http1 => http1::Connection::open(stream, &self.spawner).await.map(Leased::Http1).map_err(refused),
+            _ if want == Want::Own => {
+                http1::Connection::open(stream, &self.spawner, true).await.map(Leased::Http1).map_err(refused)
+            }
+            Wire::Http1 => {
+                http1::Connection::open(stream, &self.spawner, false).await.map(Leased::Http1).map_err(refused)
+            }
             Wire::Http2 => {
                 let connection = http2::Connection::open(stream, self.upstream.pool.max_streams, &self.spawner)
                     .await

@@ -11,6 +11,8 @@ pub enum Want {
     Any,
     /// A new one: the last one turned out to be dead, and its neighbours are as old.
     New,
+    /// A new one that speaks HTTP/1.1, serves no other request and may become a tunnel.
+    Own,
 }
 
 /// What is spoken on a connection. Over TLS it is known only once there is one.

@@ -29,6 +29,8 @@ pub(super) struct Idle(Mutex<Vec<Connection>>);
 pub(super) struct Connection {
     sender: SendRequest<RequestBody>,
     answered: Answered,
+    /// Whether it may become a tunnel. Such a connection serves one request.
+    own: bool,
     /// When it was last given back; `None` while it has not served yet.
     kept_at: Option<Instant>,
 }
@@ -70,6 +72,9 @@ impl Idle {
     }
 
     pub(super) fn keep(&self, mut connection: Connection, max_idle: usize, now: Instant) {
+        if connection.own {
+            return;
+        }
         let mut idle = self.lock();
         if !connection.sender.is_closed() && idle.len() < max_idle {
             connection.kept_at = Some(now);
@@ -88,6 +93,11 @@ impl Idle {
         self.lock().len()
     }
 
+    /// Closes one of them, so that another may be opened in its place.
+    pub(super) fn give_way(&self) {
+        drop(self.pop());
+    }
+
     fn pop(&self) -> Option<Connection> {
         self.lock().pop()
     }
@@ -100,17 +110,18 @@ impl Idle {
 // === impl Connection ===
 
 impl Connection {
-    /// Speaks HTTP/1.1 on a stream.
-    pub(super) async fn open(stream: Stream, spawner: &Spawner) -> hyper::Result<Self> {
+    /// Speaks HTTP/1.1 on a stream. `own`: it may become a tunnel, and serves one request.
+    pub(super) async fn open(stream: Stream, spawner: &Spawner, own: bool) -> hyper::Result<Self> {
         let (io, answered) = UpstreamIo::new(stream);
         let (sender, connection) = Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(io)).await?;
         drop(spawner.spawn(async move {
             // A connection that breaks tells so to whoever waits on it; an idle one has nobody to tell.
-            if let Err(error) = connection.await {
+            let ended = if own { connection.with_upgrades().await } else { connection.await };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "upstream connection ended");
             }
         }));
-        Ok(Self { sender, answered, kept_at: None })
+        Ok(Self { sender, answered, own, kept_at: None })
     }
 
     pub(super) fn is_reused(&self) -> bool {

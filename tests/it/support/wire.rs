@@ -129,6 +129,13 @@ impl Wire {
         self.one_chunk(&mut Vec::new()).await
     }
 
+    /// Waits until the peer says something or closes, however long that takes.
+    pub(crate) async fn wait(&mut self) {
+        if self.buffer.is_empty() {
+            let _ = self.stream.read_buf(&mut self.buffer).await;
+        }
+    }
+
     /// Everything up to the close. A reset counts as one.
     pub(crate) async fn until_closed(&mut self) -> Vec<u8> {
         while self.more().await {}
@@ -228,7 +235,8 @@ impl Wire {
         Ok(line[..end - 2].iter().map(|&byte| char::from(byte)).collect())
     }
 
-    async fn take(&mut self, length: usize) -> Result<Vec<u8>, NotStrict> {
+    /// So many bytes.
+    pub(crate) async fn take(&mut self, length: usize) -> Result<Vec<u8>, NotStrict> {
         while self.buffer.len() < length {
             if !self.more().await {
                 return Err(self.cut("body"));

@@ -137,7 +137,7 @@ fn cleartext_to_the_issuer_is_refused() {
 #[test]
 fn what_is_not_served_yet_is_refused() {
     let source =
-        format!("[upstreams.a]\nurl = \"https://a\"\n[authz]\n{}", route("websocket = { close_at = \"token\" }"));
+        format!("[upstreams.a]\nurl = \"https://a\"\n[authz]\n{}", route("retry_rejected = { statuses = [401] }"));
     insta::assert_snapshot!(said(&source), @r#"
     error: this version does not support TLS to an upstream yet
      --> /etc/mintgate/mintgate.toml:2:7
@@ -153,11 +153,11 @@ fn what_is_not_served_yet_is_refused() {
       |
       = help: remove it; it is refused so that nobody relies on what is not there
 
-    error: this version does not support `websocket` yet
+    error: this version does not support `retry_rejected` yet
      --> /etc/mintgate/mintgate.toml:8:1
       |
-    8 | websocket = { close_at = ******* }
-      | ^^^^^^^^^ not supported yet
+    8 | retry_rejected = { statuses = [***] }
+      | ^^^^^^^^^^^^^^ not supported yet
       |
       = help: remove it; it is refused so that nobody relies on what is not there
     "#);

@@ -1,0 +1,132 @@
+//! `websocket` on a route.
+
+use std::time::Duration;
+
+use super::{outside, parse_in, said};
+use crate::config::{CloseAt, WebSocket};
+
+/// A configuration whose one route has these keys too.
+fn with(keys: &str) -> String {
+    format!(
+        "[clerk]\nsecret_key = {{ env = \"CLERK_SECRET_KEY\" }}\nauthorized_parties = [\"https://a.example\"]\n\
+         [[routes]]\nname = \"a\"\nupstream = \"http://127.0.0.1:1\"\n\
+         inject = [{{ header = \"x-token\", template = \"t\" }}]\n{keys}\n"
+    )
+}
+
+fn websocket(keys: &str) -> Option<WebSocket> {
+    let source = with(keys);
+    let (config, _) = parse_in(&outside(), &source).unwrap_or_else(|problems| panic!("{problems}"));
+    config.routes[0].websocket
+}
+
+#[test]
+fn websockets_are_on_unless_they_are_turned_off() {
+    let plain = Some(WebSocket { close_at: CloseAt::Never, max_lifetime: None });
+    for keys in ["", "websocket = true", "websocket = {}", "websocket = { close_at = \"never\", max_lifetime = \"0\" }"]
+    {
+        assert_eq!(websocket(keys), plain, "{keys}");
+    }
+    assert_eq!(websocket("websocket = false"), None);
+    let both = websocket("websocket = { close_at = \"token\", max_lifetime = \"1h\" }");
+    assert_eq!(both, Some(WebSocket { close_at: CloseAt::Token, max_lifetime: Some(Duration::from_hours(1)) }));
+    assert_eq!(websocket("websocket = { close_at = \"session\" }").unwrap().close_at, CloseAt::Session);
+}
+
+#[test]
+fn what_cannot_expire_closes_nothing() {
+    insta::assert_snapshot!(said(&with("session = []\nwebsocket = { close_at = \"session\" }").replace("template = \"t\"", "claim = \"sub\"")), @r#"
+    error: a public route has no session to take this from
+     --> /etc/mintgate/mintgate.toml:7:41
+      |
+    7 | inject = [{ header = "x-token", claim = "sub" }]
+      |                                         ^^^^^ `session = []`
+      |
+      = help: a public route can inject a `value` alone
+
+    error: the route has no session that could expire
+     --> /etc/mintgate/mintgate.toml:9:26
+      |
+    9 | websocket = { close_at = "session" }
+      |                          ^^^^^^^^^
+      |
+      = help: name the places of the credential in `session`, or write "never"
+    "#);
+    let bare = with("websocket = { close_at = \"token\" }").replace("template = \"t\"", "claim = \"sub\"");
+    insta::assert_snapshot!(said(&bare), @r#"
+    warning: without `clerk.publishable_key` the cookie's suffix is not known
+     --> /etc/mintgate/mintgate.toml:5:8
+      |
+    5 | name = "a"
+      |        ^^^ this route takes the session cookie
+      |
+      = help: only `__session` will be read, no `__session_<suffix>`
+
+    error: the route injects no minted token that could expire
+     --> /etc/mintgate/mintgate.toml:8:26
+      |
+    8 | websocket = { close_at = "token" }
+      |                          ^^^^^^^
+      |
+      = help: inject a `template`, or write "session" or "never"
+    "#);
+}
+
+#[test]
+fn the_shape_is_checked() {
+    insta::assert_snapshot!(said(&with("websocket = \"on\"")), @r#"
+    warning: without `clerk.publishable_key` the cookie's suffix is not known
+     --> /etc/mintgate/mintgate.toml:5:8
+      |
+    5 | name = "a"
+      |        ^^^ this route takes the session cookie
+      |
+      = help: only `__session` will be read, no `__session_<suffix>`
+
+    error: expected a table, true or false, found a string
+     --> /etc/mintgate/mintgate.toml:8:13
+      |
+    8 | websocket = "on"
+      |             ^^^^ not a table, true or false
+    "#);
+    insta::assert_snapshot!(said(&with("websocket = { close_at = \"tokens\", max_lifetim = \"1h\" }")), @r#"
+    warning: without `clerk.publishable_key` the cookie's suffix is not known
+     --> /etc/mintgate/mintgate.toml:5:8
+      |
+    5 | name = "a"
+      |        ^^^ this route takes the session cookie
+      |
+      = help: only `__session` will be read, no `__session_<suffix>`
+
+    error: not one of the values that this key takes
+     --> /etc/mintgate/mintgate.toml:8:26
+      |
+    8 | websocket = { close_at = "tokens", max_lifetim = **** }
+      |                          ^^^^^^^^ did you mean "token"?
+      |
+      = help: it takes "never", "token", "session"
+
+    error: unknown key `max_lifetim`
+     --> /etc/mintgate/mintgate.toml:8:36
+      |
+    8 | websocket = { close_at = "tokens", max_lifetim = **** }
+      |                                    ^^^^^^^^^^^ did you mean `max_lifetime`?
+    "#);
+    insta::assert_snapshot!(said(&with("websocket = { max_lifetime = 60 }")), @r#"
+    warning: without `clerk.publishable_key` the cookie's suffix is not known
+     --> /etc/mintgate/mintgate.toml:5:8
+      |
+    5 | name = "a"
+      |        ^^^ this route takes the session cookie
+      |
+      = help: only `__session` will be read, no `__session_<suffix>`
+
+    error: expected a string, found an integer
+     --> /etc/mintgate/mintgate.toml:8:30
+      |
+    8 | websocket = { max_lifetime = 60 }
+      |                              ^^ not a string
+      |
+      = help: durations and sizes are strings with a unit: "30s", "64KiB"
+    "#);
+}

@@ -1,0 +1,83 @@
+//! What is left to do when an answer, or the tunnel in its place, has ended.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use crate::listener::connection::Connection;
+use crate::proxy::grpc;
+use crate::proxy::pool::Lease;
+use crate::proxy::upgrade::tunnel::{self, Broken};
+use crate::record::{BodyEnd, Record};
+use crate::transport::body::{AnswerError, BodyFate, Ending, ResponseBody};
+
+/// The body of every answer.
+pub type Body = ResponseBody<Box<Finish>>;
+
+/// What is left to do at the end of an answer. Dropped early, it was the caller who went away.
+#[derive(Debug)]
+pub struct Finish {
+    /// Counts it and logs it.
+    pub record: Record,
+    /// The upstream's connection, and the request's body that must be over too before it serves again.
+    pub lease: Option<(Lease, Option<Arc<BodyFate>>)>,
+    /// The caller's.
+    pub connection: Arc<Connection>,
+    ended: Option<Instant>,
+    /// Whether a broken answer ends in trailers, as gRPC on HTTP/2 has it.
+    grpc: bool,
+}
+
+// === impl Finish ===
+
+impl Finish {
+    /// Of a request whose head has just been read.
+    pub fn new(record: Record, connection: &Arc<Connection>, grpc: bool) -> Box<Self> {
+        // Boxed: it goes through several hands on its way into the answer's body.
+        Box::new(Self { record, lease: None, connection: Arc::clone(connection), ended: None, grpc })
+    }
+
+    /// The tunnel that the request became is over.
+    pub fn tunnel_ends(mut self: Box<Self>, ending: tunnel::Ending) {
+        let now = Instant::now();
+        self.ended = Some(now);
+        self.record.tunnelled(ending.sent, ending.received);
+        let end = match ending.broken {
+            None => BodyEnd::Complete,
+            Some(Broken::Caller) => BodyEnd::Cut,
+            Some(Broken::Upstream) => BodyEnd::Broken,
+        };
+        self.record.body_ends(end, now);
+    }
+}
+
+impl Ending for Finish {
+    fn passed(&mut self, bytes: usize) {
+        self.record.sent(bytes);
+    }
+
+    fn complete(&mut self) {
+        let now = Instant::now();
+        self.ended = Some(now);
+        self.record.body_ends(BodyEnd::Complete, now);
+        if let Some((lease, fate)) = self.lease.take() {
+            if fate.is_none_or(|fate| fate.is_whole()) {
+                lease.finish(now);
+            } else {
+                self.connection.leave_unread();
+            }
+        }
+    }
+
+    fn broken(&mut self, error: &AnswerError) -> Option<HeaderMap> {
+        self.record.body_ends(BodyEnd::Broken, Instant::now());
+        if self.grpc { grpc::broken(error) } else { None }
+    }
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.connection.end_request(self.ended.unwrap_or_else(Instant::now));
+    }
+}

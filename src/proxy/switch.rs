@@ -1,0 +1,157 @@
+//! An upgrade on its way: asks the upstream, and joins both connections when it agrees.
+//!
+//! Nothing of what the caller sends after its head leaves the caller's connection before the caller has got the 101: the
+//! connection stays an HTTP connection until then, and reads no further than its buffer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Request, Response, StatusCode, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::clock::Now;
+use crate::config::{CloseAt, WebSocket};
+use crate::listener::connection::Connection;
+use crate::proxy::finish::{Body, Finish};
+use crate::proxy::forward::{Answer, Exchange, ForwardError};
+use crate::proxy::gateway::{Gateway, Plan};
+use crate::proxy::inject::Injected;
+use crate::proxy::pool::Place;
+use crate::proxy::pool::exchange::Want;
+use crate::proxy::upgrade::handshake::{self, Handshake, Wish};
+use crate::proxy::upgrade::registry::{Expiry, Farewell, Member};
+use crate::proxy::upgrade::tunnel::{Broken, Ending, Tunnel};
+use crate::proxy::worker::{Snapshot, Worker};
+use crate::proxy::{clean, error, tokens};
+use crate::record::Outcome;
+use crate::session::memory::Remembered;
+use crate::token::Mint;
+use crate::transport::body::{RequestBody, ResponseBody};
+
+/// How long a caller whose upgrade was refused may still send what it had begun to.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What came of asking.
+#[derive(Debug)]
+pub enum Asked {
+    /// An answer like any other. Its connection serves no further request.
+    Refused(Box<Answer>),
+    /// A valid 101.
+    Agreed(Box<Agreed>),
+}
+
+/// An upstream that has agreed.
+#[derive(Debug)]
+pub struct Agreed {
+    /// The head of its 101.
+    pub response: Response<()>,
+    /// Its connection, as soon as HTTP is over on it.
+    pub connection: OnUpgrade,
+    /// That connection's place in its pool.
+    pub place: Place,
+}
+
+/// Sends the handshake on a connection of its own, and judges the answer.
+///
+/// # Errors
+/// When there is no answer, or a 101 that does not agree to the handshake.
+pub async fn ask(exchange: &Exchange<'_>, handshake: &Handshake, mut head: Parts) -> Result<Asked, ForwardError> {
+    let mut lease = exchange.lease(Want::Own).await?;
+    exchange.aim.at(&lease, &mut head)?;
+    let sent = lease.send(Request::from_parts(head, RequestBody::empty()));
+    let mut response = exchange.in_time(sent).await?.map_err(|error| ForwardError::Broken(error.error))?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return exchange.accept(response, lease).map(|answer| Asked::Refused(Box::new(answer)));
+    }
+    handshake.agreed(&response)?;
+    let connection = hyper::upgrade::on(&mut response);
+    Ok(Asked::Agreed(Box::new(Agreed { response: response.map(drop), connection, place: lease.into_place() })))
+}
+
+/// What will end the tunnel beside its two ends.
+pub fn member<M: Mint>(
+    gateway: &Gateway<M>,
+    plan: &Plan,
+    rules: WebSocket,
+    session: Option<&Remembered>,
+    injected: &mut Injected,
+    now: Now,
+) -> Member {
+    let expires =
+        session.and_then(|remembered| match rules.close_at {
+            CloseAt::Never => None,
+            CloseAt::Token => tokens::first_expiry(gateway, plan, remembered, injected, now)
+                .map(|(mono, wall)| Expiry { mono, wall, farewell: Farewell::TokenExpired }),
+            CloseAt::Session => {
+                // As long as a request with this token would be let in.
+                let wall = remembered.session.expires_at.plus(gateway.sessions.skew);
+                let mono = now.mono.checked_add(wall.since(now.wall))?;
+                Some(Expiry { mono, wall, farewell: Farewell::SessionExpired })
+            }
+        });
+    let whose = session.map(|remembered| (remembered.session.sid.clone(), remembered.session.sub.clone()));
+    let oldest = rules.max_lifetime.and_then(|limit| now.mono.checked_add(limit));
+    Member::new(whose, expires, oldest)
+}
+
+/// Tells the caller of the upstream's agreement. The tunnel begins when that is written; the record and its connection's
+/// count go with it.
+pub fn open<M: Mint>(
+    worker: &Worker<M>,
+    snapshot: &Snapshot<M>,
+    connection: &Connection,
+    wish: Wish,
+    agreed: Agreed,
+    member: Member,
+    mut finish: Box<Finish>,
+) -> Response<Body> {
+    let Agreed { mut response, connection: upstream, place } = agreed;
+    clean::response(response.headers_mut(), &snapshot.gateway.plans.response);
+    handshake::agree(&mut response);
+    *response.version_mut() = Version::HTTP_11;
+    let status = response.status();
+    finish.record.responds(Outcome { id: error::upstream_outcome(status), status, reason: None });
+    finish.record.opens_tunnel();
+    let member = worker.tunnels().add(member);
+    connection.set_sequel(async move {
+        let ending = join(wish.connection, upstream, place, member).await;
+        finish.tunnel_ends(ending);
+    });
+    response.map(|()| ResponseBody::nothing())
+}
+
+/// Carries the tunnel from the moment that HTTP is over on both connections to its end.
+async fn join(caller: OnUpgrade, upstream: OnUpgrade, place: Place, member: Arc<Member>) -> Ending {
+    let broken = |by| Ending { sent: 0, received: 0, broken: Some(by) };
+    let Ok(caller) = caller.await else { return broken(Broken::Caller) };
+    let Ok(upstream) = upstream.await else { return broken(Broken::Upstream) };
+    let ending = Tunnel::new(TokioIo::new(caller), TokioIo::new(upstream), member).await;
+    drop(place);
+    ending
+}
+
+/// The answer is not a 101. Says whether the connection ends with it, so that nothing which the caller took for frames is
+/// read as its next request.
+pub fn refuse(connection: &Connection, wish: Wish) -> bool {
+    let closes = wish.closes_when_refused();
+    connection.set_sequel(linger(wish.connection));
+    closes
+}
+
+/// Ends the connection of a caller whose upgrade was refused: what it sent too early is read and thrown away, or it would
+/// reset the connection and take the answer with it.
+async fn linger(caller: OnUpgrade) {
+    let Ok(caller) = caller.await else { return };
+    let mut caller = TokioIo::new(caller);
+    let mut scratch = [0; 1024];
+    let end = async {
+        caller.shutdown().await?;
+        while caller.read(&mut scratch).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    // A caller that breaks off here has got all that there was for it.
+    let _ = tokio::time::timeout(LINGER, end).await;
+}

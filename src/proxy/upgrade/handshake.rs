@@ -1,0 +1,177 @@
+//! Which requests are WebSocket upgrades, and which answers agree to one (RFC 6455 section 4).
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use http_body::Body;
+use hyper::upgrade::OnUpgrade;
+
+use crate::headers;
+
+/// What every server appends to the key (RFC 6455 section 1.3).
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The one name of the protocol, as we write it.
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+
+/// A request that asks for another protocol on its connection. hyper makes one out of every HTTP/1.1 request with
+/// `Upgrade`, so a request without costs a look at an empty map.
+#[derive(Debug)]
+pub struct Wish {
+    /// Gives the caller's connection away, once HTTP is over on it.
+    pub connection: OnUpgrade,
+    protocol: Protocol,
+}
+
+#[derive(Debug)]
+enum Protocol {
+    /// A valid WebSocket handshake.
+    WebSocket(Handshake),
+    /// It says WebSocket, and is not a valid handshake.
+    Invalid,
+    /// h2c, and whatever else: never granted, and no more than a header to be removed.
+    Other,
+}
+
+/// The part of a valid handshake that the upstream has to answer.
+#[derive(Debug, Clone)]
+pub struct Handshake {
+    key: HeaderValue,
+    accept: [u8; 28],
+}
+
+/// The upstream's 101 is not an agreement to the handshake that it got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the upstream's 101 does not agree to the WebSocket handshake: {0}")]
+pub struct BadAgreement(&'static str);
+
+// === impl Wish ===
+
+impl Wish {
+    /// What the request asks for; takes the connection out of its head.
+    pub fn of(head: &mut Parts, body: &impl Body) -> Option<Self> {
+        let connection = head.extensions.remove::<OnUpgrade>()?;
+        let mut upgrade = head.headers.get_all(header::UPGRADE).iter().flat_map(headers::elements);
+        let protocol = if !upgrade.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket")) {
+            Protocol::Other
+        } else if head.method == Method::GET && body.is_end_stream() {
+            Handshake::read(&head.headers).map_or(Protocol::Invalid, Protocol::WebSocket)
+        } else {
+            Protocol::Invalid
+        };
+        Some(Self { connection, protocol })
+    }
+
+    /// The handshake, when it is a valid one.
+    pub fn handshake(&self) -> Option<&Handshake> {
+        if let Protocol::WebSocket(handshake) = &self.protocol { Some(handshake) } else { None }
+    }
+
+    /// Whether a caller that is refused may have sent bytes that it takes for frames: they must not be read as its next
+    /// request, so its connection ends with the answer (RFC 9931).
+    pub fn closes_when_refused(&self) -> bool {
+        !matches!(self.protocol, Protocol::Other)
+    }
+}
+
+// === impl Handshake ===
+
+fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    lines.next().filter(|_| lines.next().is_none())
+}
+
+/// Whether `Connection` names `Upgrade`.
+fn names_upgrade(headers: &HeaderMap) -> bool {
+    headers::connection_options(headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+}
+
+impl Handshake {
+    /// RFC 6455 section 4.2.1, without the parts that the caller of this has looked at.
+    fn read(headers: &HeaderMap) -> Option<Self> {
+        let version = one(headers, &header::SEC_WEBSOCKET_VERSION)?;
+        let key = one(headers, &header::SEC_WEBSOCKET_KEY)?;
+        let nonce = STANDARD.decode(key.as_bytes()).ok()?;
+        if !names_upgrade(headers) || version != "13" || nonce.len() != 16 {
+            return None;
+        }
+        Some(Self { key: key.clone(), accept: accept(key.as_bytes()) })
+    }
+
+    /// Puts the handshake into a cleaned head, as our own to the upstream: nothing that the caller's `Connection` named
+    /// can be missing from it.
+    pub fn ask(&self, headers: &mut HeaderMap) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, WEBSOCKET);
+        headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        headers.insert(header::SEC_WEBSOCKET_KEY, self.key.clone());
+    }
+
+    /// Judges a 101 (RFC 6455 section 4.1).
+    ///
+    /// # Errors
+    /// When it agrees to something else.
+    pub fn agreed<B>(&self, response: &Response<B>) -> Result<(), BadAgreement> {
+        let headers = response.headers();
+        if !one(headers, &header::UPGRADE).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+            return Err(BadAgreement("Upgrade is not websocket"));
+        }
+        if !names_upgrade(headers) {
+            return Err(BadAgreement("Connection does not name Upgrade"));
+        }
+        if one(headers, &header::SEC_WEBSOCKET_ACCEPT).is_none_or(|it| it.as_bytes() != self.accept) {
+            return Err(BadAgreement("Sec-WebSocket-Accept does not answer the key"));
+        }
+        Ok(())
+    }
+}
+
+/// Puts the agreement back into the head of a 101 that was cleaned for the caller.
+pub fn agree<B>(response: &mut Response<B>) {
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    // A 101 has no content (RFC 9110 section 8.6).
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, WEBSOCKET);
+}
+
+fn accept(key: &[u8]) -> [u8; 28] {
+    let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    hash.update(key);
+    hash.update(GUID);
+    let mut text = [0; 28];
+    // 20 bytes are 28 characters, always.
+    let _ = STANDARD.encode_slice(hash.finish(), &mut text);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_accept_value_is_that_of_the_rfc() {
+        assert_eq!(&accept(b"dGhlIHNhbXBsZSBub25jZQ=="), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn a_key_is_sixteen_bytes() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive, Upgrade"));
+        headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        for (key, valid) in [
+            ("dGhlIHNhbXBsZSBub25jZQ==", true),
+            ("dGhlIHNhbXBsZSBub25jZQ", false),
+            ("dGhlIHNhbXBsZSBub25jZR==", false),
+            ("dGhlIHNhbXBsZSBub25j", false),
+            ("", false),
+        ] {
+            headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static(key));
+            assert_eq!(Handshake::read(&headers).is_some(), valid, "{key}");
+        }
+    }
+}

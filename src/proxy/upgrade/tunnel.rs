@@ -1,0 +1,154 @@
+//! An open WebSocket: bytes both ways, until an end closes it or it is told to end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep};
+
+use super::flow::{Failure, Flow};
+use super::frames;
+use super::registry::Member;
+
+/// How long both ends have to answer a close frame of ours; and the other end, once one has ended, for each step that it
+/// is still behind.
+pub const PARTING: Duration = Duration::from_secs(5);
+
+/// A tunnel. It is over when both ends are, or have had their time.
+#[derive(Debug)]
+pub struct Tunnel<C, U> {
+    caller: C,
+    upstream: U,
+    /// From the upstream to the caller.
+    down: Flow,
+    /// From the caller to the upstream.
+    up: Flow,
+    member: Arc<Member>,
+    /// It was told to end.
+    parting: bool,
+    caller_done: bool,
+    upstream_done: bool,
+    /// Armed only once something has ended.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// What had passed when it was armed.
+    progress: u64,
+}
+
+/// How a tunnel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// Bytes that reached the caller.
+    pub sent: u64,
+    /// Bytes that reached the upstream.
+    pub received: u64,
+    /// Who broke it, if anybody did.
+    pub broken: Option<Broken>,
+}
+
+/// Which end of a tunnel broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// The caller went away.
+    Caller,
+    /// The upstream broke off.
+    Upstream,
+}
+
+// === impl Tunnel ===
+
+impl<C, U> Tunnel<C, U> {
+    /// Between these two.
+    pub fn new(caller: C, upstream: U, member: Arc<Member>) -> Self {
+        Self {
+            caller,
+            upstream,
+            down: Flow::default(),
+            up: Flow::default(),
+            member,
+            parting: false,
+            caller_done: false,
+            upstream_done: false,
+            timer: None,
+            progress: 0,
+        }
+    }
+
+    fn ending(&self) -> Ending {
+        let broken = match (self.down.failure(), self.up.failure()) {
+            (Some(Failure::Source), _) | (_, Some(Failure::Sink)) => Some(Broken::Upstream),
+            (Some(Failure::Sink), _) | (_, Some(Failure::Source)) => Some(Broken::Caller),
+            (None, None) => None,
+        };
+        Ending { sent: self.down.passed(), received: self.up.passed(), broken }
+    }
+
+    fn passed(&self) -> u64 {
+        self.down.passed() + self.up.passed()
+    }
+
+    /// Whether the time of what is left is over. While it only finishes, each step that it makes gives it more.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let passed = self.passed();
+            let timer = match &mut self.timer {
+                Some(timer) => timer,
+                none => {
+                    self.progress = passed;
+                    none.insert(Box::pin(tokio::time::sleep(PARTING)))
+                }
+            };
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if self.parting || passed == self.progress {
+                return Poll::Ready(());
+            }
+            self.progress = passed;
+            timer.as_mut().reset(Instant::now() + PARTING);
+        }
+    }
+}
+
+impl<C, U> Future for Tunnel<C, U>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    type Output = Ending;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
+        let this = self.get_mut();
+        if !this.parting
+            && let Some(farewell) = this.member.told(cx)
+        {
+            let (code, reason) = farewell.close();
+            this.parting = true;
+            this.down.part(Some(frames::close(code, reason)));
+            this.up.part(frames::masked_close(code, reason));
+            this.timer = None;
+        }
+        let down = this.down.poll(cx, &mut this.upstream, &mut this.caller).is_ready();
+        let up = this.up.poll(cx, &mut this.caller, &mut this.upstream).is_ready();
+        // Each end that has been told and has answered is let go, the caller by its server first (RFC 6455 section 7.1.1).
+        if !this.caller_done && this.down.has_said() && this.up.has_heard() {
+            this.caller_done = Pin::new(&mut this.caller).poll_shutdown(cx).is_ready();
+        }
+        if !this.upstream_done && this.up.has_said() && this.down.has_heard() {
+            this.upstream_done = Pin::new(&mut this.upstream).poll_shutdown(cx).is_ready();
+        }
+        if down && up && this.caller_done && this.upstream_done {
+            return Poll::Ready(this.ending());
+        }
+        let closed = this.down.has_heard() && this.up.has_heard();
+        if (this.parting || down || up || closed) && this.poll_timer(cx).is_ready() {
+            // Best effort: what follows is the end of both sockets.
+            let _ = Pin::new(&mut this.caller).poll_shutdown(cx);
+            let _ = Pin::new(&mut this.upstream).poll_shutdown(cx);
+            return Poll::Ready(this.ending());
+        }
+        Poll::Pending
+    }
+}
