@@ -16,7 +16,8 @@ use ipnet::IpNet;
 
 pub use self::route::{
     BadTemplateName, Claim, CloseAt, Expectation, HostPattern, Injection, Matcher, MintKind, MintSpec, OnMintError,
-    OnNoSession, Preflight, Requirement, Rewrite, Route, SessionRules, SessionSource, Source, TemplateName, WebSocket,
+    OnNoSession, Preflight, Requirement, RetryRejected, Rewrite, Route, SessionRules, SessionSource, Source,
+    TemplateName, WebSocket,
 };
 pub use self::upstream::{Addresses, Place, Pool, Upstream, UpstreamAddress, Wire};
 pub use self::url::{ApiUrl, Origin};

@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod inject;
 pub mod pool;
 pub mod request;
+pub mod retry;
 pub mod switch;
 pub mod tokens;
 pub mod upgrade;
@@ -40,6 +41,7 @@ use crate::proxy::inject::Injected;
 use crate::proxy::pool::Pool;
 use crate::proxy::pool::exchange::Want;
 use crate::proxy::request::Target;
+use crate::proxy::retry::Rejectable;
 use crate::proxy::switch::Agreed;
 use crate::proxy::tokens::Subject;
 use crate::proxy::upgrade::handshake::Wish;
@@ -144,6 +146,7 @@ async fn exchange<M: Mint>(
         trailers: head.headers.contains_key(header::TE) && request::accepts_trailers(&head),
         body: length,
     };
+    let rejectable = Rejectable::new(plan, decision.session.as_ref(), &head.headers, finish.record.is_degraded());
     let member = upgrade.map(|(_, rules)| {
         let (session, now) = (decision.session.as_deref(), worker.clock().now());
         Box::new(switch::member(&snapshot.gateway, plan, rules, session, &mut decision.injected, now))
@@ -173,11 +176,12 @@ async fn exchange<M: Mint>(
     };
     // Which version of HTTP and whose `Host` the head speaks is known only now.
     aim.at(&lease, &mut head)?;
-    let request = Request::from_parts(head, body);
+    let mut request = Request::from_parts(head, body);
+    let retry = rejectable.and_then(|rejectable| rejectable.keep(&mut request, fate.as_ref()));
     let copy = exchange.copy(&request);
     let sent = lease.send(request);
     let head = exchange.in_time(sent).await?;
-    let answer = match head {
+    let mut answer = match head {
         Ok(response) => exchange.accept(response, lease)?,
         Err(error) => {
             // Before another one is asked for: it may hold the last place among `max_connections`.
@@ -185,6 +189,9 @@ async fn exchange<M: Mint>(
             Box::pin(exchange.send_again(*error, copy)).await?
         }
     };
+    if let Some(retry) = retry.filter(|retry| retry.is_refusal(answer.response.status())) {
+        answer = Box::pin(retry.again(&snapshot.gateway, &exchange, worker.clock(), answer)).await?;
+    }
     Ok(Forwarded::Answer(answered(answer, fate, finish, plan, plans, replaced), whole))
 }
 

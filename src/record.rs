@@ -202,6 +202,11 @@ impl Record {
         self.degraded = true;
     }
 
+    /// Whether it goes on without a token that its route injects.
+    pub fn is_degraded(&self) -> bool {
+        self.degraded
+    }
+
     /// The request waits for this upstream from now on: for a connection, for its taking the request, for its head.
     /// Returns when that is.
     pub fn upstream_begins(&mut self, upstream: UpstreamId) -> Instant {

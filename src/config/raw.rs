@@ -161,6 +161,7 @@ tables! {
         websocket: Toggle<WebSocket>,
         access: String,
         inject: Vec<At<Inject>>,
+        retry_rejected: RetryRejected,
     }
 
     /// `websocket`
@@ -180,6 +181,12 @@ tables! {
     /// A session source that is written as a table.
     HeaderSource at "routes[].session[]" {
         header: String,
+    }
+
+    /// `retry_rejected`
+    RetryRejected at "routes[].retry_rejected" {
+        statuses: Vec<At<i64>>,
+        max_body: String,
     }
 
     /// One entry of `inject`.

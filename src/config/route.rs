@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::{HeaderName, Method, StatusCode};
 
 use crate::config::url::Origin;
 use crate::headers::NameSet;
@@ -52,6 +52,17 @@ pub struct Route {
     pub log_access: bool,
     /// What is put into the request.
     pub inject: Vec<Injection>,
+    /// When a refused token is replaced, and its request sent once more.
+    pub retry_rejected: Option<RetryRejected>,
+}
+
+/// `retry_rejected`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryRejected {
+    /// Answers that mean 'the token was refused, and nothing was done'.
+    pub statuses: Vec<StatusCode>,
+    /// Bytes of a request body that are kept for it.
+    pub max_body: usize,
 }
 
 /// `match = { ... }`

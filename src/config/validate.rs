@@ -13,6 +13,7 @@ pub(crate) mod keys;
 pub(crate) mod listen;
 pub(crate) mod names;
 pub(crate) mod net;
+pub(crate) mod retry;
 pub(crate) mod routes;
 pub(crate) mod server;
 pub(crate) mod units;

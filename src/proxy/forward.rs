@@ -87,7 +87,7 @@ pub struct Exchange<'a> {
     pub patience: Patience,
 }
 
-/// The head of a request without a body, kept until its answer has come.
+/// The head of a request, kept until its answer has come.
 #[derive(Debug)]
 pub struct Copy {
     method: Method,
@@ -168,7 +168,7 @@ impl Exchange<'_> {
     pub async fn send_again(&self, error: SendError, copy: Option<Copy>) -> Result<Answer, ForwardError> {
         let again = match (error.unsent, copy) {
             (Some(unsent), _) => unsent,
-            (None, Some(copy)) if !error.answered => copy.request(),
+            (None, Some(copy)) if !error.answered => copy.request(RequestBody::empty()),
             _ => return Err(failure(error.error, self.fate)),
         };
         let mut lease = self.lease(Want::New).await?;
@@ -218,13 +218,20 @@ fn is_framed_once(headers: &HeaderMap) -> bool {
 // === impl Copy ===
 
 impl Copy {
-    fn of(request: &Request<RequestBody>) -> Self {
+    /// Copies a head; its values are shared.
+    pub fn of(request: &Request<RequestBody>) -> Self {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         Self { method, uri, version: request.version(), headers: request.headers().clone() }
     }
 
-    fn request(self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::empty());
+    /// The header fields.
+    pub fn headers_mut(&mut self) -> &mut HeaderMap {
+        &mut self.headers
+    }
+
+    /// The head with this body.
+    pub fn request(self, body: RequestBody) -> Request<RequestBody> {
+        let mut request = Request::new(body);
         *request.method_mut() = self.method;
         *request.uri_mut() = self.uri;
         *request.version_mut() = self.version;

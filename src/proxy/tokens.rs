@@ -60,7 +60,7 @@ pub async fn injected<M: Mint>(
                     return Box::pin(injected_after_mint(gateway, plan, subject, clock, record)).await;
                 };
                 if freshness == Freshness::RefreshDue {
-                    gateway.tokens.refresh(request(gateway, subject, spec, key, now), &gateway.mint);
+                    gateway.tokens.refresh(request(gateway, subject.remembered, spec, key, now), &gateway.mint);
                 }
                 Some(value_of(slot, &token)?)
             }
@@ -87,7 +87,7 @@ async fn injected_after_mint<M: Mint>(
     let waits = plan.slots.iter().map(|slot| async move {
         let SlotSource::Token { spec, key } = &slot.source else { return (slot, None) };
         let key = subject.remembered.token_key(*key, |session| TokenKey::of(gateway.issuer, session, spec));
-        let asked = request(gateway, subject, spec, key, begun);
+        let asked = request(gateway, subject.remembered, spec, key, begun);
         (slot, Some((asked.clone(), gateway.tokens.get(asked, &gateway.mint).await)))
     });
     let found = join_all(waits).await;
@@ -218,9 +218,10 @@ fn session_token(slot: &Slot, subject: &Subject<'_>, now: Now) -> Result<Option<
     value.map(Some).map_err(|_| Error::Unfit("the session token cannot stand in a header"))
 }
 
-fn request<M: Mint>(
+/// What the cache is asked for one injection.
+pub fn request<M: Mint>(
     gateway: &Gateway<M>,
-    subject: &Subject<'_>,
+    remembered: &Remembered,
     spec: &MintSpec,
     key: &TokenKey,
     now: Now,
@@ -230,7 +231,7 @@ fn request<M: Mint>(
         template: spec.id,
         urgency: Urgency::Waiting,
         forced: false,
-        credential_issued_at: subject.remembered.session.issued_at,
+        credential_issued_at: remembered.session.issued_at,
         deadline: now.mono + gateway.mint_timeout,
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout_at};
 
 use self::entries::{Entries, Kept};
-use self::flights::{Flight, Flights, Next};
+use self::flights::{Flight, Flights, Held, Next};
 use crate::clock::{Clock, Now};
 use crate::config;
 use crate::lifecycle::Spawner;
@@ -28,6 +28,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Between a token that contradicts its session and the one more mint: the issuer may have heard by then.
 const STALE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A token that is refused before it is so old was not at fault: the next one would be refused as well.
+const REFUSED_AGE: Duration = Duration::from_secs(10);
 
 /// Tokens in memory, and the mints under way.
 ///
@@ -166,6 +169,49 @@ impl TokenCache {
                 Ok(Ok(token)) if self.is_dead(&token) => {}
                 Ok(Ok(token)) => return (lookup, Ok(token)),
             }
+        }
+    }
+
+    /// What to send instead of a token that its upstream has refused, `is_refused`: the one that has taken its place
+    /// meanwhile, or one from a forced mint, once for all who ask. The refused one serves until the new one is there: who
+    /// is refused may be at fault himself, and a failing issuer takes no token from the others.
+    ///
+    /// `None` where there is nothing better: the token is young, its key had a forced mint a moment ago, or the mint fails.
+    pub async fn replace<M: Mint>(
+        self: &Arc<Self>,
+        request: MintRequest,
+        is_refused: impl Fn(&Token) -> bool,
+        mint: &Arc<M>,
+    ) -> Option<Arc<Token>> {
+        let now = self.clock.now();
+        let revocations = self.revocations.load(Ordering::Acquire);
+        let held = || match self.entries.get(&request.key) {
+            Some(kept) if is_refused(&kept.token) => {
+                Held::Refused { old: now.mono.saturating_duration_since(kept.token.sent_at) >= REFUSED_AGE }
+            }
+            Some(kept) if kept.life.at(now) != Freshness::Dead => Held::Another(kept.token),
+            Some(_) | None => Held::Nothing,
+        };
+        let deadline = request.deadline;
+        let flight = match self.flights.replace(&request.key, now.mono, held)? {
+            Next::Live(token) => return Some(token),
+            Next::Join(flight) => flight,
+            Next::Begin(flight) => {
+                self.launch(Arc::clone(&flight), MintRequest { forced: true, ..request }, mint);
+                flight
+            }
+            Next::Missing(_) | Next::Full => return None,
+        };
+        let minted = timeout_at(deadline, flight.wait()).await;
+        // A session was revoked meanwhile, perhaps this one.
+        let revoked = self.revocations.load(Ordering::Acquire) != revocations;
+        match minted {
+            Ok(Ok(token)) if !revoked && !is_refused(&token) && !self.is_dead(&token) => Some(token),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "no token instead of the refused one");
+                None
+            }
+            _ => None,
         }
     }
 

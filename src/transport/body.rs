@@ -1,11 +1,12 @@
 //! The two bodies that pass through: a request's on its way up, an answer's on its way down.
 
+pub mod tee;
+pub mod upload;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -13,56 +14,22 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use self::tee::{Again, Tee};
+use self::upload::{Streaming, clean_trailers};
 use crate::headers::NameSet;
 
-/// How a request's body fares while it is sent on. Shared with the request, because hyper reports the failure of a body
-/// as a failure of the connection.
-#[derive(Debug, Default)]
-pub struct BodyFate {
-    state: AtomicU8,
-    /// Chunks that the upstream's connection has taken, one more for the end.
-    progress: AtomicU64,
-    whole: AtomicBool,
-}
-
-/// Why a request's body ended early.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
-    /// The caller went away or sent broken framing.
-    #[error("the request body broke off")]
-    Broken,
-    /// It stood still for longer than `body_progress_timeout`.
-    #[error("the request body stood still")]
-    Stalled,
-    /// It is longer than `request_body_limit`.
-    #[error("the request body is too large")]
-    TooLarge,
-}
-
-/// What a body must obey on its way to the upstream.
-#[derive(Debug, Clone)]
-pub struct BodyRules {
-    /// Longest standstill before the response head; `None`: no limit.
-    pub progress: Option<Duration>,
-    /// Bytes at most; `None`: no limit.
-    pub limit: Option<u64>,
-    /// Names that no trailer may carry.
-    pub forbidden: Arc<NameSet>,
-}
+pub use self::upload::{BodyError, BodyFate, BodyRules};
 
 /// A request's body on its way to the upstream.
 #[derive(Debug)]
-pub struct RequestBody(Option<Box<Streaming>>);
+pub struct RequestBody(Inner);
 
 #[derive(Debug)]
-struct Streaming {
-    incoming: Incoming,
-    rules: BodyRules,
-    sent: u64,
-    fate: Arc<BodyFate>,
-    /// Made when the body first stands still.
-    stall: Option<Pin<Box<Sleep>>>,
-    stalled: bool,
+enum Inner {
+    Empty,
+    Streaming(Box<Streaming>),
+    Teed(Arc<Tee>),
+    Again(Box<Again>),
 }
 
 /// Is told how a response body ends.
@@ -104,74 +71,44 @@ enum Source {
     Incoming(Incoming, Arc<NameSet>),
 }
 
-const FINE: u8 = 0;
-const BROKEN: u8 = 1;
-const STALLED: u8 = 2;
-const TOO_LARGE: u8 = 3;
-const ANSWERED: u8 = 4;
-
-// === impl BodyFate ===
-
-impl BodyFate {
-    /// Why the body ended early, if it did.
-    pub fn error(&self) -> Option<BodyError> {
-        match self.state.load(Ordering::Relaxed) {
-            BROKEN => Some(BodyError::Broken),
-            STALLED => Some(BodyError::Stalled),
-            TOO_LARGE => Some(BodyError::TooLarge),
-            _ => None,
-        }
-    }
-
-    /// The response head has come: from here on a slow body is a long conversation, not an attack.
-    pub fn answered(&self) {
-        let _ = self.state.compare_exchange(FINE, ANSWERED, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    /// Changes whenever the upstream's connection has taken something.
-    pub fn progress(&self) -> u64 {
-        self.progress.load(Ordering::Relaxed)
-    }
-
-    /// Whether the upstream's connection has taken all of it.
-    pub fn is_whole(&self) -> bool {
-        self.whole.load(Ordering::Relaxed)
-    }
-
-    fn advance(&self, whole: bool) {
-        self.progress.store(self.progress() + 1, Ordering::Relaxed);
-        if whole {
-            self.whole.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn fail(&self, error: BodyError) -> BodyError {
-        let code = match error {
-            BodyError::Broken => BROKEN,
-            BodyError::Stalled => STALLED,
-            BodyError::TooLarge => TOO_LARGE,
-        };
-        self.state.store(code, Ordering::Relaxed);
-        error
-    }
-}
-
 // === impl RequestBody ===
 
 impl RequestBody {
     /// No body.
     pub fn empty() -> Self {
-        Self(None)
+        Self(Inner::Empty)
     }
 
     /// Streams the caller's body; the fate tells how that went. A body that is known to be empty costs nothing.
     pub fn streaming(incoming: Incoming, rules: &BodyRules) -> (Self, Option<Arc<BodyFate>>) {
         if incoming.is_end_stream() {
-            return (Self(None), None);
+            return (Self(Inner::Empty), None);
         }
-        let (fate, rules) = (Arc::new(BodyFate::default()), rules.clone());
-        let body = Streaming { incoming, rules, sent: 0, fate: Arc::clone(&fate), stall: None, stalled: false };
-        (Self(Some(Box::new(body))), Some(fate))
+        let (body, fate) = Streaming::new(incoming, rules);
+        (Self(Inner::Streaming(body)), Some(fate))
+    }
+
+    /// Keeps what passes, `limit` bytes at most, so that it can be sent again. `None`: nothing passes, or too much.
+    pub fn tee(&mut self, limit: usize) -> Option<Arc<Tee>> {
+        if self.size_hint().lower() > limit as u64 {
+            return None;
+        }
+        match std::mem::replace(&mut self.0, Inner::Empty) {
+            Inner::Streaming(body) => {
+                let tee = Tee::new(body, limit);
+                self.0 = Inner::Teed(Arc::clone(&tee));
+                Some(tee)
+            }
+            other => {
+                self.0 = other;
+                None
+            }
+        }
+    }
+
+    /// What a tee has kept, and what has not come yet.
+    pub fn again(again: Again) -> Self {
+        Self(Inner::Again(Box::new(again)))
     }
 }
 
@@ -181,65 +118,29 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
-            Some(body) => body.poll_frame(cx),
-            None => Poll::Ready(None),
+            Inner::Streaming(body) => body.poll_frame(cx),
+            Inner::Empty => Poll::Ready(None),
+            Inner::Teed(tee) => tee.poll_frame(cx),
+            Inner::Again(again) => again.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|body| body.incoming.is_end_stream())
+        match &self.0 {
+            Inner::Empty => true,
+            Inner::Streaming(body) => body.is_end_stream(),
+            Inner::Teed(tee) => tee.is_end_stream(),
+            Inner::Again(again) => again.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.incoming.size_hint())
-    }
-}
-
-impl Streaming {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => return self.poll_stall(cx),
-        };
-        self.stalled = false;
-        match frame {
-            None => {
-                self.fate.advance(true);
-                Poll::Ready(None)
-            }
-            Some(Err(_)) => Poll::Ready(Some(Err(self.fate.fail(BodyError::Broken)))),
-            Some(Ok(frame)) => {
-                self.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
-                if self.rules.limit.is_some_and(|limit| self.sent > limit) {
-                    return Poll::Ready(Some(Err(self.fate.fail(BodyError::TooLarge))));
-                }
-                self.fate.advance(self.incoming.is_end_stream());
-                Poll::Ready(Some(Ok(clean_trailers(frame, &self.rules.forbidden))))
-            }
+        match &self.0 {
+            Inner::Empty => SizeHint::with_exact(0),
+            Inner::Streaming(body) => body.size_hint(),
+            Inner::Teed(tee) => tee.size_hint(),
+            Inner::Again(again) => again.size_hint(),
         }
-    }
-
-    /// The caller sends nothing: a limit runs until the upstream has answered.
-    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(limit) = self.rules.progress else { return Poll::Pending };
-        if self.fate.state.load(Ordering::Relaxed) == ANSWERED {
-            return Poll::Pending;
-        }
-        let stall = match &mut self.stall {
-            Some(stall) => {
-                if !self.stalled {
-                    stall.as_mut().reset(Instant::now() + limit);
-                }
-                stall
-            }
-            none => none.insert(Box::pin(tokio::time::sleep(limit))),
-        };
-        self.stalled = true;
-        ready!(stall.as_mut().poll(cx));
-        if self.fate.state.load(Ordering::Relaxed) == ANSWERED {
-            return Poll::Pending;
-        }
-        Poll::Ready(Some(Err(self.fate.fail(BodyError::Stalled))))
     }
 }
 
@@ -360,22 +261,6 @@ impl<E: Ending + Unpin> Body for ResponseBody<E> {
             Source::Empty => SizeHint::with_exact(0),
             Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Incoming(incoming, _) => incoming.size_hint(),
-        }
-    }
-}
-
-/// Names that mean framing, routing or identity do not pass as trailers (RFC 9110 section 6.5.1).
-fn clean_trailers(frame: Frame<Bytes>, forbidden: &NameSet) -> Frame<Bytes> {
-    match frame.into_trailers() {
-        Err(frame) => frame,
-        Ok(trailers) => {
-            let mut kept = HeaderMap::with_capacity(trailers.len());
-            for (name, value) in &trailers {
-                if !forbidden.contains(name) {
-                    kept.append(name, value.clone());
-                }
-            }
-            Frame::trailers(kept)
         }
     }
 }

@@ -11,6 +11,7 @@ mod protocols;
 mod refusals;
 mod require;
 mod resend;
+mod retry;
 mod session;
 mod tunnel;
 mod upgrade;

@@ -37,7 +37,7 @@ const KEYS: &[NotYet] = &[
     no("cache", "shared"),
     no("upstreams.*", "tls"),
     but("routes[]", "allow_odd_paths", Harmless::Flag(false)),
-    no("routes[]", "retry_rejected"),
+    but("routes[]", "websocket", Harmless::Flag(false)),
     no("routes[].match", "listener"),
     no("routes[].session[]", "session_id_header"),
     no("routes[].session[]", "trust"),

@@ -17,8 +17,7 @@ use super::clerk::{self, Draft, Needs};
 use super::context::Context;
 use super::names::{LABEL, MOST, is_label};
 use super::upstreams::Upstreams;
-use super::{guards, inject};
-use super::{headers, net};
+use super::{guards, headers, inject, net, retry};
 
 /// What all routes together are made of.
 pub(crate) struct Routes {
@@ -132,6 +131,7 @@ fn route(
     let log_access = cx.choice(&raw.access, &access, true);
     let timeout = cx.limit(&raw.timeout, None);
     let websocket = websocket(&raw.websocket, &session, &inject, cx);
+    let retry_rejected = retry::read(&raw.retry_rejected, &inject, cx);
     let upstream = upstream.map(|id| upstreams.get(id));
     let keep_headers = keep_headers(&raw.keep_headers, upstream.map(|upstream| &upstream.remove_headers), cx);
     let upstream = upstream?;
@@ -155,6 +155,7 @@ fn route(
         websocket,
         log_access,
         inject,
+        retry_rejected,
     })
 }
 

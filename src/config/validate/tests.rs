@@ -2,6 +2,7 @@
 
 mod bad;
 mod guards;
+mod retry;
 mod upstreams;
 mod websocket;
 

@@ -52,6 +52,20 @@ pub(super) enum Next {
     Full,
 }
 
+/// What is in memory under the key of a token that its upstream has refused.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// Another token, alive.
+    Another(Arc<Token>),
+    /// That very token; whether it is old enough to be at fault.
+    Refused {
+        /// Else it was just minted, and the next one would be no better.
+        old: bool,
+    },
+    /// Nothing of use.
+    Nothing,
+}
+
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct Flights(Mutex<Table>);
@@ -165,6 +179,28 @@ impl Flights {
         drop(table);
         flight.tell(outcome);
         current
+    }
+
+    /// What comes after a refused token: another one that is there or under way, or a forced mint, at most one in 10 s.
+    /// `None`: there is nothing better than the refusal.
+    pub(super) fn replace(&self, key: &TokenKey, now: Instant, held: impl FnOnce() -> Held) -> Option<Next> {
+        let mut table = self.table();
+        let held = held();
+        if let Held::Another(token) = held {
+            return Some(Next::Live(token));
+        }
+        if matches!(held, Held::Refused { old: false }) {
+            return None;
+        }
+        if let Some(flight) = table.flights.get(key) {
+            return Some(Next::Join(Arc::clone(flight)));
+        }
+        if matches!(held, Held::Nothing) || table.forced.get(key, now).is_some() {
+            return None;
+        }
+        let flight = table.begin(key, Urgency::Waiting)?;
+        table.forced.put(key, (), now, now + FORCED_EVERY);
+        Some(Next::Begin(flight))
     }
 
     /// Notes a forced mint of the key, and whether it is the first one in 10 s.

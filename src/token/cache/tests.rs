@@ -4,6 +4,7 @@ mod expect;
 mod flight;
 mod life;
 mod purge;
+mod replace;
 
 use std::collections::HashSet;
 use std::sync::Mutex;

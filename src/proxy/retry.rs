@@ -1,0 +1,179 @@
+//! A request whose minted token is refused: the token is replaced, and the request sent once more.
+//!
+//! Only the token that was sent is replaced, only when it is old enough to be at fault, and by at most one forced mint of
+//! its key in 10 s; the cache decides that ([`TokenCache::replace`](crate::token::cache::TokenCache::replace)). Where no
+//! better token is to be had, or the request's body cannot be sent again, the refusal is the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout};
+
+use crate::clock::Clock;
+use crate::config::RetryRejected;
+use crate::proxy::forward::{Answer, Copy, Exchange, ForwardError};
+use crate::proxy::gateway::{Gateway, Plan};
+use crate::proxy::inject::{Slot, SlotSource};
+use crate::proxy::pool::exchange::Want;
+use crate::proxy::{request, tokens};
+use crate::session::memory::Remembered;
+use crate::token::{Mint, Token, TokenKey};
+use crate::transport::body::tee::Tee;
+use crate::transport::body::{BodyFate, RequestBody};
+
+/// Bytes of a refusal's body that are read so that its connection can serve again.
+const DRAINED: usize = 64 * 1024;
+
+/// How long that may take.
+const DRAINING: Duration = Duration::from_millis(20);
+
+/// A request whose refusal could be the fault of a token that we have put into it.
+#[derive(Debug)]
+pub struct Rejectable<'a> {
+    rules: &'a RetryRejected,
+    plan: &'a Plan,
+    session: Arc<Remembered>,
+}
+
+/// What is kept of it until its answer's head has come.
+#[derive(Debug)]
+pub struct Retry<'a> {
+    request: Rejectable<'a>,
+    copy: Copy,
+    /// `None`: it has no body.
+    tee: Option<Arc<Tee>>,
+}
+
+// === impl Rejectable ===
+
+impl<'a> Rejectable<'a> {
+    /// A request of this session, with every minted token of the route in it. An upgrade is none: it is no exchange that
+    /// could be repeated.
+    pub fn new(plan: &'a Plan, session: Option<&Arc<Remembered>>, headers: &HeaderMap, degraded: bool) -> Option<Self> {
+        let rules = plan.route.retry_rejected.as_ref()?;
+        let minted = plan.slots.iter().any(|slot| matches!(slot.source, SlotSource::Token { .. }));
+        let once = degraded || headers.contains_key(header::UPGRADE);
+        session.filter(|_| minted && !once).map(|session| Self { rules, plan, session: Arc::clone(session) })
+    }
+
+    /// Keeps what is needed to send it again: its head, and its body while that passes. `None`: the body is known to be
+    /// too long. Boxed, so that the future of every request stays small.
+    pub fn keep(self, request: &mut Request<RequestBody>, fate: Option<&Arc<BodyFate>>) -> Option<Box<Retry<'a>>> {
+        let tee = match fate {
+            None => None,
+            Some(_) => Some(request.body_mut().tee(self.rules.max_body)?),
+        };
+        Some(Box::new(Retry { copy: Copy::of(request), tee, request: self }))
+    }
+}
+
+// === impl Retry ===
+
+impl Retry<'_> {
+    /// Whether the status says that a token was refused.
+    pub fn is_refusal(&self, status: StatusCode) -> bool {
+        self.request.rules.statuses.contains(&status)
+    }
+
+    /// The answer to the request with another token, or the refusal where there is none.
+    ///
+    /// # Errors
+    /// What the second sending meets.
+    pub async fn again<M: Mint>(
+        self,
+        gateway: &Gateway<M>,
+        exchange: &Exchange<'_>,
+        clock: &Clock,
+        refusal: Answer,
+    ) -> Result<Answer, ForwardError> {
+        let Self { request: Rejectable { plan, session, .. }, mut copy, tee } = self;
+        if tee.as_ref().is_some_and(|tee| !tee.can_be_taken()) {
+            return Ok(refusal);
+        }
+        let values = values(plan, &session, copy.headers_mut(), gateway, exchange, clock).await;
+        let injected = values.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        let none = values.is_empty();
+        for (name, value) in values {
+            copy.headers_mut().insert(name, value);
+        }
+        let (mut head, empty) = copy.request(RequestBody::empty()).into_parts();
+        if none || request::fits(&head, injected, exchange.pool.upstream().max_header_bytes).is_err() {
+            return Ok(refusal);
+        }
+        // Before the body is taken back: what is left of it will not come on the first connection.
+        let whole = exchange.fate.is_none_or(BodyFate::is_whole);
+        let body = match tee.map(|tee| tee.take()) {
+            None => empty,
+            Some(Some(again)) => RequestBody::again(again),
+            // More of it has come meanwhile than is kept.
+            Some(None) => return Ok(refusal),
+        };
+        tracing::debug!(route = plan.route.name, status = %refusal.response.status(), "sent once more with another token");
+        discard(refusal, whole).await;
+        let mut lease = match exchange.pool.ready(Instant::now()) {
+            Some(lease) => lease,
+            None => exchange.lease(Want::Any).await?,
+        };
+        exchange.aim.at(&lease, &mut head)?;
+        let request = Request::from_parts(head, body);
+        let copy = exchange.copy(&request);
+        let sent = lease.send(request);
+        match exchange.in_time(sent).await? {
+            Ok(response) => exchange.accept(response, lease),
+            Err(error) => {
+                drop(lease);
+                exchange.send_again(*error, copy).await
+            }
+        }
+    }
+}
+
+/// The header values that stand in the place of those that were `sent`; none where there is no better token.
+async fn values<M: Mint>(
+    plan: &Plan,
+    session: &Remembered,
+    sent: &HeaderMap,
+    gateway: &Gateway<M>,
+    exchange: &Exchange<'_>,
+    clock: &Clock,
+) -> Vec<(HeaderName, HeaderValue)> {
+    let now = clock.now();
+    let waits = plan.slots.iter().filter_map(|slot| {
+        let SlotSource::Token { spec, key } = &slot.source else { return None };
+        let key = session.token_key(*key, |session| TokenKey::of(gateway.issuer, session, spec));
+        let mut asked = tokens::request(gateway, session, spec, key, now);
+        asked.deadline = exchange.patience.whole.map_or(asked.deadline, |end| asked.deadline.min(end));
+        let sent = sent.get(&slot.header)?;
+        let was_sent = move |token: &Token| value(slot, token).is_some_and(|own| own == *sent);
+        Some(async move {
+            let token = gateway.tokens.replace(asked, was_sent, &gateway.mint).await?;
+            Some((slot.header.clone(), value(slot, &token)?))
+        })
+    });
+    join_all(waits).await.into_iter().flatten().collect()
+}
+
+fn value(slot: &Slot, token: &Token) -> Option<HeaderValue> {
+    slot.prefix.token(token).ok()
+}
+
+/// Reads what is left of an answer that nobody gets, so that its connection can serve again; one with more to say, or
+/// to take, is closed.
+async fn discard(answer: Answer, whole: bool) {
+    let Answer { response, lease } = answer;
+    let (mut body, mut left) = (response.into_body(), DRAINED);
+    let drain = async {
+        while let Some(frame) = body.frame().await {
+            let bytes = frame.ok()?.into_data().map_or(0, |data| data.len());
+            left = left.checked_sub(bytes)?;
+        }
+        Some(())
+    };
+    if whole && matches!(timeout(DRAINING, drain).await, Ok(Some(()))) {
+        lease.finish(Instant::now());
+    }
+}
