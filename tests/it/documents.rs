@@ -1,26 +1,33 @@
 //! The documents say what is true: their configurations load, their commands exist, their tables are complete.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use mintgate::admin::exposition::{Exposition, Format};
 use mintgate::clock::Wall;
 use mintgate::config::validate::{self, Environment, Secrets};
+use mintgate::emulator::seed::file::Seed;
 use mintgate::metrics::{Metrics, Names};
 use mintgate::proxy::error::Code;
 
+/// How to test an application.
+const GUIDE: &str = include_str!("../../docs/testing-your-application.md");
+
 /// Every document, with what it contains that a test has to find.
-const DOCUMENTS: [(&str, &str); 3] = [
+const DOCUMENTS: [(&str, &str); 4] = [
     ("README.md", include_str!("../../README.md")),
     ("deploy/README.md", include_str!("../../deploy/README.md")),
     ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
+    ("docs/testing-your-application.md", GUIDE),
 ];
 
 /// The first line of a configuration that is complete, and of one that adds to the first complete one before it.
 const WHOLE: &str = "# mintgate.toml\n";
 const PART: &str = "# part of mintgate.toml\n";
+/// The first line of a seed of the emulator.
+const SEED: &str = "# seed.toml\n";
 
 /// Every variable is set, so that nothing is left to warn about.
 struct AllSet;
@@ -82,6 +89,13 @@ fn every_configuration_in_the_documents_loads_without_a_warning() {
     for (name, document) in DOCUMENTS {
         let mut whole = None;
         for block in blocks(document, "toml") {
+            if block.starts_with(SEED) {
+                let parsed = Seed::parse(&block, Path::new(name), &AllSet, Wall::from_seconds(0));
+                let (_, warnings) = parsed.unwrap_or_else(|problems| panic!("{problems}"));
+                assert!(warnings.is_empty(), "{warnings}");
+                loaded += 1;
+                continue;
+            }
             let text = match (&whole, block.starts_with(WHOLE), block.starts_with(PART)) {
                 (_, true, _) => block.clone(),
                 (Some(whole), _, true) => format!("{whole}\n{block}"),
@@ -117,6 +131,65 @@ fn every_command_in_the_documents_exists() {
     for command in ["dev", "check", "run", "emulator"] {
         assert!(seen.contains(command), "no document shows `mintgate {command}`");
     }
+}
+
+/// An emulator that a block of the guide began; it ends with the next one.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Every line of the guide's shells is executed, on a port that the kernel chose. What installs and runs the examples is
+/// executed by `tests/run`.
+#[test]
+fn every_command_of_the_guide_runs() {
+    let directory = std::env::temp_dir().join(format!("mintgate-guide-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    for seed in blocks(GUIDE, "toml").iter().filter(|block| block.starts_with(SEED)) {
+        std::fs::write(directory.join("seed.toml"), seed).unwrap();
+    }
+    let examples = include_str!("../run");
+    let (mut running, mut executed) = (None::<(Running, String)>, 0);
+    for block in blocks(GUIDE, "sh") {
+        if let Some(example) = block.lines().next().and_then(|line| line.strip_prefix("cd ")) {
+            let test = block.lines().last().unwrap().replace("python3", "python");
+            assert!(examples.contains(&format!("example {example} ")) && examples.contains(&*test), "{block}");
+            continue;
+        }
+        for line in block.replace("\\\n", " ").lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            executed += 1;
+            // One at a time, as a reader would: the new one ends the one before.
+            if let ["mintgate", flags @ ..] = words.as_slice() {
+                // The guide's own port is left out: it may be taken.
+                let flags = flags.iter().filter(|flag| !["--json", "--listen", "127.0.0.1:0"].contains(flag));
+                let mut child = Command::new(env!("CARGO_BIN_EXE_mintgate"))
+                    .args(flags)
+                    .args(["--json", "--listen", "127.0.0.1:0"])
+                    .current_dir(&directory)
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                let mut about = String::new();
+                BufReader::new(child.stdout.take().unwrap()).read_line(&mut about).unwrap();
+                let about: serde_json::Value = serde_json::from_str(&about).expect(line);
+                running = Some((Running(child), about["address"].as_str().unwrap().to_owned()));
+                continue;
+            }
+            let (_, address) = running.as_ref().expect("an emulator is begun first");
+            assert!(line.starts_with("curl "), "{line}");
+            let line = line.replace("127.0.0.1:6470", address);
+            let done = Command::new("sh").args(["-c", &line]).output().unwrap();
+            assert!(done.status.success() && !done.stdout.is_empty(), "{line}\n{done:?}");
+        }
+    }
+    drop(running);
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert!(executed > 15, "only {executed} were found");
 }
 
 #[test]

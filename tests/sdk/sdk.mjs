@@ -163,6 +163,104 @@ await check("calls are counted by session", async () => {
   assert.deepEqual(state.sessions.find((session) => session.id === id).mints, { session: 1, templates: { plain: 1 } });
 });
 
+/** A helper of the emulator's. */
+async function helper(method, path, body) {
+  const init = { method, headers: { "content-type": "application/json" }, body: body && JSON.stringify(body) };
+  const answer = await fetch(`${about.api_url}/_emulator${path}`, init);
+  assert.ok(answer.ok, await answer.clone().text());
+  return answer.json();
+}
+
+/** What an application sees of a session token. */
+async function auth(token) {
+  const request = new Request("https://app.example.com/", { headers: { Authorization: `Bearer ${token}` } });
+  return clerk.authenticateRequest(request);
+}
+
+await check("session tokens of both versions say the same to an application", async () => {
+  const place = `/organizations/${alice.organization_id}/memberships/${alice.user_id}`;
+  const permissions = ["org:a:read", "org:a:write", "org:b:manage", "org:c:read", "org:c:manage"];
+  await helper("PUT", place, { permissions });
+  for (const version of [1, 2]) {
+    const seen = (await auth(await fresh(alice.id, `&v=${version}`))).toAuth();
+    assert.deepEqual([seen.orgId, seen.orgRole, seen.orgSlug], [alice.organization_id, "org:admin", "acme"]);
+    assert.deepEqual([...seen.orgPermissions].sort(), [...permissions].sort(), `version ${version}`);
+  }
+  await helper("PUT", place, { permissions: ["org:reports:read", "org:reports:write", "org:teams:write"] });
+});
+
+await check("a pending session is signed out, and an impersonated one names its actor", async () => {
+  const { id } = await helper("POST", "/sessions", { user_id: bob.user_id, status: "pending", tasks: ["choose-organization"] });
+  const state = await auth(await fresh(id));
+  assert.deepEqual([state.status, state.toAuth().userId], ["signed-in", null]);
+  assert.equal((await clerk.sessions.getSession(id)).status, "pending");
+  await helper("PATCH", `/sessions/${id}`, { status: "active", actor: { sub: "user_support" } });
+  const seen = (await auth(await fresh(id))).toAuth();
+  assert.deepEqual([seen.sessionId, seen.actor], [id, { sub: "user_support" }]);
+  assert.deepEqual((await clerk.sessions.getSession(id)).actor, { sub: "user_support" });
+});
+
+await check("lists have pages", async () => {
+  for (let made = 0; made < 3; made += 1) await clerk.sessions.createSession({ userId: bob.user_id });
+  const first = await clerk.sessions.getSessionList({ userId: bob.user_id, limit: 2 });
+  const second = await clerk.sessions.getSessionList({ userId: bob.user_id, limit: 2, offset: 2 });
+  assert.ok(first.totalCount >= 4 && first.totalCount === second.totalCount);
+  assert.equal(new Set([...first.data, ...second.data].map(({ id }) => id)).size, 4);
+  assert.equal((await refusal(clerk.sessions.getSessionList({ userId: bob.user_id, limit: 501 }))).status, 422);
+});
+
+await check("a template has shortcodes and a key of its own", async () => {
+  const claims = {
+    role: "{{user.public_metadata.role || 'reader'}}",
+    text: "{{user.first_name}} {{user.username}}",
+    none: "{{user.nothing}}",
+    list: ["{{user.unsafe_metadata}}", 7],
+  };
+  const own = { customSigningKey: true, signingAlgorithm: "HS256", signingKey: "only-for-tests" };
+  const made = await clerk.jwtTemplates.create({ name: "own_key", claims, ...own });
+  assert.deepEqual([made.customSigningKey, made.signingAlgorithm], [true, "HS256"]);
+  const { jwt } = await clerk.sessions.getToken(bob.id, "own_key");
+  const [head, payload, signature] = jwt.split(".");
+  const { createHmac } = await import("node:crypto");
+  assert.equal(createHmac("sha256", "only-for-tests").update(`${head}.${payload}`).digest("base64url"), signature);
+  const { role, text, none, list } = part(jwt, 1);
+  assert.deepEqual({ role, text, none, list }, { role: "reader", text: "Bob null", none: null, list: [{}, 7] });
+  await clerk.jwtTemplates.delete(made.id);
+  const reserved = await refusal(clerk.jwtTemplates.create({ name: "x", claims: { sub: "me" } }));
+  assert.deepEqual([reserved.status, reserved.code], [400, "jwt_template_reserved_claim"]);
+});
+
+await check("a refresh without a handshake is 401", async () => {
+  const params = { expired_token: "a", refresh_token: "b", request_origin: "c", request_headers: {} };
+  assert.equal((await refusal(clerk.sessions.refreshSession(alice.id, params))).status, 401);
+});
+
+await check("versions of the API that do not exist are refused", async () => {
+  const headers = { authorization: `Bearer ${about.secret_key}`, "Clerk-API-Version": "2026-05-12" };
+  for (const [query, version] of [["", "2026-05-13"], ["?__clerk_api_version=2026-05-12", "2026-05-12"]]) {
+    const answer = await fetch(`${about.api_url}/v1/jwks${query}`, { headers: { ...headers, "Clerk-API-Version": version } });
+    assert.deepEqual([answer.status, (await answer.json()).errors[0].code], [400, "api_version_invalid"]);
+  }
+});
+
+await check("scripted faults are what the SDK sees", async () => {
+  const mint = () => clerk.sessions.getToken(alice.id, "plain");
+  const fault = (body) => helper("POST", "/faults", { endpoint: "mint", times: 1, ...body });
+  await fault({ status: 429, retry_after: 4 });
+  const throttled = await refusal(mint());
+  assert.deepEqual([throttled.status, throttled.code, throttled.error.retryAfter], [429, "too_many_requests", 4]);
+  await fault({ status: 500 });
+  assert.equal((await refusal(mint())).code, "internal_clerk_error");
+  for (const body of [{ reset: true }, { malformed: "truncated" }, { malformed: "cut" }, { malformed: "empty" }]) {
+    await fault(body);
+    await assert.rejects(mint(), JSON.stringify(body));
+  }
+  await fault({ malformed: "no_jwt" });
+  assert.equal((await mint()).jwt, undefined);
+  assert.ok((await mint()).jwt);
+  await helper("DELETE", "/faults");
+});
+
 // The last one: it leaves nothing of the window.
 await check("beyond the rate limit the answer is 429 and says when to come back", async () => {
   if (about.rate_limit === null) return;

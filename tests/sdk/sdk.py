@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 
+import httpx
 from clerk_backend_api import Clerk, models
 from clerk_backend_api.security import authenticate_request
 from clerk_backend_api.security.types import AuthenticateRequestOptions, TokenVerificationError, VerifyTokenOptions
@@ -66,6 +67,15 @@ def fresh(session, query=""):
     """A session token, as a browser would hold it."""
     with urllib.request.urlopen(f"{ABOUT['api_url']}/_emulator/token?session={session}{query}") as answer:
         return answer.read().decode()
+
+
+def helper(method, path, body=None):
+    """A helper of the emulator's."""
+    data = json.dumps(body).encode() if body is not None else None
+    url = f"{ABOUT['api_url']}/_emulator{path}"
+    request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
+    with urllib.request.urlopen(request) as answer:
+        return json.loads(answer.read())
 
 
 def main():
@@ -165,6 +175,53 @@ def main():
             lambda: clerk.sessions.create_token(session_id=session),
         ):
             assert refused(models.ClerkErrors, call).status_code == 404
+
+    @check
+    def _():
+        """a session with an organization; an unknown user and an unknown organization are 404"""
+        made = clerk.sessions.create(
+            request={"user_id": ALICE["user_id"], "active_organization_id": ALICE["organization_id"]}
+        )
+        assert made.last_active_organization_id == ALICE["organization_id"]
+        for wrong in ({"user_id": "user_none"}, {"user_id": ALICE["user_id"], "active_organization_id": "org_none"}):
+            error = refused(models.ClerkErrors, lambda: clerk.sessions.create(request=wrong))
+            assert error.status_code == 404
+
+    @check
+    def _():
+        """session tokens of both versions"""
+        for version in (1, 2):
+            token = fresh(ALICE["id"], f"&v={version}")
+            claims = verify_token(token, VerifyTokenOptions(jwt_key=ABOUT["jwt_key"]))
+            organization = claims["org_id"] if version == 1 else claims["o"]["id"]
+            assert organization == ALICE["organization_id"] and ("v" in claims) == (version == 2)
+
+    @check
+    def _():
+        """a pending and an impersonated session"""
+        made = helper("POST", "/sessions", {"user_id": BOB["user_id"], "status": "pending", "tasks": ["setup-mfa"]})
+        session = clerk.sessions.get(session_id=made["id"])
+        assert session.status == models.Status.PENDING and session.tasks[0].key == "setup-mfa"
+        assert part(fresh(made["id"]), 1)["sts"] == "pending"
+        helper("PATCH", f"/sessions/{made['id']}", {"status": "active", "actor": {"sub": "user_support"}})
+        assert part(fresh(made["id"]), 1)["act"] == {"sub": "user_support"}
+        clerk.sessions.get(session_id=made["id"])
+
+    @check
+    def _():
+        """scripted faults are what the SDK sees"""
+        call = lambda: mint(session_id=ALICE["id"], template_name="plain")  # noqa: E731
+        helper("POST", "/faults", {"endpoint": "mint", "times": 1, "status": 429, "retry_after": 4})
+        error = refused(models.SDKError, call)
+        assert error.status_code == 429 and error.headers["retry-after"] == "4"
+        # The SDK tries again after a 5xx, not when the connection ends without an answer.
+        helper("POST", "/faults", {"endpoint": "mint", "times": 1, "status": 503})
+        assert call().jwt
+        helper("POST", "/faults", {"endpoint": "mint", "times": 1, "reset": True})
+        refused(httpx.RemoteProtocolError, call)
+        helper("POST", "/faults", {"endpoint": "mint", "times": 1, "malformed": "content_type"})
+        refused(models.SDKError, call)
+        helper("DELETE", "/faults")
 
     @check
     def _():

@@ -161,3 +161,42 @@ async fn users_and_memberships_change_what_tokens_say() {
     assert_eq!(removed, json!({"object": "user", "id": "user_emulator_alice", "deleted": true, "external_id": "1"}));
     assert_eq!(error(&mint(&emulator, ALICE, "", "").await).0, 404);
 }
+
+/// No file, no variable.
+struct Nothing;
+
+impl crate::config::validate::Environment for Nothing {
+    fn var(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn read(&self, _: &std::path::Path) -> std::io::Result<Vec<u8>> {
+        Err(std::io::ErrorKind::NotFound.into())
+    }
+
+    fn exists(&self, _: &std::path::Path) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn the_template_of_the_session_token_is_used_hidden_and_kept() {
+    let text = "session_token_version = 1\nauthorized_party = \"http://localhost:3000\"\n\
+                [session_token]\nclaims = { plan = \"{{user.public_metadata.plan || 'free'}}\" }\n\
+                [[users]]\nid = \"u\"\n[[sessions]]\nid = \"s\"\nuser = \"u\"";
+    let wall = Wall::from_seconds(1_800_000_000);
+    let (seed, _) = Seed::parse(text, std::path::Path::new("seed.toml"), &Nothing, wall).unwrap();
+    let emulator = Emulator::new(Options { seed: Some(seed), ..Options::default() }, Clock::following(wall)).unwrap();
+    let (_, claims) = read(&mint(&emulator, "s", "", "").await.body["jwt"]);
+    assert_eq!((&claims["plan"], &claims["azp"]), (&json!("free"), &json!("http://localhost:3000")));
+    assert_eq!((claims.get("v"), claims.get("jti")), (None, None), "version 1 when the call names none");
+    let path = "/v1/jwt_templates/jtmp_emulator_session_token";
+    assert_eq!(call(&emulator, Method::GET, path, "").await.status, 200);
+    assert_eq!(call(&emulator, Method::GET, "/v1/jwt_templates", "").await.body, json!([]));
+    let (status, code, _) = error(&call(&emulator, Method::DELETE, path, "").await);
+    assert_eq!((status, &*code), (403, "session_token_jwt_template"));
+    let change = r#"{"name":"session_token","claims":{"plan":"gold"}}"#;
+    assert_eq!(call(&emulator, Method::PATCH, path, change).await.status, 200);
+    let (_, claims) = read(&mint(&emulator, "s", "", "").await.body["jwt"]);
+    assert_eq!(claims["plan"], "gold");
+}
