@@ -3,6 +3,8 @@
 //! Binding comes before serving, so that `main` can tell every address, and so that a test boots the very same thing on
 //! ports that the kernel chose.
 
+pub mod gateway;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,21 +19,15 @@ use crate::lifecycle::{Readiness, Shutdown, Spawner};
 use crate::listener::bound::{self, BindError, Inherited};
 use crate::metrics::{CacheName, Metrics, Names};
 use crate::proxy::error::outcome_names;
-use crate::proxy::gateway::{Gateway, Plans, Sessions};
+use crate::proxy::gateway::Gateway;
 use crate::proxy::worker::Worker;
 use crate::secret::NotHeaderSafe;
 use crate::server::{DataListener, Terms, Workers};
-use crate::session::credential::CookieRules;
 use crate::session::jwks::keys::KeySet;
 use crate::session::jwks::{FetchError, FetchKeys, Jwks, Pace};
-use crate::session::memory::Memory;
-use crate::session::revoked::Revoked;
-use crate::session::verify::Verifier;
 use crate::surface;
-use crate::token::Issuer;
 use crate::token::breaker::{Breaker, Health};
 use crate::token::budget::{Budget, Limiter};
-use crate::token::cache::TokenCache;
 use crate::token::clerk::{self, ClerkClient};
 use crate::token::freshness::Jitter;
 use crate::token::retry::Retry;
@@ -124,42 +120,17 @@ struct IssuerKeys {
 /// See [`StartError`]. Nothing is left listening then.
 pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     let metrics = Arc::new(Metrics::new(names(&config)));
-    let plans = Plans::new(&config).map_err(StartError::Value)?;
     let connections = process.control.sibling();
     let client = ClerkClient::new(&config.clerk, process.clock.clone(), connections, Arc::clone(&metrics));
     let client = Arc::new(client.map_err(StartError::Client)?);
     let jwks = jwks(&config, &client, &metrics, &process)?;
     let readiness = Readiness::new(process.shutdown.clone(), needs_key(&config));
-    let tokens = TokenCache::new(
-        &config.cache,
-        process.clock.clone(),
-        process.control.clone(),
-        Jitter::random(),
-        Arc::clone(&metrics),
-    );
     let limiter = Limiter::new(&config.clerk.budget, Arc::clone(&metrics));
     let health = Health::new(Arc::clone(&metrics));
     let budgeted = Budget::new(Arc::clone(&client), Arc::clone(&limiter));
     let mint = Retry::new(Breaker::new(budgeted, health), process.clock.clone(), Jitter::random());
-    let sessions = Sessions {
-        cookies: CookieRules::new(&config.clerk),
-        verifier: Verifier::new(&config.clerk),
-        jwks,
-        memory: Memory::new(config.cache.max_session_bytes),
-        revoked: Arc::new(Revoked::new(Arc::clone(&metrics))),
-        skew: config.clerk.clock_skew,
-    };
-    let gateway = Arc::new(Gateway {
-        number: 1,
-        plans,
-        log: config.log.clone(),
-        sessions,
-        tokens,
-        mint: Arc::new(mint),
-        issuer: Issuer::new(config.clerk.api_url.as_str(), config.clerk.issuer.as_deref().unwrap_or_default()),
-        mint_timeout: config.clerk.timeout,
-        metrics: Arc::clone(&metrics),
-    });
+    let gateway = gateway::build(&config, jwks, mint, &metrics, &process.clock, &process.control);
+    let gateway = Arc::new(gateway.map_err(StartError::Value)?);
     let tls = config.server.tls.as_ref().map(ServerTls::reloading).transpose().map_err(StartError::Tls)?;
     let mut listeners = Vec::with_capacity(config.server.listen.len());
     for listen in &config.server.listen {
@@ -189,7 +160,8 @@ fn listen_on(address: &ListenAddress, inherited: &mut Inherited) -> Result<Vec<b
     bound::Bound::listen(address, inherited).map_err(|source| StartError::Bind { address: address.clone(), source })
 }
 
-fn names(config: &Config) -> Names {
+/// What is counted, by name.
+pub fn names(config: &Config) -> Names {
     Names {
         routes: config.routes.iter().map(|route| route.name.clone()).collect(),
         templates: config.minted.iter().map(|kind| kind.label().to_owned()).collect(),

@@ -1,10 +1,93 @@
-//! What the binary can be told to do, a file for each command.
+//! What the binary can be told to do, a file for each command, and the command line that says which.
 //!
 //! A command gets its arguments, the environment and its streams from `main`, and returns an exit status: it prints
 //! nowhere else, so a test can read all of it.
 
 pub mod check;
+pub mod console;
 pub mod dev;
 pub mod emulator;
+pub mod env_file;
+pub mod explain;
 pub mod run;
 pub mod signals;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::validate::Environment;
+
+use self::console::Console;
+use self::env_file::WithFile;
+
+/// A sidecar reverse proxy that turns a Clerk session into the JWT-template token its upstream expects.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    config: Config,
+}
+
+#[derive(Debug, clap::Args)]
+struct Config {
+    /// The configuration; else $MINTGATE_CONFIG, ./mintgate.toml, /etc/mintgate/mintgate.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Variables for the configuration, as in .env.local; the environment's own go before them.
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve; what happens without a command too.
+    Run(Config),
+    /// Try it: gateway, Clerk emulator and echo upstream, without account or configuration.
+    Dev(dev::Args),
+    /// Say whether the configuration is good; secrets need not be present.
+    Check(Config),
+    /// Say what would become of a request, without sending it.
+    Explain(Box<explain::Args>),
+    /// Run the Clerk emulator alone.
+    Emulator(Box<emulator::Args>),
+}
+
+// === impl Cli ===
+
+impl Cli {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// When it could not be done: exit status 1. What is wrong with a configuration is printed instead.
+    pub fn run(self, environment: &dyn Environment, to: &mut Console<'_>) -> Result<ExitCode, Box<dyn Error>> {
+        let command = self.command.unwrap_or(Command::Run(self.config));
+        let env_file = match &command {
+            Command::Run(config) | Command::Check(config) => config.env_file.as_deref(),
+            Command::Dev(args) => args.env_file(),
+            Command::Explain(args) => args.env_file(),
+            Command::Emulator(_) => None,
+        };
+        let environment = &match WithFile::new(environment, env_file) {
+            Ok(environment) => environment,
+            Err(error) => {
+                writeln!(to.err, "error: {error}")?;
+                return Ok(ExitCode::from(check::BAD_CONFIG));
+            }
+        };
+        match command {
+            Command::Run(config) => Ok(run::run(config.config.as_deref(), environment, to.err_colours, to.err)?),
+            Command::Dev(args) => Ok(dev::run(&args, environment, to)?),
+            Command::Check(config) => {
+                let path = config.config.as_deref();
+                Ok(check::run(path, environment, to.err_colours, to.out, to.err)?)
+            }
+            Command::Explain(args) => Ok(explain::run(&args, environment, to)?),
+            Command::Emulator(args) => Ok(emulator::run(*args, environment, to.err_colours, to.out, to.err)?),
+        }
+    }
+}

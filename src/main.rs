@@ -1,47 +1,19 @@
-//! The binary: reads the command line, hands the outside to a command, turns its end into an exit status.
+//! The binary: reads the command line, runs the command, turns its end into an exit status.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use mintgate::commands::{check, dev, emulator, run};
+use clap::Parser;
+use mintgate::commands::Cli;
+use mintgate::commands::console::Console;
 use mintgate::config::validate::Process;
-
-/// A sidecar reverse proxy that turns a Clerk session into the JWT-template token its upstream expects.
-#[derive(Debug, Parser)]
-#[command(version, about, args_conflicts_with_subcommands = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    config: Config,
-}
-
-#[derive(Debug, clap::Args)]
-struct Config {
-    /// The configuration; else $MINTGATE_CONFIG, ./mintgate.toml, /etc/mintgate/mintgate.toml.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Serve; what happens without a command too.
-    Run(Config),
-    /// Try it: gateway, Clerk emulator and echo upstream, without account or configuration.
-    Dev,
-    /// Say whether the configuration is good; secrets need not be present.
-    Check(Config),
-    /// Run the Clerk emulator alone.
-    Emulator(Box<emulator::Args>),
-}
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let (mut out, mut err) = (io::stdout(), io::stderr());
-    let colours = err.is_terminal();
-    match command(cli, colours, &mut out, &mut err) {
+    let colours = (out.is_terminal(), err.is_terminal());
+    let mut console = Console { out: &mut out, err: &mut err, out_colours: colours.0, err_colours: colours.1 };
+    match cli.run(&Process, &mut console) {
         Ok(code) => code,
         Err(error) => {
             // With nobody left to tell, the exit status tells.
@@ -53,19 +25,5 @@ fn main() -> ExitCode {
             }
             ExitCode::FAILURE
         }
-    }
-}
-
-fn command(
-    cli: Cli,
-    colours: bool,
-    out: &mut (dyn Write + Send),
-    err: &mut dyn Write,
-) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    match cli.command.unwrap_or(Command::Run(cli.config)) {
-        Command::Run(Config { config }) => Ok(run::run(config.as_deref(), &Process, colours, err)?),
-        Command::Dev => Ok(dev::run(&Process, out).map(|()| ExitCode::SUCCESS)?),
-        Command::Check(Config { config }) => Ok(check::run(config.as_deref(), &Process, colours, out, err)?),
-        Command::Emulator(args) => Ok(emulator::run(*args, &Process, colours, out, err)?),
     }
 }

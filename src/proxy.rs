@@ -1,8 +1,9 @@
 //! The path of one request, from its head to the last byte of its answer.
 //!
-//! [`handle`] is the whole of it: [`decide`] its steps 4 to 7, [`prepare`] 8 and 9, [`forward`] 10. The order matters where
-//! a comment says so.
+//! [`handle`] is the whole of it: [`decide`] its steps 4 to 7 ([`admit`] has 4 to 6), [`prepare`] 8 and 9, [`forward`] 10.
+//! The order matters where a comment says so.
 
+pub mod admit;
 pub mod aim;
 pub mod clean;
 pub mod error;
@@ -26,17 +27,15 @@ use http::{Request, Response, Version, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::clock::{Clock, Now};
-use crate::config::{OnNoSession, Preflight};
 use crate::headers;
 use crate::listener::connection::Connection;
-use crate::metrics::Verdict;
+use crate::proxy::admit::Found;
 use crate::proxy::aim::{Aim, Length};
 use crate::proxy::clean::Consumed;
 use crate::proxy::error::{Asked, Error};
 use crate::proxy::finish::{Body, Finish};
 use crate::proxy::forward::{Answer, Exchange, Patience};
-use crate::proxy::gateway::{Gateway, Plan, Plans, VerifyError};
+use crate::proxy::gateway::{Gateway, Plan, Plans};
 use crate::proxy::inject::Injected;
 use crate::proxy::pool::Pool;
 use crate::proxy::pool::exchange::Want;
@@ -47,11 +46,8 @@ use crate::proxy::tokens::Subject;
 use crate::proxy::upgrade::handshake::Wish;
 use crate::proxy::upgrade::registry::Member;
 use crate::proxy::worker::{Snapshot, Worker};
-use crate::record::{Caller, CredentialKind, Outcome, Peer, Record};
-use crate::session::credential::{self, Credential, Place};
-use crate::session::guard;
+use crate::record::{Outcome, Peer, Record};
 use crate::session::memory::Remembered;
-use crate::session::{Reason, SessionError};
 use crate::token::{Mint, MintError};
 use crate::transport::body::{BodyFate, RequestBody, ResponseBody};
 
@@ -263,27 +259,16 @@ pub async fn decide<'a, M: Mint>(
     trusted: bool,
     record: &mut Record,
 ) -> Result<Decision<'a>, Error> {
-    // 4. Route: without one, no credential is parsed.
-    let (plan, preflight) = find_plan(gateway, head, target)?;
-    record.route(plan.route.id, plan.route.log_access);
-    if preflight {
-        // A browser sends no credential with a preflight; whoever does so gets it removed.
-        return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Any, session: None });
-    }
-    // 5. Session.
+    // 4. to 6.
     let mut now = worker.clock().at(record.start());
-    let (credential, remembered) = match session(gateway, plan, head, worker.clock(), &mut now, record).await? {
+    let admitted = admit::admit(gateway, head, target, trusted, worker.clock(), &mut now, record).await?;
+    let plan = admitted.plan;
+    let (credential, remembered) = match admitted.caller {
         Found::Session(credential, remembered) => (credential, remembered),
         Found::Nobody(consumed) => {
             return Ok(Decision { plan, injected: tokens::fixed(plan), consumed, session: None });
         }
     };
-    // 6. Guard: a browser sends a cookie on its own account, whoever wrote the page.
-    if credential.is_cookie() {
-        let (upgrade, own) = (head.headers.contains_key(header::UPGRADE), target.origin(head, trusted)?);
-        guard::check(&head.method, &head.headers, upgrade, own, &plan.route.rules.authorized_parties)
-            .map_err(|_| Error::OriginForbidden)?;
-    }
     // 7. Tokens.
     let subject = Subject { remembered: &remembered, token: credential.token };
     let injected = match tokens::injected(gateway, plan, &subject, worker.clock(), now, record).await {
@@ -292,102 +277,8 @@ pub async fn decide<'a, M: Mint>(
         }
         injected => injected?,
     };
-    let consumed = match credential.place {
-        Place::Bearer => Consumed::Authorization,
-        Place::Cookie { name, .. } if plan.route.forward_credential => Consumed::KeptCookie(name.into()),
-        Place::Cookie { .. } | Place::Header(_) => Consumed::Other,
-    };
+    let consumed = admit::consumed(plan, &credential);
     Ok(Decision { plan, injected, consumed, session: Some(remembered) })
-}
-
-/// Step 4. The flag: a preflight that passes without a session.
-fn find_plan<'a, M: Mint>(
-    gateway: &'a Gateway<M>,
-    head: &Parts,
-    target: &Target<'_>,
-) -> Result<(&'a Plan, bool), Error> {
-    let plans = &gateway.plans;
-    if let Some(method) = request::preflight(head)
-        && let Ok(route) = plans.router.find(target.host.as_str(), target.path, &method)
-        && plans.routes[route.index()].route.preflight == Preflight::Pass
-    {
-        return Ok((&plans.routes[route.index()], true));
-    }
-    let route = plans.router.find(target.host.as_str(), target.path, &head.method)?;
-    Ok((&plans.routes[route.index()], false))
-}
-
-/// What step 5 ends with.
-enum Found<'a> {
-    Session(Credential<'a>, Arc<Remembered>),
-    /// The route is public, or lets requests without a session pass.
-    Nobody(Consumed),
-}
-
-/// Step 5.
-async fn session<'a, M: Mint>(
-    gateway: &'a Gateway<M>,
-    plan: &'a Plan,
-    head: &'a Parts,
-    clock: &Clock,
-    now: &mut Now,
-    record: &mut Record,
-) -> Result<Found<'a>, Error> {
-    let route = &plan.route;
-    if route.session.is_empty() {
-        return Ok(Found::Nobody(Consumed::Nothing));
-    }
-    let from_cookie;
-    let verified = match credential::find(&head.headers, &route.session, &gateway.sessions.cookies, now.wall) {
-        Err(error) => {
-            // Only a cookie can be found and be out of date before it is verified.
-            from_cookie = error == SessionError::Invalid(Reason::OutdatedCookie);
-            Err(error.into())
-        }
-        Ok(credential) => {
-            from_cookie = credential.is_cookie();
-            record.credential(kind(credential.place));
-            gateway.verify(&credential, plan, clock, now).await.map(|remembered| (credential, remembered))
-        }
-    };
-    match verified {
-        Ok((credential, remembered)) => {
-            record.verdict(Verdict::Valid);
-            let caller: Arc<dyn Caller> = Arc::<Remembered>::clone(&remembered);
-            record.caller(caller);
-            Ok(Found::Session(credential, remembered))
-        }
-        Err(VerifyError::NoKeys) => Err(Error::NoKeys),
-        Err(VerifyError::KeyRejected) => Err(MintError::RejectedKey.into()),
-        Err(VerifyError::Session(error)) => {
-            record.verdict(error.verdict());
-            let consumed = match error {
-                // Good, and not wanted: to let it pass as nobody would be to let it pass.
-                SessionError::Forbidden => None,
-                // The application would believe it: Clerk's SDK asks nobody about a token that has not expired.
-                SessionError::Revoked if route.clerk_app => Some(Consumed::Any),
-                _ if route.clerk_app => Some(Consumed::Nothing),
-                SessionError::Missing => Some(Consumed::Nothing),
-                // A browser always carries a cookie, also one that has run out: that counts as none.
-                SessionError::Expired | SessionError::Invalid(Reason::OutdatedCookie) if from_cookie => {
-                    Some(Consumed::Nothing)
-                }
-                _ => None,
-            };
-            match consumed {
-                Some(consumed) if route.on_no_session == OnNoSession::Pass => Ok(Found::Nobody(consumed)),
-                _ => Err(error.into()),
-            }
-        }
-    }
-}
-
-fn kind(place: Place<'_>) -> CredentialKind {
-    match place {
-        Place::Bearer => CredentialKind::Bearer,
-        Place::Header(_) => CredentialKind::Header,
-        Place::Cookie { .. } => CredentialKind::Cookie,
-    }
 }
 
 /// Answers a request that is not forwarded, or whose upstream did not answer.

@@ -1,30 +1,99 @@
-//! `mintgate dev`: the gateway, a Clerk emulator and an echo upstream in one process, without account or configuration.
+//! `mintgate dev`: the gateway and a Clerk emulator in one process, without an account: in front of an echo, of an
+//! application, or as a user's own configuration says.
 
-use std::io::{self, Write};
+mod guide;
+mod stage;
+
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use axum::Router;
 
 use crate::app::{self, Process};
 use crate::clock::Clock;
+use crate::commands::check;
+use crate::commands::console::Console;
 use crate::commands::signals::Signals;
+use crate::config::Config;
 use crate::config::validate::{self, Diagnostics, Environment, Secrets};
 use crate::emulator::keys::CryptoError;
+use crate::emulator::limit::RateLimit;
+use crate::emulator::seed::file::Seed;
 use crate::emulator::{Emulator, Options, base_url, echo};
 use crate::lifecycle::{Shutdown, Spawner};
 use crate::listener::bound::Inherited;
 use crate::surface::Surface;
 use crate::telemetry::{self, FilterFrom, LogFormat};
 
-/// Where everything listens unless the port is taken.
-const GATEWAY: u16 = 6468;
-const ADMIN: u16 = 6469;
+use self::guide::{Example, Guide};
+use self::stage::{Clerk, Wishes};
+
+/// Where the emulator and the echo listen unless the port is taken.
 const EMULATOR: u16 = 6470;
 const ECHO: u16 = 6471;
 
-/// The origin of an application that does not exist: session tokens are issued to it.
+/// The origin of an application that does not exist: session tokens are issued to it where no configuration says to
+/// whom.
 const PARTY: &str = "http://localhost:3000";
+
+/// Calls in 10 s that a development instance has; a configuration that reckons with more gets the other limit.
+const DEVELOPMENT_BUDGET: u32 = 100;
+
+/// `--upstream` for the echo.
+const ECHO_NAME: &str = "echo";
+
+/// A command line that cannot be followed.
+const BAD_USAGE: u8 = 2;
+
+/// The configuration without `--config`, as a user would write it.
+const OWN: &str = r#"[clerk]
+secret_key = { env = "CLERK_SECRET_KEY" }
+publishable_key = "pk_test_Y2xlcmsuZXhhbXBsZS5jb20k"
+authorized_parties = ["http://localhost:3000"]
+
+[upstreams.echo]
+url = "http://127.0.0.1:6471"
+
+[[routes]]
+name = "echo"
+upstream = "echo"
+inject = [
+  { header = "authorization", prefix = "Bearer ", template = "custom_hasura" },
+  { header = "x-user-id", claim = "sub" },
+]
+"#;
+
+/// Tries mintgate without an account: gateway, Clerk emulator and an upstream that answers with what it received.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where requests go, instead of the echo; with --config in place of every upstream, and "echo" is the echo.
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// Your configuration, with the emulator in Clerk's place.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Variables for the configuration, as in .env.local; the environment's own go before them.
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// Users, sessions and templates of the emulator, instead of its own: as for `mintgate emulator`.
+    #[arg(long, value_name = "FILE")]
+    seed: Option<PathBuf>,
+    /// The gateway's port; 0 takes a free one. By default 6468, or that of the configuration, or a free one.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// The port of probes and metrics; by default 6469.
+    #[arg(long, value_name = "PORT")]
+    admin_port: Option<u16>,
+    /// The emulator's port; by default 6470.
+    #[arg(long, value_name = "PORT")]
+    emulator_port: Option<u16>,
+    /// The echo's port; by default 6471.
+    #[arg(long, value_name = "PORT")]
+    echo_port: Option<u16>,
+}
 
 /// Why `dev` did not run.
 #[derive(Debug, thiserror::Error)]
@@ -38,11 +107,23 @@ pub enum DevError {
     /// The machine has no randomness.
     #[error(transparent)]
     Crypto(#[from] CryptoError),
+    /// A port that was asked for is taken, or none is free.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// No port is free on loopback.
     #[error("cannot listen on loopback")]
-    Bind(#[source] io::Error),
-    /// The configuration that `dev` makes for itself is refused.
-    #[error("dev's own configuration is refused: {0}")]
+    NoPort(#[source] io::Error),
+    /// The seed is bad. Everything that is wrong with it.
+    #[error("the seed is bad")]
+    Seed(Box<Diagnostics>),
+    /// The configuration is good, but not with the emulator in Clerk's place.
+    #[error("the configuration cannot be used with the emulator: {0}")]
     Config(String),
     /// The gateway.
     #[error(transparent)]
@@ -52,36 +133,105 @@ pub enum DevError {
     Output(#[from] io::Error),
 }
 
-/// The environment with the emulator's secret key in it.
-struct WithKey<'a> {
-    environment: &'a dyn Environment,
-    secret_key: String,
+/// A configuration that is good as it stands.
+struct Script<'a> {
+    text: String,
+    path: &'a Path,
+    config: Config,
 }
 
-/// Serves until a signal. What runs where, and a line to paste, goes to `out` when all of it is ready.
+/// What serves beside the gateway.
+struct Stand {
+    emulator: Emulator,
+    clerk: Surface,
+    echo: Option<Surface>,
+    notes: Vec<String>,
+}
+
+// === impl Args ===
+
+impl Args {
+    /// `--env-file`
+    pub fn env_file(&self) -> Option<&Path> {
+        self.env_file.as_deref()
+    }
+}
+
+/// Serves until a signal. What runs where, and a line to paste, goes to `out` when all of it is ready. What is wrong with
+/// a user's configuration goes to `err`, with the exit status for one.
 ///
 /// # Errors
 /// See [`DevError`].
-pub fn run(environment: &dyn Environment, out: &mut (dyn Write + Send)) -> Result<(), DevError> {
+pub fn run(args: &Args, environment: &dyn Environment, to: &mut Console<'_>) -> Result<ExitCode, DevError> {
+    if let Some(problem) = args.upstream.as_deref().and_then(bad_upstream) {
+        writeln!(to.err, "error: --upstream: {problem}")?;
+        return Ok(ExitCode::from(BAD_USAGE));
+    }
+    let script = match script(args.config.as_deref(), environment) {
+        Ok((script, warnings)) => {
+            write!(to.err, "{}", warnings.render(to.err_colours))?;
+            script
+        }
+        Err((path, diagnostics)) => return Ok(check::refused(&path, &diagnostics, to.err_colours, to.err)?),
+    };
     let filter = environment.var("MINTGATE_LOG").filter(|filter| !filter.is_empty());
-    let _guard = telemetry::init(filter.as_deref().unwrap_or("info"), FilterFrom::Environment, LogFormat::Auto)?;
+    let from = if filter.is_some() { FilterFrom::Environment } else { FilterFrom::Config };
+    let filter = filter.as_deref().unwrap_or(&script.config.log.filter);
+    let _guard = telemetry::init(filter, from, LogFormat::Auto)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DevError::Runtime)?;
-    runtime.block_on(serve(environment, out))
+    match runtime.block_on(serve(args, &script, environment, to)) {
+        Err(DevError::Seed(problems)) => {
+            write!(to.err, "{}", problems.render(to.err_colours))?;
+            Ok(ExitCode::from(check::BAD_CONFIG))
+        }
+        served => served.map(|()| ExitCode::SUCCESS),
+    }
 }
 
-async fn serve(environment: &dyn Environment, out: &mut (dyn Write + Send)) -> Result<(), DevError> {
+/// What is wrong with the URL of an upstream.
+fn bad_upstream(url: &str) -> Option<String> {
+    if url == ECHO_NAME {
+        return None;
+    }
+    let quoted = toml::Value::from(url);
+    let text = format!("[upstreams.a]\nurl = {quoted}\n[[routes]]\nname = \"a\"\nupstream = \"a\"\nsession = []\n");
+    let parsed = validate::parse(&text, Path::new(""), &validate::Process, Secrets::Optional);
+    let problem = |problems: Diagnostics| problems.titles().next().unwrap_or("not an upstream").to_owned();
+    parsed.err().map(problem)
+}
+
+/// The user's configuration, or `dev`'s own.
+fn script<'a>(
+    path: Option<&'a Path>,
+    environment: &dyn Environment,
+) -> Result<(Script<'a>, Diagnostics), (PathBuf, Diagnostics)> {
+    let at = path.unwrap_or(Path::new("dev.toml"));
+    let text = match path {
+        None => OWN.to_owned(),
+        // What cannot be read is what `load` complains of below.
+        Some(path) => environment.read(path).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default(),
+    };
+    let loaded = match path {
+        None => validate::parse(&text, at, environment, Secrets::Replaced),
+        Some(path) => validate::load(path, environment, Secrets::Replaced),
+    };
+    match loaded {
+        Ok((config, warnings)) => Ok((Script { text, path: at, config }, warnings)),
+        Err(diagnostics) => Err((at.to_owned(), diagnostics)),
+    }
+}
+
+async fn serve(
+    args: &Args,
+    script: &Script<'_>,
+    environment: &dyn Environment,
+    to: &mut Console<'_>,
+) -> Result<(), DevError> {
     let (clock, shutdown, control) = (Clock::system(), Shutdown::new(), Spawner::current());
     let mut signals = Signals::new().map_err(DevError::Runtime)?;
-    let options = Options { authorized_party: Some(PARTY.to_owned()), ..Options::default() };
-    let emulator = Emulator::new(options, clock.clone())?;
-    let mut moved = Vec::new();
-    let clerk = surface(EMULATOR, emulator.router(), &mut moved)?;
-    let upstream = surface(ECHO, echo::router(), &mut moved)?;
-    let (gateway, admin) = (free(GATEWAY, &mut moved)?, free(ADMIN, &mut moved)?);
-    let text = config(&emulator, clerk.address(), upstream.address(), gateway, admin);
-    let with_key = WithKey { environment, secret_key: emulator.secret_key().expose().to_owned() };
-    let parsed = validate::parse(&text, Path::new("dev.toml"), &with_key, Secrets::Required);
-    let (config, _) = parsed.map_err(|problems: Diagnostics| DevError::Config(problems.render(false)))?;
+    let party = script.config.clerk.authorized_parties.first().map_or(PARTY, |party| party.as_str());
+    let mut stand = stand(args, script, party, environment, clock.clone())?;
+    let config = stage(args, script, environment, &mut stand)?;
     let process = Process {
         clock,
         shutdown: shutdown.clone(),
@@ -90,11 +240,23 @@ async fn serve(environment: &dyn Environment, out: &mut (dyn Write + Send)) -> R
         inherited: Inherited::default(),
         in_place: false,
     };
+    let example = Example::of(&config, party);
     let bound = app::bind(config, process)?;
-    let (gateway, admin) = (bound.address().unwrap_or(gateway), bound.admin());
     let ready = bound.readiness().clone();
-    let (clerk_at, echo_at) = (clerk.address(), upstream.address());
-    for surface in [clerk, upstream] {
+    let file = args.config.as_ref().map(|path| path.display().to_string());
+    let guide = Guide {
+        // The stage has a TCP listener in any case.
+        gateway: bound.address().unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+        admin: bound.admin(),
+        clerk: stand.clerk.address(),
+        echo: stand.echo.as_ref().map(Surface::address),
+        upstream: args.upstream.as_deref(),
+        file: file.as_deref(),
+        notes: &stand.notes,
+        example,
+        emulator: &stand.emulator,
+    };
+    for surface in std::iter::once(stand.clerk).chain(stand.echo) {
         let (tasks, shutdown, until) = (control.sibling(), shutdown.clone(), shutdown.stopped());
         drop(control.spawn(async move {
             if let Err(error) = surface.run(tasks, shutdown, until).await {
@@ -103,15 +265,20 @@ async fn serve(environment: &dyn Environment, out: &mut (dyn Write + Send)) -> R
         }));
     }
     let told = async {
-        // The line works from the moment on that it is printed.
-        while ready.ready().is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        let tell = async {
+            // The line works from the moment on that it is printed.
+            while ready.ready().is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            if let Err(error) = guide.tell(to.out).and_then(|()| to.out.flush()) {
+                tracing::error!(%error, "cannot write to the output");
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = tell => {}
+            () = signals.next() => {}
         }
-        let told = tell(out, &moved, &emulator, [gateway, clerk_at, echo_at], admin);
-        if let Err(error) = told.and_then(|()| out.flush()) {
-            tracing::error!(%error, "cannot write to the output");
-        }
-        signals.next().await;
         let shutdown = shutdown.clone();
         drop(control.spawn(async move {
             signals.next().await;
@@ -121,105 +288,95 @@ async fn serve(environment: &dyn Environment, out: &mut (dyn Write + Send)) -> R
     Ok(bound.run(told).await?)
 }
 
-/// A surface on its usual port, or on a free one when that is taken.
-fn surface(port: u16, router: Router, moved: &mut Vec<u16>) -> Result<Surface, DevError> {
-    let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    match Surface::bind(at(port), router.clone()) {
-        Ok(surface) => Ok(surface),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            moved.push(port);
-            Surface::bind(at(0), router).map_err(DevError::Bind)
-        }
-        Err(error) => Err(DevError::Bind(error)),
-    }
-}
-
-/// The usual port, or 0 when it is taken. Whoever takes it in between makes the start fail, and says so.
-fn free(port: u16, moved: &mut Vec<u16>) -> Result<SocketAddr, DevError> {
-    let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    match crate::listener::bound::Bound::tcp(at(port)) {
-        Ok(_) => Ok(at(port)),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            moved.push(port);
-            Ok(at(0))
-        }
-        Err(error) => Err(DevError::Bind(error)),
-    }
-}
-
-/// The configuration of `dev`, as a user would write it.
-fn config(
-    emulator: &Emulator,
-    clerk: SocketAddr,
-    upstream: SocketAddr,
-    gateway: SocketAddr,
-    admin: SocketAddr,
-) -> String {
-    let (key, clerk, upstream) = (emulator.publishable_key(), base_url(clerk), base_url(upstream));
-    format!(
-        r#"[clerk]
-secret_key = {{ env = "CLERK_SECRET_KEY" }}
-publishable_key = "{key}"
-authorized_parties = ["{PARTY}"]
-api_url = "{clerk}"
-
-[server]
-listen = ["{gateway}"]
-
-[admin]
-listen = "{admin}"
-
-[log]
-access = "all"
-
-[[routes]]
-name = "echo"
-upstream = "{upstream}"
-inject = [
-  {{ header = "authorization", prefix = "Bearer ", template = "custom_hasura" }},
-  {{ header = "x-user-id", claim = "sub" }},
-]
-"#
-    )
-}
-
-fn tell(
-    out: &mut (dyn Write + Send),
-    moved: &[u16],
-    emulator: &Emulator,
-    [gateway, clerk, echo]: [SocketAddr; 3],
-    admin: Option<SocketAddr>,
-) -> io::Result<()> {
-    for port in moved {
-        writeln!(out, "Port {port} is taken; a free one is used instead.")?;
-    }
-    writeln!(out, "mintgate   {}   the gateway", base_url(gateway))?;
-    if let Some(admin) = admin {
-        writeln!(out, "admin      {}   /readyz, /metrics", base_url(admin))?;
-    }
-    writeln!(out, "clerk      {}   an emulator: sessions, tokens, keys", base_url(clerk))?;
-    writeln!(out, "upstream   {}   answers with what it received", base_url(echo))?;
+/// The emulator with the templates that the configuration names, and the echo where it is wanted.
+fn stand(
+    args: &Args,
+    script: &Script<'_>,
+    party: &str,
+    environment: &dyn Environment,
+    clock: Clock,
+) -> Result<Stand, DevError> {
+    let seed = args.seed.as_deref().map(|path| Seed::load(path, environment, clock.wall())).transpose();
+    let seed = seed.map_err(|problems| DevError::Seed(Box::new(problems)))?;
+    let many = args.config.is_some() && script.config.clerk.budget.requests > DEVELOPMENT_BUDGET;
+    let options = Options {
+        authorized_party: Some(party.to_owned()),
+        seed: seed.map(|(seed, _)| seed),
+        rate_limit: many.then_some(RateLimit::Production),
+        ..Options::default()
+    };
+    let emulator = Emulator::new(options, clock)?;
+    let mut notes = Vec::new();
     let state = emulator.state();
-    if let Some(session) = state["sessions"][0]["id"].as_str() {
-        writeln!(out, "\nPaste this into a second shell; it sends a fresh session token through the gateway:\n")?;
-        writeln!(out, "{}", emulator.curl(clerk, &format!("{}/hello", base_url(gateway)), session))?;
-        writeln!(out, "\nThe answer shows what the upstream received: \"authorization\" holds the minted token.")?;
+    let known = |name: &str| state["templates"].as_array().is_some_and(|known| known.iter().any(|own| own == name));
+    let names: Vec<&str> = script.config.templates().map(crate::config::TemplateName::as_str).collect();
+    let made: Vec<&str> = names.into_iter().filter(|name| !known(name)).collect();
+    for name in &made {
+        emulator.ensure_template(name)?;
     }
-    writeln!(out, "Stop with ctrl-c.")
+    if !made.is_empty() {
+        let made = made.join(", ");
+        notes.push(format!("Templates that the emulator did not have, made with claims of its own: {made}."));
+    }
+    let clerk = surface(args.emulator_port, EMULATOR, emulator.router(), &mut notes)?;
+    let echoes = match args.upstream.as_deref() {
+        None => args.config.is_none(),
+        Some(upstream) => upstream == ECHO_NAME,
+    };
+    let echo = echoes.then(|| surface(args.echo_port, ECHO, echo::router(), &mut notes)).transpose()?;
+    Ok(Stand { emulator, clerk, echo, notes })
 }
 
-// === impl WithKey ===
+/// The configuration with the emulator in Clerk's place.
+fn stage(
+    args: &Args,
+    script: &Script<'_>,
+    environment: &dyn Environment,
+    stand: &mut Stand,
+) -> Result<Config, DevError> {
+    let emulator = &stand.emulator;
+    let (api_url, jwt_key) = (base_url(stand.clerk.address()), emulator.jwt_key()?);
+    let clerk = Clerk {
+        api_url: &api_url,
+        issuer: emulator.issuer(),
+        publishable_key: emulator.publishable_key(),
+        secret_key: emulator.secret_key().expose(),
+        jwt_key: &jwt_key,
+    };
+    let echo = stand.echo.as_ref().map(|echo| base_url(echo.address()));
+    let wishes =
+        Wishes { port: args.port, admin_port: args.admin_port, upstream: echo.as_deref().or(args.upstream.as_deref()) };
+    let parsed = script.text.parse().map_err(|error: toml::de::Error| DevError::Config(error.message().to_owned()))?;
+    let mut free = free;
+    let staged = stage::set(parsed, script.path, environment, &clerk, &wishes, &mut free).map_err(DevError::NoPort)?;
+    let parsed = validate::parse(&staged.text, script.path, &staged, Secrets::Required);
+    let (config, _) = parsed.map_err(|problems| DevError::Config(problems.titles().collect::<Vec<_>>().join("; ")))?;
+    stand.notes.extend(staged.notes);
+    Ok(config)
+}
 
-impl Environment for WithKey<'_> {
-    fn var(&self, name: &str) -> Option<String> {
-        if name == "CLERK_SECRET_KEY" { Some(self.secret_key.clone()) } else { self.environment.var(name) }
+/// A surface on its port; on a free one when that is taken and nobody asked for it.
+fn surface(asked: Option<u16>, usual: u16, router: Router, notes: &mut Vec<String>) -> Result<Surface, DevError> {
+    let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let address = at(asked.unwrap_or(usual));
+    match Surface::bind(address, router.clone()) {
+        Ok(surface) => Ok(surface),
+        Err(error) if asked.is_none() && error.kind() == io::ErrorKind::AddrInUse => {
+            notes.push(format!("Port {usual} is taken; a free one is used instead."));
+            Surface::bind(at(0), router).map_err(DevError::NoPort)
+        }
+        Err(source) => Err(DevError::Bind { address, source }),
     }
+}
 
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.environment.read(path)
-    }
-
-    fn exists(&self, path: &Path) -> bool {
-        self.environment.exists(path)
+/// The address, or any port on loopback when it is taken or not ours to take. Whoever takes it in between makes the
+/// start fail, and says so.
+fn free(address: SocketAddr) -> io::Result<SocketAddr> {
+    match crate::listener::bound::Bound::tcp(address) {
+        Ok(_) => Ok(address),
+        Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
+            Ok(SocketAddr::new(address.ip(), 0))
+        }
+        Err(error) => Err(error),
     }
 }

@@ -210,7 +210,7 @@ pub enum Source {
     Claim(Claim),
     /// The caller's own session token.
     SessionToken,
-    /// A fixed secret. `None` only under `check`, where it is not known.
+    /// A fixed secret. `None` only where it need not be known, as under `check`.
     Value(Option<Secret>),
 }
 

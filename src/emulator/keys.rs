@@ -42,7 +42,11 @@ impl SigningKey {
 
     /// A JWS in compact form, RS256.
     pub(crate) fn sign(&self, header: &Value, claims: &Value) -> Result<String, CryptoError> {
-        let input = signing_input(header, claims);
+        self.sign_input(signing_input(header, claims))
+    }
+
+    /// Signs what stands before the second dot of a JWS, as it is.
+    pub(crate) fn sign_input(&self, input: String) -> Result<String, CryptoError> {
         let mut signed = vec![0; self.pair.public_modulus_len()];
         self.pair.sign(&signature::RSA_PKCS1_SHA256, &self.rng, input.as_bytes(), &mut signed)?;
         Ok(with_signature(input, &signed))

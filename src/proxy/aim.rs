@@ -163,7 +163,10 @@ fn trim_values(headers: &mut HeaderMap) {
 }
 
 /// The target with the route's rewriting applied; `None`: it stays as it is.
-fn rewrite(uri: &Uri, rule: &Rewrite) -> Result<Option<PathAndQuery>, BadTarget> {
+///
+/// # Errors
+/// When what comes of it is not a target.
+pub fn rewrite(uri: &Uri, rule: &Rewrite) -> Result<Option<PathAndQuery>, BadTarget> {
     let (from, to) = match rule {
         Rewrite::Keep => return Ok(None),
         Rewrite::Strip(prefix) => (prefix.as_str(), ""),

@@ -114,8 +114,11 @@ async fn injected_after_mint<M: Mint>(
     Ok(injected)
 }
 
-/// A value that needs no mint.
-fn without_token(
+/// A value that needs no mint; none for a token.
+///
+/// # Errors
+/// When the session token cannot stand in a header.
+pub fn without_token(
     slot: &Slot,
     source: &SlotSource,
     subject: &Subject<'_>,
@@ -196,7 +199,11 @@ pub fn first_expiry<M: Mint>(
     first
 }
 
-fn push(injected: &mut Injected, slot: &Slot, value: Option<HeaderValue>) -> Result<(), Error> {
+/// Adds a value, or finds that it must not be absent.
+///
+/// # Errors
+/// When a required one is.
+pub fn push(injected: &mut Injected, slot: &Slot, value: Option<HeaderValue>) -> Result<(), Error> {
     match value {
         Some(value) => injected.push((slot.header.clone(), value)),
         None if slot.required => return Err(Error::Unfit("a required value is absent or not safe in a header")),

@@ -128,7 +128,7 @@ fn every_command_in_the_documents_exists() {
             seen.extend(command.cloned());
         }
     }
-    for command in ["dev", "check", "run", "emulator"] {
+    for command in ["dev", "check", "run", "emulator", "explain"] {
         assert!(seen.contains(command), "no document shows `mintgate {command}`");
     }
 }

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod dev;
 mod differential;
 mod documents;
+mod explain;
 mod harness;
 mod layering;
 mod metrics;

@@ -42,6 +42,8 @@ pub enum Secrets {
     Required,
     /// An absent one is a warning: the file alone is checked.
     Optional,
+    /// An absent one is not spoken of: something else will stand in its place.
+    Replaced,
 }
 
 /// See the file's comment.
@@ -183,7 +185,7 @@ impl Context<'_> {
         }
     }
 
-    /// The text behind a reference; `None` when it is absent (an error, or a warning under [`Secrets::Optional`]).
+    /// The text behind a reference; `None` when it is absent, which [`Secrets`] judges.
     pub(crate) fn secret(&mut self, at: &SecretRef) -> Option<Secret> {
         let (span, found) = match at {
             SecretRef::Env(name) => {
@@ -204,9 +206,14 @@ impl Context<'_> {
             Err(problem) => problem,
         };
         match self.secrets {
-            Secrets::Required => self.problems.error(span, problem),
-            Secrets::Optional => self.problems.warning(span, problem).label("`run` needs it"),
-        };
+            Secrets::Required => {
+                self.problems.error(span, problem);
+            }
+            Secrets::Optional => {
+                self.problems.warning(span, problem).label("`run` needs it");
+            }
+            Secrets::Replaced => {}
+        }
         None
     }
 }

@@ -1,0 +1,252 @@
+//! `mintgate explain`: what would become of a request, by the very code that serves requests, without sending it.
+
+mod credential;
+mod judge;
+mod report;
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Uri};
+
+use crate::address::ListenAddress;
+use crate::commands::check;
+use crate::commands::console::Console;
+use crate::config::Listen;
+use crate::config::validate::{self, Environment, Secrets};
+use crate::secret::Secret;
+
+use self::judge::{Asked, JudgeError};
+
+/// The exit status for a command line that cannot be followed, as clap has it.
+const BAD_USAGE: u8 = 2;
+/// The exit status when the request would be refused.
+const REFUSED: u8 = 1;
+
+/// Says what would become of a request: its route, its session, what leaves it and what is put into it.
+///
+/// Nothing is sent, no token is minted and none is printed. Exit status: 0 it would be forwarded, 1 it would be refused,
+/// 64 bad configuration, 2 bad command line.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The request's method.
+    method: Method,
+    /// Its URL, or a path for any host.
+    url: Wanted,
+    /// A header of the request, "Name: value"; may be repeated.
+    #[arg(long, value_name = "HEADER")]
+    header: Vec<Line>,
+    /// A session token, put where the route looks for one first: the token, - (standard input), @FILE or env:NAME.
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<TokenFrom>,
+    /// The listener that it comes through, by its name; by default the first.
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// Fetch the issuer's keys, to check the signature where no clerk.jwt_key is configured.
+    #[arg(long)]
+    online: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// The configuration; else $MINTGATE_CONFIG, ./mintgate.toml, /etc/mintgate/mintgate.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Variables for the configuration, as in .env.local; the environment's own go before them.
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+}
+
+/// What the request asks for.
+#[derive(Debug, Clone)]
+struct Wanted {
+    host: Option<HeaderValue>,
+    target: PathAndQuery,
+}
+
+/// A header line.
+#[derive(Debug, Clone)]
+struct Line(HeaderName, HeaderValue);
+
+/// Where the session token is.
+#[derive(Debug, Clone)]
+enum TokenFrom {
+    Here(Secret),
+    Input,
+    File(PathBuf),
+    Variable(String),
+}
+
+/// Why nothing can be said.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    /// The runtime.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// The judgement.
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
+    /// The report does not become JSON.
+    #[error("cannot write JSON")]
+    Json(#[from] serde_json::Error),
+    /// A stream cannot be written.
+    #[error("cannot write")]
+    Output(#[from] io::Error),
+}
+
+/// The text does not say what it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum BadArgument {
+    #[error("not a URL (https://host/path) and not a path (/path)")]
+    Url,
+    #[error("not a header (\"Name: value\")")]
+    Header,
+}
+
+// === impl Args ===
+
+impl Args {
+    /// `--env-file`
+    pub fn env_file(&self) -> Option<&Path> {
+        self.env_file.as_deref()
+    }
+}
+
+/// Prints the report to `out`, and what is wrong with the configuration or the arguments to `err`.
+///
+/// # Errors
+/// See [`ExplainError`].
+pub fn run(args: &Args, environment: &dyn Environment, to: &mut Console<'_>) -> Result<ExitCode, ExplainError> {
+    let path = match validate::locate(args.config.as_deref(), environment) {
+        Ok(path) => path,
+        Err(error) => return Ok(check::no_config(&error, to.err)?),
+    };
+    let config = match validate::load(&path, environment, Secrets::Replaced) {
+        Ok((config, _)) => config,
+        Err(diagnostics) => return Ok(check::refused(&path, &diagnostics, to.err_colours, to.err)?),
+    };
+    let mut listeners = config.server.listen.iter();
+    // A configuration has at least one.
+    let named = args.listener.as_ref();
+    let Some(listener) = listeners.find(|listener| named.is_none_or(|name| *name == listener.name)) else {
+        writeln!(to.err, "error: --listener: the configuration has no listener of this name")?;
+        return Ok(ExitCode::from(BAD_USAGE));
+    };
+    let token = match args.token.as_ref().map(|from| from.read(environment)).transpose() {
+        Ok(token) => token,
+        Err(problem) => {
+            writeln!(to.err, "error: --token: {problem}")?;
+            return Ok(ExitCode::from(BAD_USAGE));
+        }
+    };
+    let asked = Asked {
+        method: args.method.clone(),
+        target: args.url.target.clone(),
+        headers: headers(args, listener),
+        listener: listener.clone(),
+        token,
+        online: args.online,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ExplainError::Runtime)?;
+    let report = runtime.block_on(judge::judge(&config, asked))?;
+    if args.json {
+        writeln!(to.out, "{}", serde_json::to_string_pretty(&report)?)?;
+    } else {
+        report.write(to.out, to.out_colours)?;
+    }
+    Ok(if report.is_forwarded() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+}
+
+/// The lines of the command, and `Host` where they have none.
+fn headers(args: &Args, listener: &Listen) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for Line(name, value) in &args.header {
+        headers.append(name.clone(), value.clone());
+    }
+    if !headers.contains_key(header::HOST) {
+        let usual = match &listener.address {
+            ListenAddress::Tcp(address) => HeaderValue::try_from(address.to_string()).ok(),
+            ListenAddress::Unix(_) | ListenAddress::Systemd(_) => Some(HeaderValue::from_static("localhost")),
+        };
+        let named = args.url.host.clone().or(usual);
+        headers.extend(named.map(|host| (header::HOST, host)));
+    }
+    headers
+}
+
+// === impl Wanted, Line, TokenFrom ===
+
+impl FromStr for Wanted {
+    type Err = BadArgument;
+
+    fn from_str(text: &str) -> Result<Self, BadArgument> {
+        let bad = |_| BadArgument::Url;
+        if text.starts_with('/') {
+            // Not by `Uri`, which takes `//a/b` for an authority.
+            return Ok(Self { host: None, target: text.parse().map_err(bad)? });
+        }
+        let uri: Uri = text.parse().map_err(bad)?;
+        let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(BadArgument::Url);
+        };
+        let host = HeaderValue::try_from(authority.as_str()).map_err(|_| BadArgument::Url)?;
+        Ok(Self { host: Some(host), target: uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")) })
+    }
+}
+
+impl FromStr for Line {
+    type Err = BadArgument;
+
+    fn from_str(text: &str) -> Result<Self, BadArgument> {
+        let (name, value) = text.split_once(':').ok_or(BadArgument::Header)?;
+        let name = HeaderName::from_str(name.trim()).map_err(|_| BadArgument::Header)?;
+        let mut value = HeaderValue::try_from(value.trim()).map_err(|_| BadArgument::Header)?;
+        value.set_sensitive(true);
+        Ok(Self(name, value))
+    }
+}
+
+impl FromStr for TokenFrom {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match (text, text.strip_prefix('@'), text.strip_prefix("env:")) {
+            ("-", ..) => Self::Input,
+            (_, Some(path), _) => Self::File(path.into()),
+            (_, _, Some(name)) => Self::Variable(name.to_owned()),
+            _ => Self::Here(Secret::new(text)),
+        })
+    }
+}
+
+impl TokenFrom {
+    /// The token, without white space around it. The error never holds it.
+    fn read(&self, environment: &dyn Environment) -> Result<Secret, String> {
+        let text = match self {
+            Self::Here(token) => token.expose().to_owned(),
+            Self::Input => {
+                let mut text = String::new();
+                io::stdin()
+                    .read_to_string(&mut text)
+                    .map_err(|error| format!("cannot read standard input: {error}"))?;
+                text
+            }
+            Self::File(path) => {
+                let bytes =
+                    environment.read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                String::from_utf8(bytes).map_err(|_| format!("{} is not text", path.display()))?
+            }
+            Self::Variable(name) => {
+                environment.var(name).ok_or_else(|| format!("the environment variable {name} is not set"))?
+            }
+        };
+        match text.trim() {
+            "" => Err("it is empty".to_owned()),
+            token if HeaderValue::try_from(token).is_err() => Err("it holds characters that no token has".to_owned()),
+            token => Ok(Secret::new(token)),
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Takes a request through the steps that every request takes, up to where something would be minted or sent.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Method, Request, Uri};
+use http_body_util::Empty;
+use serde_json::Value;
+
+use crate::address::{BoundAddress, ListenAddress, PeerAddress};
+use crate::app::{self, StartError};
+use crate::clock::{Clock, Now};
+use crate::config::{
+    Access, Config, HostPattern, Identity, Listen, MintKind, OnMintError, Route, SessionSource, Source,
+};
+use crate::lifecycle::Spawner;
+use crate::listener::connection::{Connection, Ends};
+use crate::metrics::Metrics;
+use crate::proxy::admit::{Admitted, Found, admit, consumed, find_plan};
+use crate::proxy::aim;
+use crate::proxy::error::{Code, Error};
+use crate::proxy::gateway::{Gateway, Plan, Plans};
+use crate::proxy::inject::Injected;
+use crate::proxy::request;
+use crate::proxy::tokens::{self, Subject};
+use crate::record::{Peer, Record, Recorder};
+use crate::secret::Secret;
+use crate::session::credential::{self, Credential, Place};
+use crate::session::jwks::Jwks;
+use crate::token::{Mint, MintError, MintRequest, Token};
+
+use super::credential::{NoKeys, keys, place, sign_anew};
+use super::report::{Injection, Matched, Report, Session, Signature, Step, Verdict};
+
+/// A request that is explained.
+pub(super) struct Asked {
+    pub(super) method: Method,
+    pub(super) target: PathAndQuery,
+    pub(super) headers: HeaderMap,
+    /// The listener that it comes through.
+    pub(super) listener: Listen,
+    /// Put where the route looks first.
+    pub(super) token: Option<Secret>,
+    /// Fetch the keys.
+    pub(super) online: bool,
+}
+
+/// How the request came.
+struct Came<'a> {
+    connection: &'a Connection,
+    trusted: bool,
+    signature: Signature,
+}
+
+/// Why nothing can be said.
+#[derive(Debug, thiserror::Error)]
+pub enum JudgeError {
+    /// The configuration cannot be compiled.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// No keys.
+    #[error(transparent)]
+    Keys(#[from] NoKeys),
+}
+
+/// Nothing is minted here.
+#[derive(Debug)]
+struct Never;
+
+/// Tells what would become of the request.
+///
+/// # Errors
+/// When nothing can be said; that the request would be refused is no error.
+pub(super) async fn judge(config: &Config, asked: Asked) -> Result<Report, JudgeError> {
+    let clock = Clock::system();
+    let metrics = Arc::new(Metrics::new(app::names(config)));
+    let control = Spawner::current();
+    let (mut head, ()) = {
+        let mut request = Request::new(());
+        *request.method_mut() = asked.method;
+        *request.uri_mut() = Uri::from(asked.target);
+        *request.headers_mut() = asked.headers;
+        request.into_parts()
+    };
+    let plans = Plans::new(config).map_err(StartError::Value)?;
+    let connection = Connection::new(ends(asked.listener), None, &config.server.limits);
+    if let Some(token) = &asked.token {
+        place(&mut head, token, &plans, &connection);
+    }
+    let (keys, signature) = match keys(config, asked.online, &metrics, &clock).await? {
+        Some((keys, signature)) => (keys, signature),
+        None => (sign_anew(&mut head, config, &clock, &plans, &connection)?, Signature::Unchecked),
+    };
+    let gateway = app::gateway::build(config, Jwks::fixed(keys), Never, &metrics, &clock, &control);
+    let gateway = gateway.map_err(StartError::Value)?;
+    let recorder = Recorder::new(Arc::clone(&metrics), metrics.shard(), Access::Off, Identity::None, clock.clone());
+    let peer = connection.ends.peer;
+    let trusted = gateway.plans.trusted.trusts(peer);
+    let mut record = recorder.begin(&Request::from_parts(head.clone(), ()), Peer { address: peer, trusted });
+    let came = Came { connection: &connection, trusted, signature };
+    Ok(explain(&gateway, config, &head, &came, &clock, &mut record).await)
+}
+
+/// A caller on this machine.
+fn ends(listener: Listen) -> Ends {
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let (peer, local) = match listener.address {
+        ListenAddress::Tcp(address) => (PeerAddress::Tcp(loopback), BoundAddress::Tcp(address)),
+        ListenAddress::Unix(path) => (PeerAddress::Unix, BoundAddress::Unix(path)),
+        // What systemd passes is not known here.
+        ListenAddress::Systemd(_) => (PeerAddress::Tcp(loopback), BoundAddress::Tcp(loopback)),
+    };
+    Ends { peer, local, listener: listener.id }
+}
+
+/// The steps themselves, each by the code that serves requests.
+async fn explain(
+    gateway: &Gateway<Never>,
+    config: &Config,
+    head: &Parts,
+    came: &Came<'_>,
+    clock: &Clock,
+    record: &mut Record,
+) -> Report {
+    let (trusted, signature) = (came.trusted, came.signature);
+    let mut report = Report::new(head);
+    let mut now = clock.now();
+    let target = match request::target(head, &Empty::<Bytes>::new(), &gateway.plans, came.connection) {
+        Ok(target) => target,
+        Err(error) => return report.refused(Step::Head, &error),
+    };
+    report.host = target.host.as_str().to_owned();
+    let found = find_plan(gateway, head, &target).ok();
+    if let Some((Plan { route, .. }, preflight)) = found {
+        report.preflight = preflight;
+        report.route = Some(matched(route, config, head));
+        if !route.session.is_empty() && !preflight {
+            report.session = Some(Session::new(sources(&route.session), signature));
+        }
+        let rules = &gateway.sessions.cookies;
+        if let (Some(session), Ok(found)) =
+            (&mut report.session, credential::find(&head.headers, &route.session, rules, now.wall))
+        {
+            session.found(&where_it_stood(&found), &claims(found.token), now.wall);
+        }
+    }
+    let admitted = match admit(gateway, head, &target, trusted, clock, &mut now, record).await {
+        Ok(admitted) => admitted,
+        Err(error) => {
+            let step = match (&error, found) {
+                (Error::OriginForbidden, _) => Step::Guard,
+                (_, None) => Step::Route,
+                _ => Step::Session,
+            };
+            return report.refused(step, &error);
+        }
+    };
+    if let Some(session) = &mut report.session {
+        session.verdict = matches!(admitted.caller, Found::Session(..));
+    }
+    let mut left = head.headers.clone();
+    let consumed = match &admitted.caller {
+        Found::Session(credential, _) => consumed(admitted.plan, credential),
+        Found::Nobody(consumed) => consumed.clone(),
+    };
+    if admitted.plan.cleaner.request(&mut left, &consumed, trusted).is_err() {
+        return report
+            .refused(Step::Clean, &Error::Malformed("Connection names a header that is not the connection's"));
+    }
+    report.removed = removed(&head.headers, &left);
+    if let Err(error) = inject(&mut report, &admitted, now) {
+        return report.refused(Step::Inject, &error);
+    }
+    report.may_follow = may_follow(&admitted, config);
+    report.verdict = Verdict::Forwarded;
+    report
+}
+
+fn matched(route: &Route, config: &Config, head: &Parts) -> Matched {
+    let matcher = &route.matcher;
+    let path = match aim::rewrite(&head.uri, &route.rewrite) {
+        Ok(Some(target)) => target.path().to_owned(),
+        _ => head.uri.path().to_owned(),
+    };
+    Matched {
+        name: route.name.clone(),
+        host: match &matcher.host {
+            HostPattern::Exact(host) => host.clone(),
+            HostPattern::Suffix(suffix) => format!("*{suffix}"),
+            HostPattern::Any => "any".to_owned(),
+        },
+        path: if matcher.exact { format!("{} exactly", matcher.path) } else { format!("{} and below", matcher.path) },
+        methods: match &matcher.methods[..] {
+            [] => "any".to_owned(),
+            methods => methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", "),
+        },
+        upstream: config.upstreams[route.upstream.index()].name.clone(),
+        path_there: path,
+    }
+}
+
+fn sources(sources: &[SessionSource]) -> Vec<String> {
+    let name = |source: &SessionSource| match source {
+        SessionSource::Bearer => "Authorization: Bearer".to_owned(),
+        SessionSource::Cookie => "Clerk's session cookie".to_owned(),
+        SessionSource::Header(name) => format!("header {name}"),
+    };
+    sources.iter().map(name).collect()
+}
+
+fn where_it_stood(credential: &Credential<'_>) -> String {
+    match credential.place {
+        Place::Bearer => "Authorization: Bearer".to_owned(),
+        Place::Header(name) => format!("header {name}"),
+        Place::Cookie { name, client_uat } => format!("cookie {name}, with __client_uat {client_uat}"),
+    }
+}
+
+/// What leaves: headers by name, and the names of cookies that leave a header which stays.
+fn removed(before: &HeaderMap, after: &HeaderMap) -> Vec<String> {
+    let gone = before.keys().filter(|name| !after.contains_key(*name)).map(ToString::to_string);
+    let mut gone: Vec<String> = gone.collect();
+    let cookies = |headers: &HeaderMap| -> BTreeSet<String> {
+        let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+        let names = lines.flat_map(|line| line.split(';')).filter_map(|cookie| Some(cookie.split_once('=')?.0.trim()));
+        names.map(str::to_owned).collect()
+    };
+    if after.contains_key(header::COOKIE) {
+        let left = cookies(after);
+        gone.extend(
+            cookies(before).into_iter().filter(|name| !left.contains(name)).map(|name| format!("cookie {name}")),
+        );
+    }
+    gone.sort();
+    gone
+}
+
+/// What is put in. Values are never told, only whether there is one.
+fn inject(report: &mut Report, admitted: &Admitted<'_, '_>, now: Now) -> Result<(), Error> {
+    let plan = admitted.plan;
+    let subject = match &admitted.caller {
+        Found::Session(credential, remembered) => Some(Subject { remembered, token: credential.token }),
+        Found::Nobody(_) => None,
+    };
+    for injection in &plan.route.inject {
+        let slot = plan.slots.iter().find(|slot| slot.header == injection.header);
+        let (from, expires_in) = described(&injection.source);
+        let state = match (&subject, slot, &injection.source) {
+            (_, None, _) => Some("a secret that is not set here"),
+            (None, _, Source::Value(_)) | (Some(_), _, Source::Minted(_)) => None,
+            (None, ..) => Some("absent: there is no session"),
+            (Some(subject), Some(slot), _) => {
+                let value = tokens::without_token(slot, &slot.source, subject, now)?;
+                let there = value.is_some();
+                tokens::push(&mut Injected::new(), slot, value)?;
+                (!there).then_some("absent: the session has no such value, or it is not safe in a header")
+            }
+        };
+        report.injected.push(Injection {
+            header: injection.header.to_string(),
+            prefix: injection.prefix.clone(),
+            from,
+            expires_in,
+            state: state.map(str::to_owned),
+        });
+    }
+    Ok(())
+}
+
+fn described(source: &Source) -> (String, Option<u32>) {
+    match source {
+        Source::Minted(spec) => match &spec.kind {
+            MintKind::Template(name) => (format!("token minted from the template {}", name.as_str()), spec.expires_in),
+            MintKind::Session => ("session token that is minted".to_owned(), spec.expires_in),
+        },
+        Source::Claim(claim) => (format!("{} of the session", claim.as_str()), None),
+        Source::SessionToken => ("the caller's session token".to_owned(), None),
+        Source::Value(_) => ("a fixed secret".to_owned(), None),
+    }
+}
+
+/// The codes that the request may still meet.
+fn may_follow(admitted: &Admitted<'_, '_>, config: &Config) -> Vec<Code> {
+    let route = &admitted.plan.route;
+    let minted = || {
+        route.inject.iter().filter_map(|injection| match &injection.source {
+            Source::Minted(spec) => Some(spec),
+            _ => None,
+        })
+    };
+    let mut codes = Vec::new();
+    if matches!(admitted.caller, Found::Session(..)) && minted().next().is_some() {
+        // An application of Clerk's is asked as nobody then.
+        codes.extend((!route.clerk_app).then_some(Code::SessionEnded));
+        codes.push(Code::TokenUnfit);
+        if minted().any(|spec| !spec.expect.is_empty()) {
+            codes.push(Code::SessionStale);
+        }
+        if route.on_mint_error == OnMintError::Fail {
+            if minted().any(|spec| matches!(spec.kind, MintKind::Template(_))) {
+                codes.push(Code::TemplateUnknown);
+            }
+            codes.extend([
+                Code::IssuerRejectedKey,
+                Code::IssuerMalformed,
+                Code::IssuerRefused,
+                Code::IssuerUnavailable,
+                Code::IssuerThrottled,
+                Code::IssuerTimeout,
+            ]);
+        }
+    }
+    if config.server.limits.request_body.is_some() {
+        codes.push(Code::BodyTooLarge);
+    }
+    codes.extend([Code::RequestTimeout, Code::UpstreamUnreachable, Code::UpstreamBroken, Code::UpstreamTimeout]);
+    codes
+}
+
+/// What a token says, for a person to look at; nothing is decided by it.
+fn claims(token: &str) -> Value {
+    let payload = token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    payload.and_then(|payload| serde_json::from_slice(&payload).ok()).unwrap_or_default()
+}
+
+// === impl Never ===
+
+impl Mint for Never {
+    async fn mint(&self, _: MintRequest) -> Result<Token, MintError> {
+        Err(MintError::Timeout)
+    }
+}

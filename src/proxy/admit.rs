@@ -1,0 +1,166 @@
+//! Steps 4 to 6: the route of a request and whose it is, or why it may not go on. Nobody is asked but the keys.
+
+use std::sync::Arc;
+
+use http::header;
+use http::request::Parts;
+
+use crate::clock::{Clock, Now};
+use crate::config::{OnNoSession, Preflight};
+use crate::metrics::Verdict;
+use crate::proxy::clean::Consumed;
+use crate::proxy::error::Error;
+use crate::proxy::gateway::{Gateway, Plan, VerifyError};
+use crate::proxy::request::{self, Target};
+use crate::record::{Caller, CredentialKind, Record};
+use crate::session::credential::{self, Credential, Place};
+use crate::session::guard;
+use crate::session::memory::Remembered;
+use crate::session::{Reason, SessionError};
+use crate::token::{Mint, MintError};
+
+/// A request that may go its way.
+#[derive(Debug)]
+pub struct Admitted<'g, 'h> {
+    /// The route that it goes.
+    pub plan: &'g Plan,
+    /// Whose it is.
+    pub caller: Found<'h>,
+}
+
+/// What step 5 ends with.
+#[derive(Debug)]
+pub enum Found<'h> {
+    /// A credential, and the session that it proves.
+    Session(Credential<'h>, Arc<Remembered>),
+    /// The route is public, or lets requests without a session pass.
+    Nobody(Consumed),
+}
+
+/// The three steps. `now` is brought up to date where they had to wait.
+///
+/// # Errors
+/// The first reason not to forward the request.
+pub async fn admit<'g: 'h, 'h, M: Mint>(
+    gateway: &'g Gateway<M>,
+    head: &'h Parts,
+    target: &Target<'_>,
+    trusted: bool,
+    clock: &Clock,
+    now: &mut Now,
+    record: &mut Record,
+) -> Result<Admitted<'g, 'h>, Error> {
+    // 4. Route: without one, no credential is parsed.
+    let (plan, preflight) = find_plan(gateway, head, target)?;
+    record.route(plan.route.id, plan.route.log_access);
+    if preflight {
+        // A browser sends no credential with a preflight; whoever does so gets it removed.
+        return Ok(Admitted { plan, caller: Found::Nobody(Consumed::Any) });
+    }
+    // 5. Session.
+    let caller = session(gateway, plan, head, clock, now, record).await?;
+    // 6. Guard: a browser sends a cookie on its own account, whoever wrote the page.
+    if let Found::Session(credential, _) = &caller
+        && credential.is_cookie()
+    {
+        let (upgrade, own) = (head.headers.contains_key(header::UPGRADE), target.origin(head, trusted)?);
+        guard::check(&head.method, &head.headers, upgrade, own, &plan.route.rules.authorized_parties)
+            .map_err(|_| Error::OriginForbidden)?;
+    }
+    Ok(Admitted { plan, caller })
+}
+
+/// Where a credential that was good stood, for the cleaning.
+pub fn consumed(plan: &Plan, credential: &Credential<'_>) -> Consumed {
+    match credential.place {
+        Place::Bearer => Consumed::Authorization,
+        Place::Cookie { name, .. } if plan.route.forward_credential => Consumed::KeptCookie(name.into()),
+        Place::Cookie { .. } | Place::Header(_) => Consumed::Other,
+    }
+}
+
+/// Step 4. The flag: a preflight that passes without a session.
+///
+/// # Errors
+/// When no route takes the request.
+pub fn find_plan<'a, M: Mint>(
+    gateway: &'a Gateway<M>,
+    head: &Parts,
+    target: &Target<'_>,
+) -> Result<(&'a Plan, bool), Error> {
+    let plans = &gateway.plans;
+    if let Some(method) = request::preflight(head)
+        && let Ok(route) = plans.router.find(target.host.as_str(), target.path, &method)
+        && plans.routes[route.index()].route.preflight == Preflight::Pass
+    {
+        return Ok((&plans.routes[route.index()], true));
+    }
+    let route = plans.router.find(target.host.as_str(), target.path, &head.method)?;
+    Ok((&plans.routes[route.index()], false))
+}
+
+/// Step 5.
+async fn session<'a, M: Mint>(
+    gateway: &'a Gateway<M>,
+    plan: &'a Plan,
+    head: &'a Parts,
+    clock: &Clock,
+    now: &mut Now,
+    record: &mut Record,
+) -> Result<Found<'a>, Error> {
+    let route = &plan.route;
+    if route.session.is_empty() {
+        return Ok(Found::Nobody(Consumed::Nothing));
+    }
+    let from_cookie;
+    let verified = match credential::find(&head.headers, &route.session, &gateway.sessions.cookies, now.wall) {
+        Err(error) => {
+            // Only a cookie can be found and be out of date before it is verified.
+            from_cookie = error == SessionError::Invalid(Reason::OutdatedCookie);
+            Err(error.into())
+        }
+        Ok(credential) => {
+            from_cookie = credential.is_cookie();
+            record.credential(kind(credential.place));
+            gateway.verify(&credential, plan, clock, now).await.map(|remembered| (credential, remembered))
+        }
+    };
+    match verified {
+        Ok((credential, remembered)) => {
+            record.verdict(Verdict::Valid);
+            let caller: Arc<dyn Caller> = Arc::<Remembered>::clone(&remembered);
+            record.caller(caller);
+            Ok(Found::Session(credential, remembered))
+        }
+        Err(VerifyError::NoKeys) => Err(Error::NoKeys),
+        Err(VerifyError::KeyRejected) => Err(MintError::RejectedKey.into()),
+        Err(VerifyError::Session(error)) => {
+            record.verdict(error.verdict());
+            let consumed = match error {
+                // Good, and not wanted: to let it pass as nobody would be to let it pass.
+                SessionError::Forbidden => None,
+                // The application would believe it: Clerk's SDK asks nobody about a token that has not expired.
+                SessionError::Revoked if route.clerk_app => Some(Consumed::Any),
+                _ if route.clerk_app => Some(Consumed::Nothing),
+                SessionError::Missing => Some(Consumed::Nothing),
+                // A browser always carries a cookie, also one that has run out: that counts as none.
+                SessionError::Expired | SessionError::Invalid(Reason::OutdatedCookie) if from_cookie => {
+                    Some(Consumed::Nothing)
+                }
+                _ => None,
+            };
+            match consumed {
+                Some(consumed) if route.on_no_session == OnNoSession::Pass => Ok(Found::Nobody(consumed)),
+                _ => Err(error.into()),
+            }
+        }
+    }
+}
+
+fn kind(place: Place<'_>) -> CredentialKind {
+    match place {
+        Place::Bearer => CredentialKind::Bearer,
+        Place::Header(_) => CredentialKind::Header,
+        Place::Cookie { .. } => CredentialKind::Cookie,
+    }
+}

@@ -1,0 +1,304 @@
+//! `mintgate explain`: it says what the gateway does, and shows neither token nor secret.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{ALICE, Boot, Harness, call, client, now_ms};
+
+const CLERK: &str = r#"authorized_parties = ["https://app.example.com"]"#;
+
+const TABLES: &str = r#"
+[[routes]]
+name = "api"
+match = { path = "/api" }
+upstream = "up"
+strip_prefix = "/api"
+inject = [
+  { header = "authorization", prefix = "Bearer ", template = "plain", expires_in = "5m" },
+  { header = "x-user-id", claim = "sub" },
+  { header = "x-plan", claim = "/metadata/plan" },
+  { header = "apikey", value = { env = "CLERK_SECRET_KEY" } },
+]
+[[routes]]
+name = "get"
+match = { host = "api.example.com", path = "/get", methods = ["GET"], exact = true }
+upstream = "up"
+session = [{ header = "x-session-token" }]
+[[routes]]
+name = "plan"
+match = { path = "/plan" }
+upstream = "up"
+inject = [{ header = "x-plan", claim = "/metadata/plan", required = true }]
+[[routes]]
+name = "welcome"
+match = { path = "/welcome" }
+upstream = "up"
+on_no_session = "pass"
+inject = [{ header = "x-user-id", claim = "sub" }]
+[[routes]]
+name = "public"
+match = { path = "/public" }
+upstream = "up"
+session = []
+"#;
+
+/// A gateway, and its configuration in a file.
+struct Both {
+    harness: Harness,
+    config: PathBuf,
+}
+
+/// Method, path and query, headers, and the code that the gateway answers with; empty: it forwards.
+type Request<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
+
+/// What `explain` said.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+// === impl Both ===
+
+impl Both {
+    async fn boot(name: &str) -> Self {
+        let harness = Harness::boot(Boot { clerk: CLERK, tables: TABLES, ..Boot::default() }).await;
+        let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("explain-{name}.toml"));
+        std::fs::write(&config, harness.world.config(CLERK, TABLES, false)).unwrap();
+        Self { harness, config }
+    }
+
+    /// A fresh session token for this party.
+    async fn token(&self, party: &str) -> String {
+        let url = format!("http://{}/_emulator/token?session={ALICE}&azp={party}", self.harness.world.emulator_at);
+        call(&client(false), Method::GET, &url, &[], "").await.body
+    }
+
+    /// On another thread: the emulator may be asked meanwhile.
+    async fn explain(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Said {
+        let mut command = explain(&self.config, arguments);
+        command.env("CLERK_SECRET_KEY", self.harness.world.emulator.secret_key().expose());
+        command.envs(variables.iter().copied());
+        tokio::task::spawn_blocking(move || said(&mut command, "")).await.unwrap()
+    }
+}
+
+fn explain(config: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mintgate"));
+    command.arg("explain").args(arguments).arg("--config").arg(config).env_remove("CLERK_SECRET_KEY");
+    command
+}
+
+fn said(command: &mut Command, input: &str) -> Said {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// A token that nobody signed.
+fn unsigned(claims: &Value) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    format!("{}.{}.c2ln", part(&json!({ "alg": "RS256", "typ": "JWT", "kid": "ins_1" })), part(claims))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_says_what_the_gateway_does() {
+    let both = Both::boot("same").await;
+    let party = "https://app.example.com";
+    let good = both.token(party).await;
+    let (bearer, foreign) = (format!("Bearer {good}"), format!("Bearer {}", both.token("https://evil.example").await));
+    let broken = format!("Bearer {}AAAA", &good[..good.len() - 4]);
+    let template =
+        both.harness.world.api(&client(false), &format!("/v1/sessions/{ALICE}/tokens/plain"), &json!({})).await;
+    let minted = serde_json::from_str::<Value>(&template.body).unwrap();
+    let minted = format!("Bearer {}", minted["jwt"].as_str().unwrap());
+    let cookie = format!("__session={good}; __client_uat=1");
+    let outdated = format!("__session={good}; __client_uat={}", now_ms());
+    let api = ("host", "api.example.com");
+    let authorized = ("authorization", bearer.as_str());
+    let requests: &[Request<'_>] = &[
+        ("GET", "/api/x?q=1", &[authorized], ""),
+        ("POST", "/api", &[authorized], ""),
+        ("GET", "/api", &[], "session-missing"),
+        ("GET", "/api", &[("authorization", &foreign)], "session-invalid"),
+        ("GET", "/api", &[("authorization", &broken)], "session-invalid"),
+        ("GET", "/api", &[("authorization", &minted)], "session-invalid"),
+        ("GET", "/api", &[("authorization", &good)], "session-invalid"),
+        ("GET", "/api", &[authorized, authorized], "credential-ambiguous"),
+        ("GET", "/api", &[("cookie", &cookie)], ""),
+        ("POST", "/api", &[("cookie", &cookie)], "origin-forbidden"),
+        ("POST", "/api", &[("cookie", &cookie), ("origin", party)], ""),
+        ("GET", "/api", &[("cookie", &outdated)], "session-invalid"),
+        ("GET", "/api", &[authorized, ("connection", "x-user-id")], "request-malformed"),
+        ("OPTIONS", "/api", &[("origin", party), ("access-control-request-method", "POST")], ""),
+        ("OPTIONS", "/api", &[("origin", party)], "session-missing"),
+        ("GET", "/api/../x", &[authorized], "request-malformed"),
+        ("GET", "/none", &[], "no-route"),
+        ("GET", "/get", &[("x-session-token", &good)], "no-route"),
+        ("GET", "/get", &[api, ("x-session-token", &good)], ""),
+        ("PUT", "/get", &[api, ("x-session-token", &good)], "method-not-allowed"),
+        ("GET", "/get", &[api, authorized], "session-missing"),
+        ("GET", "/plan", &[authorized], "token-unfit"),
+        ("GET", "/welcome", &[], ""),
+        ("GET", "/welcome", &[("cookie", &outdated)], ""),
+        ("GET", "/welcome", &[("authorization", &broken)], "session-invalid"),
+        ("GET", "/public", &[("authorization", &broken)], ""),
+    ];
+    for (method, path, headers, expected) in requests {
+        let url = format!("http://{}{path}", both.harness.address);
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let answer = call(&client(false), method.clone(), &url, headers, "").await;
+        // A client resolves dot segments by itself, or not: what was sent is what counts.
+        assert_eq!(answer.code(), *expected, "the gateway: {method} {path}");
+        let lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let mut arguments = vec![method.as_str(), path, "--online", "--json"];
+        arguments.extend(lines.iter().flat_map(|line| ["--header", line.as_str()]));
+        let said = both.explain(&arguments, &[]).await;
+        let report: Value = serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{said:?}"));
+        let refused = &report["verdict"]["refused"];
+        assert_eq!(refused["code"].as_str().unwrap_or_default(), *expected, "explain: {method} {path}\n{report:#}");
+        assert_eq!(said.code, Some(i32::from(!expected.is_empty())), "{method} {path}");
+        if !expected.is_empty() {
+            assert_eq!(refused["status"], answer.status, "{method} {path}");
+            assert_eq!(
+                refused["reason"].as_str(),
+                serde_json::from_str::<Value>(&answer.body).unwrap()["reason"].as_str()
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_names_what_leaves_and_what_comes() {
+    let both = Both::boot("names").await;
+    let token = both.token("https://app.example.com").await;
+    let headers = ["cookie: a=1; __session=x; b=2", "x-user-id: spoofed", "X_Plan: spoofed", "accept: */*"];
+    let mut arguments = vec!["GET", "https://any.example.com/api/rows?q=secret", "--token", "env:SESSION"];
+    arguments.extend(headers.iter().flat_map(|line| ["--header", line]));
+    let said = both.explain(&arguments, &[("SESSION", &token)]).await;
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+    let expected = r#"request      GET any.example.com/api/rows
+route        api
+  matched    host any, path /api and below, methods any
+  goes to    up as /rows
+session      found in Authorization: Bearer
+  says       iss "https://mintgate-emulator-00.clerk.accounts.dev", azp "https://app.example.com", expires in N s
+  signature  NOT checked: no key is here; --online fetches the issuer's
+removed      authorization, cookie __session, x-user-id, x_plan
+injected     authorization  "Bearer " and token minted from the template plain, for 300 s
+             x-user-id      sub of the session
+             x-plan         /metadata/plan of the session (absent: the session has no such value, or it is not safe in a header)
+             apikey         a fixed secret
+may follow   401 session-ended, 502 token-unfit, 502 template-unknown, 502 issuer-rejected-key
+             502 issuer-malformed, 502 issuer-refused, 503 issuer-unavailable, 503 issuer-throttled
+             504 issuer-timeout, 408 request-timeout, 502 upstream-unreachable, 502 upstream-broken
+             504 upstream-timeout
+verdict      it would be forwarded
+"#;
+    let at = said.out.find("expires in ").unwrap() + "expires in ".len();
+    let end = at + said.out[at..].find(' ').unwrap();
+    let out = format!("{}N{}", &said.out[..at], &said.out[end..]);
+    assert_eq!(out, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_judges_all_but_the_signature_without_a_key() {
+    let both = Both::boot("offline").await;
+    let now = now_ms() / 1000;
+    let claims = json!({
+        "iss": both.harness.world.emulator.issuer(), "azp": "https://app.example.com", "sid": "sess_1", "sub": "user_1",
+        "iat": now - 10, "exp": now + 50,
+    });
+    let with = |name: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[name] = value;
+        unsigned(&claims)
+    };
+    for (token, code, reason) in [
+        (unsigned(&claims), "", ""),
+        (with("exp", json!(now - 60)), "session-expired", ""),
+        (with("iat", json!(now + 60)), "session-invalid", "not-yet-valid"),
+        (with("azp", json!("https://evil.example\u{1b}[2J")), "session-invalid", "azp"),
+        (with("iss", json!("https://other.example")), "session-invalid", "issuer"),
+        (with("sid", json!("")), "session-invalid", "claims"),
+        (with("sts", json!("pending")), "session-pending", ""),
+        ("a.b".to_owned(), "session-invalid", "malformed"),
+        ("mt_x".to_owned(), "session-invalid", "not-a-session-token"),
+    ] {
+        let said = both.explain(&["GET", "/api", "--json", "--token", &token], &[]).await;
+        let report: Value = serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{said:?}"));
+        let refused = &report["verdict"]["refused"];
+        let seen = (refused["code"].as_str().unwrap_or_default(), refused["reason"].as_str().unwrap_or_default());
+        assert_eq!(seen, (code, reason), "{report:#}");
+        assert!(!said.out.contains('\u{1b}'), "a terminal could obey this");
+        let text = both.explain(&["GET", "/api", "--token", &token], &[]).await.out;
+        assert!(!text.contains('\u{1b}'), "a terminal could obey this");
+        assert!(code.is_empty() || text.contains(code), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_shows_neither_token_nor_secret() {
+    let both = Both::boot("canaries").await;
+    let good = both.token("https://app.example.com").await;
+    let mut canaries: Vec<String> = good.split('.').skip(1).map(str::to_owned).collect();
+    canaries.extend(["canary".to_owned(), both.harness.world.emulator.secret_key().expose().to_owned()]);
+    let headers = ["authorization: Basic canary", "cookie: a=canary; __session=canary", "x-user-id: canary"];
+    let headers: Vec<&str> = headers.iter().flat_map(|line| ["--header", line]).collect();
+    let broken = format!("{good}canary");
+    for (path, token) in
+        [("/api?q=canary", good.as_str()), ("/api", &broken), ("/plan", &good), ("/none", &good), ("/api", "canary")]
+    {
+        for more in [&[][..], &["--json"], &["--online"], &["--online", "--json"]] {
+            for with in [&headers[..], &[]] {
+                let arguments = [&["GET", path, "--token", token], more, with].concat();
+                let said = both.explain(&arguments, &[]).await;
+                assert!(said.code.is_some_and(|code| code < 2), "{said:?}");
+                for canary in &canaries {
+                    assert!(!format!("{}{}", said.out, said.err).contains(canary.as_str()), "{canary} in {said:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_token_comes_from_where_it_is_said() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (config, file) = (directory.join("explain-token.toml"), directory.join("explain-token"));
+    let text =
+        "[clerk]\nsecret_key = { env = \"NO_KEY\" }\n[[routes]]\nname = \"a\"\nupstream = \"http://127.0.0.1:1\"\n";
+    std::fs::write(&config, text).unwrap();
+    let now = now_ms() / 1000;
+    let token = unsigned(&json!({ "sid": "sess_1", "sub": "user_1", "exp": now + 50 }));
+    std::fs::write(&file, format!("{token}\n")).unwrap();
+    let from_file = format!("@{}", file.display());
+    for (from, input) in
+        [("-", format!("  Bearer {token}\n")), (from_file.as_str(), String::new()), (&token, String::new())]
+    {
+        let said = said(&mut explain(&config, &["GET", "/", "--token", from]), &input);
+        assert_eq!(said.code, Some(0), "{said:?}");
+    }
+    for bad in [
+        &["GET", "/", "--token", "env:MINTGATE_NOT_SET"][..],
+        &["GET", "/", "--token", "@/absent"],
+        &["GET", "/", "--token", "-"],
+        &["GET", "/", "--header", "canary"],
+        &["GET", "ftp://a/"],
+        &["GET", "relative"],
+        &["G T", "/"],
+        &["GET"],
+    ] {
+        let said = said(&mut explain(&config, bad), "");
+        assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{bad:?}: {said:?}");
+    }
+}
