@@ -31,6 +31,7 @@ use crate::token::budget::{Budget, Limiter};
 use crate::token::clerk::{self, ClerkClient};
 use crate::token::freshness::Jitter;
 use crate::token::retry::Retry;
+use crate::transport::tls::client::{UpstreamTlsError, Upstreams};
 use crate::transport::tls::reload::{self, Reload, Reloads};
 use crate::transport::tls::server::{ServerTls, ServerTlsError};
 
@@ -76,6 +77,7 @@ pub struct Bound {
     listeners: Vec<DataListener>,
     admin: Vec<(bound::Bound, axum::Router)>,
     tls: Option<Reload<ServerTls>>,
+    files: Vec<Box<dyn Reloads>>,
 }
 
 /// Why a gateway does not start.
@@ -93,6 +95,9 @@ pub enum StartError {
     /// The files of `server.tls` cannot be used.
     #[error("cannot serve TLS")]
     Tls(#[source] ServerTlsError),
+    /// Some upstream's `tls` cannot be used.
+    #[error("cannot set up TLS")]
+    UpstreamTls(#[source] UpstreamTlsError),
     /// The issuer's client cannot be set up.
     #[error("cannot set up the client of the issuer")]
     Client(#[source] clerk::http::BuildError),
@@ -120,6 +125,7 @@ struct IssuerKeys {
 /// See [`StartError`]. Nothing is left listening then.
 pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     let metrics = Arc::new(Metrics::new(names(&config)));
+    let upstream_tls = Upstreams::new(&config.upstreams).map_err(StartError::UpstreamTls)?;
     let connections = process.control.sibling();
     let client = ClerkClient::new(&config.clerk, process.clock.clone(), connections, Arc::clone(&metrics));
     let client = Arc::new(client.map_err(StartError::Client)?);
@@ -129,7 +135,7 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     let health = Health::new(Arc::clone(&metrics));
     let budgeted = Budget::new(Arc::clone(&client), Arc::clone(&limiter));
     let mint = Retry::new(Breaker::new(budgeted, health), process.clock.clone(), Jitter::random());
-    let gateway = gateway::build(&config, jwks, mint, &metrics, &process.clock, &process.control);
+    let gateway = gateway::build(&config, &upstream_tls.live, jwks, mint, &metrics, &process.clock, &process.control);
     let gateway = Arc::new(gateway.map_err(StartError::Value)?);
     let tls = config.server.tls.as_ref().map(ServerTls::reloading).transpose().map_err(StartError::Tls)?;
     let mut listeners = Vec::with_capacity(config.server.listen.len());
@@ -153,7 +159,7 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
             admin.push((bound, router.clone()));
         }
     }
-    Ok(Bound { config, process, metrics, gateway, client, readiness, listeners, admin, tls })
+    Ok(Bound { config, process, metrics, gateway, client, readiness, listeners, admin, tls, files: upstream_tls.files })
 }
 
 fn listen_on(address: &ListenAddress, inherited: &mut Inherited) -> Result<Vec<bound::Bound>, StartError> {
@@ -257,7 +263,7 @@ impl Bound {
     /// # Errors
     /// When the workers cannot be started.
     pub async fn run(self, told: impl Future<Output = ()>) -> Result<(), StartError> {
-        let Self { config, process, metrics, gateway, client, readiness, listeners, admin, tls } = self;
+        let Self { config, process, metrics, gateway, client, readiness, listeners, admin, tls, mut files } = self;
         let (shutdown, control) = (process.shutdown.clone(), process.control.clone());
         let (background, surfaces) = (control.sibling(), control.sibling());
         watch_keys(&gateway, &readiness, &background);
@@ -278,13 +284,10 @@ impl Bound {
             }));
         }
         let live = tls.as_ref().map(Reload::live);
-        let mut files: Vec<Box<dyn Reloads>> = Vec::new();
         if let Some(tls) = tls {
             files.push(Box::new(tls));
         }
-        if !files.is_empty() {
-            drop(background.spawn(reload::watch(files, LOOK_EVERY, shutdown.clone())));
-        }
+        drop(background.spawn(reload::watch(files, LOOK_EVERY, shutdown.clone())));
         let limits = Arc::new(config.server.limits.clone());
         let terms = Terms { limits, tls: live, shutdown: shutdown.clone() };
         let workers = if process.in_place {

@@ -19,7 +19,7 @@ pub use self::route::{
     OnNoSession, Preflight, Requirement, RetryRejected, Rewrite, Route, SessionRules, SessionSource, Source,
     TemplateName, WebSocket,
 };
-pub use self::upstream::{Addresses, Place, Pool, Upstream, UpstreamAddress, Wire};
+pub use self::upstream::{Addresses, ClientIdentity, Place, Pool, Upstream, UpstreamAddress, UpstreamTls, Wire};
 pub use self::url::{ApiUrl, Origin};
 use crate::address::{ListenAddress, PeerAddress};
 use crate::file::File;

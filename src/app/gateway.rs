@@ -16,13 +16,17 @@ use crate::session::verify::Verifier;
 use crate::token::cache::TokenCache;
 use crate::token::freshness::Jitter;
 use crate::token::{Issuer, Mint};
+use crate::transport::tls::client::ClientTls;
+use crate::transport::tls::reload::Live;
 
-/// What requests meet: everything but where the keys come from and how tokens are minted.
+/// What requests meet: everything but where the keys come from and how tokens are minted. `tls`: for each upstream that
+/// speaks it.
 ///
 /// # Errors
 /// When a fixed value cannot stand in a header.
 pub fn build<M: Mint>(
     config: &Config,
+    tls: &[Option<Live<ClientTls>>],
     jwks: Jwks,
     mint: M,
     metrics: &Arc<Metrics>,
@@ -40,7 +44,7 @@ pub fn build<M: Mint>(
     };
     Ok(Gateway {
         number: 1,
-        plans: Plans::new(config)?,
+        plans: Plans::new(config, tls)?,
         log: config.log.clone(),
         sessions,
         tokens,

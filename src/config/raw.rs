@@ -122,11 +122,20 @@ tables! {
         url: String,
         urls: Vec<At<String>>,
         http2: bool,
+        tls: UpstreamTls,
         connect_timeout: String,
         response_timeout: String,
         pool: Pool,
         max_header_bytes: String,
         remove_headers: Vec<At<String>>,
+    }
+
+    /// `tls` of an upstream
+    UpstreamTls at "upstreams.*.tls" {
+        ca_file: String,
+        client_cert: String,
+        client_key: String,
+        server_name: String,
     }
 
     /// `pool`

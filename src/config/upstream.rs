@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::uri::Authority;
+use rustls_pki_types::ServerName;
 
+use crate::file::File;
 use crate::headers::NameSet;
 use crate::metrics::UpstreamId;
 
@@ -40,6 +42,30 @@ pub enum Wire {
     Http1,
     /// HTTP/2 in clear text, with prior knowledge (RFC 9113 section 3.3).
     Http2,
+    /// TLS; ALPN decides which version of HTTP.
+    Tls(UpstreamTls),
+}
+
+/// `tls = { ... }` of an upstream, with its files read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Whose certificates are believed; absent: the machine's own roots.
+    pub ca: Option<File>,
+    /// What is presented to an upstream that asks for it.
+    pub identity: Option<ClientIdentity>,
+    /// The name that is asked for (SNI) and that the certificate must have, for each address in its order.
+    pub names: Box<[ServerName<'static>]>,
+    /// Only HTTP/2 will do.
+    pub http2_only: bool,
+}
+
+/// A client certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// The chain, PEM, the leaf first.
+    pub cert: File,
+    /// The leaf's private key, PEM.
+    pub key: File,
 }
 
 /// At least one address, all of one scheme.
@@ -82,6 +108,26 @@ pub struct Pool {
     pub max_connections: Option<usize>,
     /// HTTP/2 streams on one.
     pub max_streams: usize,
+}
+
+// === impl UpstreamTls ===
+
+impl UpstreamTls {
+    /// Every file that it was read from.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        self.ca.iter().chain(self.identity.iter().flat_map(|identity| [&identity.cert, &identity.key]))
+    }
+
+    /// The same out of these files, which stand as [`UpstreamTls::files`] gives them.
+    pub fn with(&self, files: &[File]) -> Self {
+        let mut files = files.iter().cloned();
+        let mut next = |old: &File| files.next().unwrap_or_else(|| old.clone());
+        Self {
+            ca: self.ca.as_ref().map(&mut next),
+            identity: self.identity.as_ref().map(|old| ClientIdentity { cert: next(&old.cert), key: next(&old.key) }),
+            ..self.clone()
+        }
+    }
 }
 
 // === impl Addresses ===

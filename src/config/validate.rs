@@ -17,6 +17,7 @@ pub(crate) mod retry;
 pub(crate) mod routes;
 pub(crate) mod server;
 pub(crate) mod units;
+pub(crate) mod upstream_tls;
 pub(crate) mod upstreams;
 
 use std::path::{Path, PathBuf};

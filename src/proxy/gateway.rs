@@ -22,6 +22,8 @@ use crate::session::{Reason, SessionError};
 use crate::token::cache::TokenCache;
 use crate::token::{Issuer, Mint};
 use crate::transport::body::BodyRules;
+use crate::transport::tls::client::ClientTls;
+use crate::transport::tls::reload::Live;
 
 /// How long a request waits for the keys that its token may be signed with.
 const KEY_PATIENCE: Duration = Duration::from_secs(2);
@@ -74,7 +76,7 @@ pub struct Plans {
     /// In the order of the routes' ids.
     pub routes: Box<[Plan]>,
     /// In the order of the upstreams' ids.
-    pub upstreams: Box<[Arc<Upstream>]>,
+    pub upstreams: Box<[Destination]>,
     /// Leaves every upstream's response.
     pub response: Arc<NameSet>,
     /// Whose pages may read our errors.
@@ -89,6 +91,15 @@ pub struct Plans {
     pub max_body_bytes: Option<u64>,
     /// How many distinct tokens and values a remembered session has slots for.
     pub slots: Slots,
+}
+
+/// An upstream, with what its connections need.
+#[derive(Debug)]
+pub struct Destination {
+    /// As configured.
+    pub upstream: Arc<Upstream>,
+    /// Where TLS is spoken.
+    pub tls: Option<Live<ClientTls>>,
 }
 
 /// A route, compiled.
@@ -187,12 +198,12 @@ impl<M: Mint> Gateway<M> {
 // === impl Plans ===
 
 impl Plans {
-    /// Compiles a configuration.
+    /// Compiles a configuration. `tls`: for each upstream that speaks it.
     ///
     /// # Errors
     /// When a fixed value that is injected cannot stand in a header.
-    pub fn new(config: &Config) -> Result<Self, NotHeaderSafe> {
-        let upstreams: Box<[_]> = config.upstreams.iter().cloned().map(Arc::new).collect();
+    pub fn new(config: &Config, tls: &[Option<Live<ClientTls>>]) -> Result<Self, NotHeaderSafe> {
+        let upstreams: Box<[Arc<Upstream>]> = config.upstreams.iter().cloned().map(Arc::new).collect();
         let mut index = SlotIndex::default();
         let mut routes = Vec::with_capacity(config.routes.len());
         for route in &config.routes {
@@ -218,10 +229,13 @@ impl Plans {
                 route: route.clone(),
             });
         }
+        let tls = tls.iter().cloned().chain(std::iter::repeat(None));
+        let destinations =
+            upstreams.iter().cloned().zip(tls).map(|(upstream, tls)| Destination { upstream, tls }).collect();
         Ok(Self {
             router: Router::new(&config.routes),
             routes: routes.into(),
-            upstreams,
+            upstreams: destinations,
             response: Arc::new(clean::response_names()),
             parties: config.clerk.authorized_parties.clone().into(),
             trusted: config.server.trusted_proxies.clone(),

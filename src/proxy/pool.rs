@@ -26,6 +26,8 @@ use crate::lifecycle::Spawner;
 use crate::proxy::pool::exchange::{Protocol, SendError, Want};
 use crate::transport::body::RequestBody;
 use crate::transport::connect::ConnectError;
+use crate::transport::tls::client::ClientTls;
+use crate::transport::tls::reload::Live;
 
 /// The connections.
 #[derive(Debug)]
@@ -57,11 +59,12 @@ pub struct Place {
 // === impl Pool ===
 
 impl Pool {
-    /// An empty pool.
-    pub fn new(upstream: Arc<Upstream>, spawner: &Spawner) -> Self {
+    /// An empty pool. `tls`: for an upstream that speaks it.
+    pub fn new(upstream: Arc<Upstream>, tls: Option<&Live<ClientTls>>, spawner: &Spawner) -> Self {
         let count = upstream.addresses.len();
         let balance = (count > 1).then(|| Balance::new(count));
-        let endpoint = |index| Arc::new(Endpoint::new(&upstream, index, balance.clone(), spawner.clone()));
+        let endpoint =
+            |index| Arc::new(Endpoint::new(&upstream, index, tls.cloned(), balance.clone(), spawner.clone()));
         Self { endpoints: (0..count).map(endpoint).collect(), balance, upstream }
     }
 
@@ -166,7 +169,7 @@ impl Lease {
 
     /// What `:scheme` says.
     pub fn scheme(&self) -> Scheme {
-        Scheme::HTTP
+        if self.endpoint.is_secure() { Scheme::HTTPS } else { Scheme::HTTP }
     }
 
     /// Whether the connection has served before, so that its peer may have closed it meanwhile.

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::lifecycle::Spawner;
 use crate::metrics::{Metrics, Shard, UpstreamId};
 use crate::proxy::error::Code;
-use crate::proxy::gateway::Gateway;
+use crate::proxy::gateway::{Destination, Gateway};
 use crate::proxy::pool::Pool;
 use crate::proxy::upgrade::registry::Tunnels;
 use crate::record::Recorder;
@@ -115,7 +115,8 @@ impl<M: Mint> Snapshot<M> {
     ) -> Arc<Self> {
         let log = &gateway.log;
         let recorder = Recorder::new(Arc::clone(metrics), Arc::clone(shard), log.access, log.identity, clock.clone());
-        let pools = gateway.plans.upstreams.iter().map(|upstream| Pool::new(Arc::clone(upstream), spawner)).collect();
+        let pool = |to: &Destination| Pool::new(Arc::clone(&to.upstream), to.tls.as_ref(), spawner);
+        let pools = gateway.plans.upstreams.iter().map(pool).collect();
         Arc::new(Self { gateway, recorder, pools })
     }
 

@@ -1,12 +1,16 @@
-//! Connects to an upstream within its time.
+//! Connects to an upstream within its time: TCP, a Unix socket, TLS.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use crate::config::{Place, UpstreamAddress};
 use crate::transport::io::Stream;
+use crate::transport::tls::client::{ClientTls, Offer};
 
 /// A Unix socket whose backlog is full refuses at once; after so long it is tried again.
 const FULL_BACKLOG: Duration = Duration::from_millis(5);
@@ -31,6 +35,21 @@ pub enum ConnectError {
         /// The limit.
         after: Duration,
     },
+    /// The handshake of TLS failed: a certificate that is not believed, a name that it does not have, or an alert.
+    #[error("no TLS with {address}")]
+    Tls {
+        /// `host:port`
+        address: String,
+        /// What rustls said.
+        #[source]
+        source: io::Error,
+    },
+    /// ALPN did not choose HTTP/2, and nothing else will do.
+    #[error("{address} does not speak HTTP/2 over TLS, which `http2 = true` asks for")]
+    NotHttp2 {
+        /// `host:port`
+        address: String,
+    },
     /// The HTTP/2 preface failed.
     #[error("{address} does not speak the configured HTTP version")]
     Handshake {
@@ -42,19 +61,40 @@ pub enum ConnectError {
     },
 }
 
-/// A connection; names are resolved and every address behind one is tried in turn.
+/// What a connection over TLS needs beside its address.
+#[derive(Debug, Clone, Copy)]
+pub struct Secure<'a> {
+    /// Whom to believe, what to present.
+    pub tls: &'a ClientTls,
+    /// Who has to answer.
+    pub name: &'a ServerName<'static>,
+    /// In which version of HTTP.
+    pub offer: Offer,
+}
+
+/// A connection; names are resolved and every address behind one is tried in turn. The handshake of TLS is part of the
+/// time.
 ///
 /// # Errors
 /// When there is none within its time.
-pub async fn connect(address: &UpstreamAddress, within: Option<Duration>) -> Result<Stream, ConnectError> {
-    let dial = dial(&address.place);
-    let dialled = match within {
-        Some(limit) => tokio::time::timeout(limit, dial)
-            .await
-            .map_err(|_| ConnectError::TimedOut { address: address.to_string(), after: limit })?,
-        None => dial.await,
+pub async fn connect(
+    address: &UpstreamAddress,
+    secure: Option<Secure<'_>>,
+    within: Option<Duration>,
+) -> Result<Stream, ConnectError> {
+    let connecting = async {
+        let failed = |source| ConnectError::Failed { address: address.to_string(), source };
+        match (dial(&address.place).await.map_err(failed)?, secure) {
+            (Stream::Tcp(stream), Some(secure)) => shake_hands(address, stream, secure).await,
+            (stream, _) => Ok(stream),
+        }
     };
-    dialled.map_err(|source| ConnectError::Failed { address: address.to_string(), source })
+    match within {
+        Some(limit) => tokio::time::timeout(limit, connecting)
+            .await
+            .unwrap_or_else(|_| Err(ConnectError::TimedOut { address: address.to_string(), after: limit })),
+        None => connecting.await,
+    }
 }
 
 async fn dial(place: &Place) -> io::Result<Stream> {
@@ -71,4 +111,11 @@ async fn dial(place: &Place) -> io::Result<Stream> {
             }
         },
     }
+}
+
+async fn shake_hands(address: &UpstreamAddress, stream: TcpStream, secure: Secure<'_>) -> Result<Stream, ConnectError> {
+    let connector = TlsConnector::from(Arc::clone(secure.tls.config(secure.offer)));
+    let shaken = connector.connect(secure.name.clone(), stream).await;
+    let stream = shaken.map_err(|source| ConnectError::Tls { address: address.to_string(), source })?;
+    Ok(Stream::Tls(Box::new(stream)))
 }

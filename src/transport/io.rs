@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
 
 /// Whether a byte of an answer has arrived since the last request was sent. Shared by an upstream connection and its
 /// pool entry: it decides whether a request that met a dying connection may be sent again.
@@ -21,6 +22,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// TLS over TCP. Boxed: it is many times as large, and the others are the common ones.
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// A socket to an upstream. One read more or less is not told apart by hyper's errors, so the socket tells.
@@ -36,6 +39,7 @@ macro_rules! on {
         match $stream {
             Stream::Tcp($inner) => $call,
             Stream::Unix($inner) => $call,
+            Stream::Tls($inner) => $call,
         }
     };
 }

@@ -15,6 +15,7 @@ mod retry;
 mod session;
 mod tunnel;
 mod upgrade;
+mod upstream_tls;
 mod upstreams;
 
 use crate::support::gateway::{Boot, Gateway};

@@ -1,5 +1,6 @@
 //! What tests over real sockets share: a gateway in this process, the peers around it, and a strict reading of HTTP.
 
+pub(crate) mod authority;
 pub(crate) mod directory;
 pub(crate) mod doors;
 pub(crate) mod gateway;

@@ -89,7 +89,7 @@ pub(super) async fn judge(config: &Config, asked: Asked) -> Result<Report, Judge
         *request.headers_mut() = asked.headers;
         request.into_parts()
     };
-    let plans = Plans::new(config).map_err(StartError::Value)?;
+    let plans = Plans::new(config, &[]).map_err(StartError::Value)?;
     let connection = Connection::new(ends(asked.listener), None, &config.server.limits);
     if let Some(token) = &asked.token {
         place(&mut head, token, &plans, &connection);
@@ -98,7 +98,7 @@ pub(super) async fn judge(config: &Config, asked: Asked) -> Result<Report, Judge
         Some((keys, signature)) => (keys, signature),
         None => (sign_anew(&mut head, config, &clock, &plans, &connection)?, Signature::Unchecked),
     };
-    let gateway = app::gateway::build(config, Jwks::fixed(keys), Never, &metrics, &clock, &control);
+    let gateway = app::gateway::build(config, &[], Jwks::fixed(keys), Never, &metrics, &clock, &control);
     let gateway = gateway.map_err(StartError::Value)?;
     let recorder = Recorder::new(Arc::clone(&metrics), metrics.shard(), Access::Off, Identity::None, clock.clone());
     let peer = connection.ends.peer;

@@ -1,4 +1,4 @@
-//! The one list of keys and values that have a meaning which this version does not serve yet. They are refused, never
+//! The one list of keys that have a meaning which this version does not serve yet. They are refused, never
 //! ignored: a protection that silently does nothing is worse than none.
 
 /// A key that is not served yet.
@@ -35,7 +35,6 @@ const KEYS: &[NotYet] = &[
     no("admin", "control"),
     no("admin", "token"),
     no("cache", "shared"),
-    no("upstreams.*", "tls"),
     but("routes[]", "allow_odd_paths", Harmless::Flag(false)),
     but("routes[]", "websocket", Harmless::Flag(false)),
     no("routes[].match", "listener"),
@@ -44,15 +43,7 @@ const KEYS: &[NotYet] = &[
     no("routes[].session[]", "caller_token"),
 ];
 
-/// Beginnings of values that are not served yet, with what they ask for.
-const VALUES: &[(&str, &str, &str)] = &[("upstreams.*.url", "https:", "TLS to an upstream")];
-
 /// The entry of a key, when it has one.
 pub(crate) fn key(table: &str, key: &str) -> Option<&'static NotYet> {
     KEYS.iter().find(|entry| entry.table == table && entry.key == key)
-}
-
-/// What a value asks for that is not served yet.
-pub(crate) fn value(place: &str, text: &str) -> Option<&'static str> {
-    VALUES.iter().find(|(at, start, _)| *at == place && text.starts_with(start)).map(|(_, _, what)| *what)
 }

@@ -8,7 +8,6 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::raw::not_yet;
 use crate::config::raw::problem::{Problem, Problems, Span, nearest};
 use crate::config::raw::reader::{At, Field};
 use crate::config::raw::shapes::SecretRef;
@@ -164,13 +163,6 @@ impl Context<'_> {
             problem.label(near);
         }
         default
-    }
-
-    /// Whether the value asks for something that is not served yet; it is reported then.
-    pub(crate) fn not_yet(&mut self, place: &str, at: &At<String>) -> bool {
-        let Some(what) = not_yet::value(place, at) else { return false };
-        self.error(&at.span, format!("this version does not support {what} yet")).label("not supported yet");
-        true
     }
 
     /// A file that has to be there.

@@ -45,6 +45,7 @@ pub(crate) enum Bad {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UpstreamScheme {
     Http,
+    Https,
     Unix,
 }
 
@@ -135,7 +136,7 @@ pub(crate) fn issuer(text: &str) -> Result<String, Bad> {
     if text.ends_with('/') { Err(Bad::Url) } else { Ok(text.to_owned()) }
 }
 
-/// `http://host[:port]`, or `unix:/path`
+/// `http://host[:port]`, `https://host[:port]`, or `unix:/path`
 pub(crate) fn upstream(text: &str) -> Result<(UpstreamScheme, UpstreamAddress), Bad> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix(path);
@@ -143,7 +144,7 @@ pub(crate) fn upstream(text: &str) -> Result<(UpstreamScheme, UpstreamAddress), 
     let (uri, authority) = absolute(text)?;
     let (scheme, port) = match uri.scheme_str() {
         Some("http") => (UpstreamScheme::Http, 80),
-        _ => return Err(Bad::Url),
+        _ => (UpstreamScheme::Https, 443),
     };
     if !matches!(uri.path(), "" | "/") {
         return Err(Bad::UpstreamPath);
@@ -308,12 +309,15 @@ mod tests {
         assert_eq!(address.authority.as_str(), "[::1]:8080");
         let (_, address) = upstream("http://hasura").unwrap();
         assert_eq!((address.place, address.loopback), (tcp("hasura", 80), false));
+        let (scheme, address) = upstream("https://api.example.com").unwrap();
+        assert_eq!((scheme, address.place), (UpstreamScheme::Https, tcp("api.example.com", 443)));
+        assert_eq!(address.authority.as_str(), "api.example.com");
         let (scheme, address) = upstream("unix:run/app.sock").unwrap();
         assert_eq!((scheme, address.place), (UpstreamScheme::Unix, Place::Unix("run/app.sock".into())));
         assert_eq!((address.authority.as_str(), address.loopback), ("localhost", true));
         for (text, bad) in [
             ("http://a/b", Bad::UpstreamPath),
-            ("https://a", Bad::Url),
+            ("ftp://a", Bad::Url),
             ("http://u@a", Bad::UserInfo),
             ("a:80", Bad::Url),
             ("unix:", Bad::SocketPath),

@@ -270,7 +270,7 @@ fn the_samples_are_good() {
     let full = good(FULL);
     assert_eq!((full.routes.len(), full.upstreams.len(), full.routes[0].inject.len()), (2, 3, 7));
     let replicas: Vec<_> = full.upstreams[1].addresses.iter().map(|address| address.authority.as_str()).collect();
-    assert_eq!(replicas, ["10.0.0.1:8090", "10.0.0.2:8090"]);
+    assert_eq!(replicas, ["10.0.0.1:8443", "10.0.0.2:8443"]);
     assert_eq!(full.upstreams[2].addresses[0].authority, "127.0.0.1:8091");
 }
 

@@ -15,7 +15,7 @@ use crate::metrics::UpstreamId;
 use super::context::Context;
 use super::names::{LABEL, MOST, is_label};
 use super::net::UpstreamScheme;
-use super::{headers, net};
+use super::{headers, net, upstream_tls};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// URLs of one upstream: the pool keeps what it has tried in the bits of one word.
@@ -41,7 +41,7 @@ pub(crate) fn read(named: Named<raw::Upstream>, cx: &mut Context<'_>) -> Upstrea
         if !is_label(&name) {
             cx.error(&name.span, "not a name").advice(LABEL);
         }
-        let addresses = addresses(&raw, &span, cx).unwrap_or_else(|| nowhere().into());
+        let addresses = addresses(&raw, &span, cx).unwrap_or_else(|| (UpstreamScheme::Http, nowhere().into()));
         list.push(upstream(UpstreamId::new(list.len()), name.value, addresses, raw, cx));
     }
     let named = list.len();
@@ -67,16 +67,17 @@ impl Upstreams {
             }
             return None;
         }
-        let (_, address) = address(at, cx)?;
-        let name = match address.place {
-            Place::Tcp { .. } => format!("http://{address}"),
-            Place::Unix(_) => address.to_string(),
+        let (scheme, address) = address(at, cx)?;
+        let name = match scheme {
+            UpstreamScheme::Http => format!("http://{address}"),
+            UpstreamScheme::Https => format!("https://{address}"),
+            UpstreamScheme::Unix => address.to_string(),
         };
         if let Some(upstream) = self.list[self.named..].iter().find(|upstream| upstream.name == name) {
             return Some(upstream.id);
         }
         let id = UpstreamId::new(self.list.len());
-        self.list.push(upstream(id, name, address.into(), raw::Upstream::default(), cx));
+        self.list.push(upstream(id, name, (scheme, address.into()), raw::Upstream::default(), cx));
         Some(id)
     }
 
@@ -98,7 +99,7 @@ fn nowhere() -> UpstreamAddress {
 }
 
 /// The `url` or the `urls` of a table; `None` when that was reported.
-fn addresses(raw: &raw::Upstream, span: &Span, cx: &mut Context<'_>) -> Option<Addresses> {
+fn addresses(raw: &raw::Upstream, span: &Span, cx: &mut Context<'_>) -> Option<(UpstreamScheme, Addresses)> {
     match (&raw.url, &raw.urls) {
         (Field::Good(_), Field::Good(urls)) => {
             cx.error(&urls.span, "an upstream has one of `url` and `urls`").advice("put the one URL into the list too");
@@ -110,14 +111,14 @@ fn addresses(raw: &raw::Upstream, span: &Span, cx: &mut Context<'_>) -> Option<A
             }
             None
         }
-        (Field::Good(url), _) => Some(address(url, cx)?.1.into()),
+        (Field::Good(url), _) => address(url, cx).map(|(scheme, address)| (scheme, address.into())),
         (_, Field::Good(urls)) => list(urls, cx),
         _ => None,
     }
 }
 
 /// `urls`: at least one, all of one scheme, each once.
-fn list(urls: &At<Vec<At<String>>>, cx: &mut Context<'_>) -> Option<Addresses> {
+fn list(urls: &At<Vec<At<String>>>, cx: &mut Context<'_>) -> Option<(UpstreamScheme, Addresses)> {
     if urls.len() > MOST_URLS {
         cx.error(&urls.span, "too many URLs").label(format!("at most {MOST_URLS}"));
         return None;
@@ -133,17 +134,14 @@ fn list(urls: &At<Vec<At<String>>>, cx: &mut Context<'_>) -> Option<Addresses> {
         }
         found.push((scheme, address));
     }
-    let addresses = Addresses::new(found.into_iter().map(|(_, address)| address).collect());
-    if addresses.is_none() {
+    let Some(scheme) = found.first().map(|(scheme, _)| *scheme) else {
         cx.error(&urls.span, "an upstream needs at least one URL").advice("urls = [\"http://127.0.0.1:8090\"]");
-    }
-    addresses
+        return None;
+    };
+    Addresses::new(found.into_iter().map(|(_, address)| address).collect()).map(|addresses| (scheme, addresses))
 }
 
 fn address(at: &At<String>, cx: &mut Context<'_>) -> Option<(UpstreamScheme, UpstreamAddress)> {
-    if cx.not_yet("upstreams.*.url", at) {
-        return None;
-    }
     match net::upstream(at) {
         Ok((scheme, mut address)) => {
             if let Place::Unix(path) = &mut address.place {
@@ -160,7 +158,7 @@ fn address(at: &At<String>, cx: &mut Context<'_>) -> Option<(UpstreamScheme, Ups
                 net::Bad::UpstreamPath => "take the path away here and use `rewrite_prefix` in the route",
                 net::Bad::UserInfo => "inject an `authorization` header with a `value` instead",
                 net::Bad::SocketPath => "write \"unix:/run/app.sock\"",
-                _ => "write \"http://127.0.0.1:8090\" or \"unix:/run/app.sock\"",
+                _ => "write \"http://127.0.0.1:8090\", \"https://api.example.com\" or \"unix:/run/app.sock\"",
             };
             cx.error(&at.span, bad.to_string()).advice(advice);
             None
@@ -168,13 +166,26 @@ fn address(at: &At<String>, cx: &mut Context<'_>) -> Option<(UpstreamScheme, Ups
     }
 }
 
-fn upstream(id: UpstreamId, name: String, addresses: Addresses, raw: raw::Upstream, cx: &mut Context<'_>) -> Upstream {
+fn upstream(
+    id: UpstreamId,
+    name: String,
+    (scheme, addresses): (UpstreamScheme, Addresses),
+    raw: raw::Upstream,
+    cx: &mut Context<'_>,
+) -> Upstream {
+    let http2 = raw.http2.or(false);
+    let tls = if scheme == UpstreamScheme::Https {
+        upstream_tls::read(&raw.tls, &addresses, http2, cx).map(Wire::Tls)
+    } else {
+        upstream_tls::refuse(&raw.tls, &raw.url, &raw.urls, cx);
+        None
+    };
     let head = cx.size(&raw.max_header_bytes, 16 * 1024, 1024..=16 * 1024 * 1024);
     Upstream {
         id,
         name,
         addresses,
-        wire: if raw.http2.or(false) { Wire::Http2 } else { Wire::Http1 },
+        wire: tls.unwrap_or(if http2 { Wire::Http2 } else { Wire::Http1 }),
         connect_timeout: cx.limit(&raw.connect_timeout, Some(2 * SECOND)),
         response_timeout: cx.limit(&raw.response_timeout, Some(60 * SECOND)),
         pool: pool(&raw.pool.or_default(), cx),

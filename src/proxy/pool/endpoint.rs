@@ -1,6 +1,7 @@
 //! The connections of one worker to one address.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -8,11 +9,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::balance::Balance;
-use super::exchange::Want;
+use super::exchange::{Protocol, Want};
 use super::{http1, http2};
 use crate::config::{Upstream, UpstreamAddress, Wire};
 use crate::lifecycle::Spawner;
-use crate::transport::connect::{ConnectError, connect};
+use crate::transport::connect::{ConnectError, Secure, connect};
+use crate::transport::io::Stream;
+use crate::transport::tls;
+use crate::transport::tls::client::{ClientTls, Offer};
+use crate::transport::tls::reload::Live;
 
 /// See the file's comment.
 #[derive(Debug)]
@@ -22,6 +27,10 @@ pub(super) struct Endpoint {
     index: usize,
     /// Hears how attempts to connect end, where there are other addresses.
     balance: Option<Arc<Balance>>,
+    /// Where TLS is spoken.
+    tls: Option<Live<ClientTls>>,
+    /// The version of HTTP that ALPN chose last: 1, 2, or 0 when there was no handshake yet.
+    negotiated: AtomicU8,
     spawner: Spawner,
     /// A lease holds a permit; with last in, first out no more connections are open than permits were taken at once.
     limit: Option<Arc<Semaphore>>,
@@ -49,7 +58,13 @@ pub(super) struct Held {
 
 impl Endpoint {
     /// No connection is open.
-    pub(super) fn new(upstream: &Arc<Upstream>, index: usize, balance: Option<Arc<Balance>>, spawner: Spawner) -> Self {
+    pub(super) fn new(
+        upstream: &Arc<Upstream>,
+        index: usize,
+        tls: Option<Live<ClientTls>>,
+        balance: Option<Arc<Balance>>,
+        spawner: Spawner,
+    ) -> Self {
         let authority = upstream.addresses[index].authority.as_str();
         Self {
             limit: upstream.pool.max_connections.map(|limit| Arc::new(Semaphore::new(limit))),
@@ -58,6 +73,8 @@ impl Endpoint {
             upstream: Arc::clone(upstream),
             index,
             balance,
+            tls,
+            negotiated: AtomicU8::new(0),
             spawner,
             http1: http1::Idle::default(),
             http2: http2::Shared::default(),
@@ -72,33 +89,32 @@ impl Endpoint {
         &self.host
     }
 
+    /// Whether what is spoken here is wrapped in TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// A connection that can take a request at once, if there is one.
     pub(super) fn ready(&self, now: Instant) -> Option<Held> {
         if self.limit.is_some() {
             return None;
         }
-        let connection = match self.upstream.wire {
-            Wire::Http1 => Leased::Http1(self.http1.ready(self.idle_since(now))?),
-            Wire::Http2 => Leased::Http2(self.http2.take(self.upstream.pool.max_streams)?),
+        let connection = match self.spoken()? {
+            Protocol::Http1 => Leased::Http1(self.http1.ready(self.idle_since(now))?),
+            Protocol::Http2 => Leased::Http2(self.http2.take(self.upstream.pool.max_streams)?),
         };
         Some(Held { connection, permit: None })
     }
 
     /// A connection that can take a request, opened where that is needed.
     pub(super) async fn lease(&self, want: Want) -> Result<Held, ConnectError> {
-        match self.upstream.wire {
-            _ if want == Want::Own => self.http1(want).await,
-            Wire::Http1 => self.http1(want).await,
-            Wire::Http2 => self.http2(want).await.map(|connection| Held { connection, permit: None }),
+        let http1 = want == Want::Own || self.spoken() == Some(Protocol::Http1);
+        if !http1 && let Some(connection) = self.http2(want).await? {
+            // HTTP/2 counts connections, not streams: no permit.
+            let permit = if matches!(connection, Leased::Http1(_)) { self.permit().await } else { None };
+            return Ok(Held { connection, permit });
         }
-    }
-
-    async fn http1(&self, want: Want) -> Result<Held, ConnectError> {
-        let permit = match &self.limit {
-            // Closed never: the semaphore lives as long as `self`.
-            Some(limit) => Arc::clone(limit).acquire_owned().await.ok(),
-            None => None,
-        };
+        let permit = self.permit().await;
         if want == Want::Any
             && let Some(connection) = self.http1.settled(self.idle_since(Instant::now())).await
         {
@@ -107,30 +123,41 @@ impl Endpoint {
         if want == Want::Own && permit.is_some() {
             self.http1.give_way();
         }
-        Ok(Held { connection: self.open(want).await?, permit })
+        let connection = self.open(want).await?;
+        Ok(Held { permit: permit.filter(|_| matches!(connection, Leased::Http1(_))), connection })
     }
 
-    /// HTTP/2 counts connections, not streams: no permit.
-    async fn http2(&self, want: Want) -> Result<Leased, ConnectError> {
+    /// A lease holds one where HTTP/1 connections are limited.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        // Closed never: the semaphore lives as long as `self`.
+        Arc::clone(self.limit.as_ref()?).acquire_owned().await.ok()
+    }
+
+    /// A place on an HTTP/2 connection; or, where it turns out that HTTP/1.1 is spoken, a connection of that for whoever
+    /// has found it out, and `None` for those who waited meanwhile.
+    async fn http2(&self, want: Want) -> Result<Option<Leased>, ConnectError> {
         let max_streams = self.upstream.pool.max_streams;
         if want == Want::Any
             && let Some(stream) = self.http2.take(max_streams)
         {
-            return Ok(Leased::Http2(stream));
+            return Ok(Some(Leased::Http2(stream)));
         }
         let opened = async {
             let _turn = self.http2.turn().await;
+            if self.spoken() == Some(Protocol::Http1) {
+                return Ok(None);
+            }
             if want == Want::Any
                 && let Some(stream) = self.http2.take(max_streams)
             {
-                return Ok(Leased::Http2(stream));
+                return Ok(Some(Leased::Http2(stream)));
             }
             // As many connections as may be open: h2 itself holds a stream back until the peer allows it.
             let full = self.upstream.pool.max_connections.is_some_and(|limit| self.http2.len() >= limit);
             if full && let Some(stream) = self.http2.take_any() {
-                return Ok(Leased::Http2(stream));
+                return Ok(Some(Leased::Http2(stream)));
             }
-            self.open(want).await
+            self.open(want).await.map(Some)
         };
         match self.upstream.connect_timeout {
             // Those who wait for their turn behind an attempt that hangs wait no longer than it may hang.
@@ -151,21 +178,59 @@ impl Endpoint {
     }
 
     async fn connect(&self, want: Want) -> Result<Leased, ConnectError> {
-        let stream = connect(self.address(), self.upstream.connect_timeout).await?;
+        // Only HTTP/1.1 can be upgraded.
+        let offer = if want == Want::Own { Offer::Http1 } else { Offer::Negotiate };
+        // To keep: a reload in the middle of a handshake does not change it.
+        let tls = self.tls.as_ref().map(Live::current);
+        let secure = match (&tls, &self.upstream.wire) {
+            (Some(tls), Wire::Tls(configured)) => Some(Secure { tls, name: &configured.names[self.index], offer }),
+            _ => None,
+        };
+        let stream = connect(self.address(), secure, self.upstream.connect_timeout).await?;
+        let protocol = self.protocol(&stream, offer)?;
         let refused = |source| ConnectError::Handshake { address: self.address().to_string(), source };
-        match self.upstream.wire {
-            _ if want == Want::Own => {
-                http1::Connection::open(stream, &self.spawner, true).await.map(Leased::Http1).map_err(refused)
+        match protocol {
+            Protocol::Http1 => {
+                let connection = http1::Connection::open(stream, &self.spawner, want == Want::Own).await;
+                connection.map(Leased::Http1).map_err(refused)
             }
-            Wire::Http1 => {
-                http1::Connection::open(stream, &self.spawner, false).await.map(Leased::Http1).map_err(refused)
-            }
-            Wire::Http2 => {
+            Protocol::Http2 => {
                 let connection = http2::Connection::open(stream, self.upstream.pool.max_streams, &self.spawner)
                     .await
                     .map_err(refused)?;
                 Ok(Leased::Http2(self.http2.add(connection)))
             }
+        }
+    }
+
+    /// What is spoken on a new connection; remembered where it was negotiated.
+    fn protocol(&self, stream: &Stream, offer: Offer) -> Result<Protocol, ConnectError> {
+        match (&self.upstream.wire, stream) {
+            _ if offer == Offer::Http1 => Ok(Protocol::Http1),
+            (Wire::Tls(configured), Stream::Tls(stream)) => {
+                let chosen = stream.get_ref().1.alpn_protocol();
+                let protocol = if tls::client::is_http2(chosen) { Protocol::Http2 } else { Protocol::Http1 };
+                if configured.http2_only && protocol == Protocol::Http1 {
+                    return Err(ConnectError::NotHttp2 { address: self.address().to_string() });
+                }
+                self.negotiated.store(if protocol == Protocol::Http1 { 1 } else { 2 }, Relaxed);
+                Ok(protocol)
+            }
+            (Wire::Http2, _) => Ok(Protocol::Http2),
+            (Wire::Http1 | Wire::Tls(_), _) => Ok(Protocol::Http1),
+        }
+    }
+
+    /// What is spoken here, as far as it is known: over TLS what was negotiated last.
+    fn spoken(&self) -> Option<Protocol> {
+        match self.upstream.wire {
+            Wire::Http1 => Some(Protocol::Http1),
+            Wire::Http2 => Some(Protocol::Http2),
+            Wire::Tls(_) => match self.negotiated.load(Relaxed) {
+                1 => Some(Protocol::Http1),
+                2 => Some(Protocol::Http2),
+                _ => None,
+            },
         }
     }
 

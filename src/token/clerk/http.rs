@@ -6,7 +6,6 @@
 use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +26,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::clock::{Clock, Now, Wall};
 use crate::config;
 use crate::lifecycle::Spawner;
+use crate::transport::tls::{provider, roots};
 
 /// An idle connection is kept so long: shorter than servers and their load balancers keep theirs.
 const IDLE: Duration = Duration::from_secs(50);
@@ -180,12 +180,7 @@ async fn read(mut body: Incoming, headers: &HeaderMap, cap: usize) -> Result<Byt
 fn tls(ca: Option<&[u8]>, https: bool) -> Result<ClientConfig, BuildError> {
     let mut roots = RootCertStore::empty();
     if https {
-        let native = rustls_native_certs::load_native_certs();
-        for error in &native.errors {
-            tracing::debug!(%error, "a trust root of this machine cannot be read");
-        }
-        // Some machines carry roots that no TLS library takes; the others still count.
-        roots.add_parsable_certificates(native.certs);
+        roots = roots::of_the_machine();
         for root in CertificateDer::pem_slice_iter(ca.unwrap_or_default()) {
             roots.add(root.map_err(BuildError::Ca)?).map_err(BuildError::Root)?;
         }
@@ -193,8 +188,7 @@ fn tls(ca: Option<&[u8]>, https: bool) -> Result<ClientConfig, BuildError> {
             return Err(BuildError::NoRoots);
         }
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     Ok(builder.map_err(BuildError::Tls)?.with_root_certificates(roots).with_no_client_auth())
 }
 

@@ -158,6 +158,9 @@ impl<T> fmt::Debug for Reload<T> {
 
 /// Looks at all files every so often, until the stop. The reading happens beside the runtime, which it would block.
 pub async fn watch(mut all: Vec<Box<dyn Reloads>>, every: Duration, shutdown: Shutdown) {
+    if all.is_empty() {
+        return;
+    }
     let stopped = shutdown.stopped();
     tokio::pin!(stopped);
     loop {

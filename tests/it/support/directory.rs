@@ -19,6 +19,14 @@ impl Directory {
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
+
+    /// Writes a file into it, in one step.
+    pub(crate) fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+        let (path, fresh) = (self.path(name), self.path(".fresh"));
+        std::fs::write(&fresh, contents).unwrap();
+        std::fs::rename(&fresh, &path).unwrap();
+        path
+    }
 }
 
 impl Drop for Directory {

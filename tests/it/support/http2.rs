@@ -137,7 +137,7 @@ impl Upstream {
                 });
                 let http = http2::Builder::new(spawner.clone());
                 drop(spawner.spawn(async move {
-                    if let Some(stream) = guest.stream() {
+                    if let Some(stream) = guest.stream().await {
                         let _ = http.serve_connection(TokioIo::new(stream), service).await;
                     }
                 }));

@@ -73,7 +73,7 @@ impl Upstream {
                 let number = here.connections.fetch_add(1, Ordering::SeqCst);
                 let (seen, script) = (Arc::clone(&here), Arc::clone(&script));
                 drop(spawner.spawn(async move {
-                    if let Some(stream) = guest.stream() {
+                    if let Some(stream) = guest.stream().await {
                         script(Visit { wire: Wire::over(stream), number, seen }).await;
                     }
                 }));

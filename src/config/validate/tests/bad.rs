@@ -136,27 +136,20 @@ fn cleartext_to_the_issuer_is_refused() {
 
 #[test]
 fn what_is_not_served_yet_is_refused() {
-    let source =
-        format!("[upstreams.a]\nurl = \"https://a\"\n[authz]\n{}", route("retry_rejected = { statuses = [401] }"));
+    let source = format!("[authz]\n{}", route("retry_rejected = { statuses = [401] }"));
     insta::assert_snapshot!(said(&source), @r#"
-    error: this version does not support TLS to an upstream yet
-     --> /etc/mintgate/mintgate.toml:2:7
-      |
-    2 | url = "https://a"
-      |       ^^^^^^^^^^^ not supported yet
-
     error: this version does not support `authz` yet
-     --> /etc/mintgate/mintgate.toml:3:2
+     --> /etc/mintgate/mintgate.toml:1:2
       |
-    3 | [authz]
+    1 | [authz]
       |  ^^^^^ not supported yet
       |
       = help: remove it; it is refused so that nobody relies on what is not there
 
     error: this version does not support `retry_rejected` yet
-     --> /etc/mintgate/mintgate.toml:8:1
+     --> /etc/mintgate/mintgate.toml:6:1
       |
-    8 | retry_rejected = { statuses = [***] }
+    6 | retry_rejected = { statuses = [***] }
       | ^^^^^^^^^^^^^^ not supported yet
       |
       = help: remove it; it is refused so that nobody relies on what is not there
