@@ -131,7 +131,7 @@ impl Serving {
 
     async fn handshake(&self, stream: TcpStream, tls: Arc<ServerTls>) -> io::Result<Option<Stream>> {
         let shake = async {
-            within(self.limits.first_byte, stream.readable()).await?;
+            within(self.limits.first_byte, stream.peek(&mut [0])).await?;
             let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
             let stream = within(self.limits.header_read, acceptor.accept(stream)).await?;
             Ok(Some(Stream::Tls(Box::new(stream), Arc::clone(&tls.leaf))))

@@ -8,11 +8,21 @@ use std::collections::HashMap;
 use http::Method;
 
 use crate::config::{HostPattern, Matcher, Route};
-use crate::metrics::RouteId;
+use crate::metrics::{ListenerId, RouteId};
 
-/// Every route of a configuration, by host and path.
+/// Every route of a configuration.
 #[derive(Debug, Default)]
 pub struct Router {
+    /// Those that name no listener.
+    shared: Table,
+    /// For each listener that a route names: its own routes and the shared ones. Empty where no route names one, and
+    /// then nothing of this costs a request anything.
+    own: Vec<(ListenerId, Table)>,
+}
+
+/// Routes by host and path.
+#[derive(Debug, Default)]
+struct Table {
     exact: HashMap<Box<str>, Paths>,
     /// Longest suffix first.
     suffixes: Vec<(Box<str>, Paths)>,
@@ -36,6 +46,8 @@ struct AtPath {
 #[derive(Debug)]
 struct Entry {
     route: RouteId,
+    /// Of a listener's own route, which beats every shared one.
+    own: bool,
     /// Empty: every method.
     methods: Vec<Method>,
 }
@@ -65,27 +77,55 @@ pub enum RouteError {
 impl Router {
     /// Indexes the routes. Conflicts were refused when the configuration was validated; the first one wins.
     pub fn new(routes: &[Route]) -> Self {
-        let mut router = Self::default();
-        for route in routes {
-            let paths = match &route.matcher.host {
-                HostPattern::Exact(host) => router.exact.entry(host.as_str().into()).or_default(),
-                HostPattern::Suffix(suffix) => router.suffix(suffix),
-                HostPattern::Any => &mut router.any,
-            };
-            paths.insert(&route.matcher, route.id);
+        Self::of(&routes.iter().map(|route| (&route.matcher, route.id)))
+    }
+
+    fn of<'a>(routes: &(impl Iterator<Item = (&'a Matcher, RouteId)> + Clone)) -> Self {
+        let of = |listener| routes.clone().filter(move |(matcher, _)| matcher.listener == listener);
+        let mut router = Self { shared: Table::new(of(None)), own: Vec::new() };
+        for listener in routes.clone().filter_map(|(matcher, _)| matcher.listener) {
+            if router.own.iter().all(|(own, _)| *own != listener) {
+                router.own.push((listener, Table::new(of(Some(listener)).chain(of(None)))));
+            }
         }
-        router.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         router
     }
 
-    /// The route for a host (as it stands in `Host`), a path and a method.
+    /// The route for what came through a listener: its host (as it stands in `Host`), its path and its method.
     ///
     /// A less specific host is looked at when no path of a more specific one matches, so that a route without a host
     /// is one for every host.
     ///
     /// # Errors
     /// See [`RouteError`].
-    pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<RouteId, RouteError> {
+    pub fn find(&self, listener: ListenerId, host: &str, path: &str, method: &Method) -> Result<RouteId, RouteError> {
+        let own = self.own.iter().find(|(own, _)| *own == listener);
+        own.map_or(&self.shared, |(_, table)| table).find(host, path, method)
+    }
+}
+
+// === impl Table ===
+
+impl Table {
+    fn new<'a>(routes: impl Iterator<Item = (&'a Matcher, RouteId)>) -> Self {
+        let mut table = Self::default();
+        for (matcher, route) in routes {
+            table.insert(matcher, route);
+        }
+        table.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        table
+    }
+
+    fn insert(&mut self, matcher: &Matcher, route: RouteId) {
+        let paths = match &matcher.host {
+            HostPattern::Exact(host) => self.exact.entry(host.as_str().into()).or_default(),
+            HostPattern::Suffix(suffix) => self.suffix(suffix),
+            HostPattern::Any => &mut self.any,
+        };
+        paths.insert(matcher, route);
+    }
+
+    fn find(&self, host: &str, path: &str, method: &Method) -> Result<RouteId, RouteError> {
         if is_odd(path) {
             return Err(RouteError::OddPath);
         }
@@ -147,7 +187,7 @@ impl Paths {
         let path = if matcher.exact { matcher.path.as_str() } else { matcher.path.trim_end_matches('/') };
         self.depth = self.depth.max(path.bytes().filter(|&byte| byte == b'/').count());
         let at = self.by_path.entry(path.into()).or_default();
-        let entry = Entry { route, methods: matcher.methods.clone() };
+        let entry = Entry { route, own: matcher.listener.is_some(), methods: matcher.methods.clone() };
         if matcher.exact { at.exact.push(entry) } else { at.prefix.push(entry) }
     }
 
@@ -187,9 +227,11 @@ trait ByMethod {
 
 impl ByMethod for [Entry] {
     fn method(&self, method: &Method) -> Result<RouteId, RouteError> {
-        // A route that names the method beats one for every method.
-        let named = self.iter().find(|entry| entry.methods.contains(method));
-        match named.or_else(|| self.iter().find(|entry| entry.methods.is_empty())) {
+        // A route that names the method beats one for every method, among those of the listener and then among the others.
+        let of = |own: bool| self.iter().filter(move |entry| entry.own == own);
+        let named = |own| of(own).find(|entry| entry.methods.contains(method));
+        let open = |own| of(own).find(|entry| entry.methods.is_empty());
+        match named(true).or_else(|| open(true)).or_else(|| named(false)).or_else(|| open(false)) {
             Some(entry) => Ok(entry.route),
             None => Err(RouteError::MethodNotAllowed {
                 allow: self.iter().flat_map(|entry| entry.methods.iter().cloned()).collect(),
@@ -305,22 +347,24 @@ mod tests {
     use super::*;
 
     fn router(rules: &[(HostPattern, &str, bool, &[Method])]) -> Router {
-        let mut router = Router::default();
-        for (index, (host, path, exact, methods)) in rules.iter().enumerate() {
-            let matcher =
-                Matcher { host: host.clone(), path: (*path).to_owned(), exact: *exact, methods: methods.to_vec() };
-            let paths = match host {
-                HostPattern::Exact(host) => router.exact.entry(host.as_str().into()).or_default(),
-                HostPattern::Suffix(suffix) => router.suffix(suffix),
-                HostPattern::Any => &mut router.any,
-            };
-            paths.insert(&matcher, RouteId::new(index));
-        }
-        router
+        let matcher = |(host, path, exact, methods): &(HostPattern, &str, bool, &[Method])| {
+            let (host, path) = (host.clone(), (*path).to_owned());
+            Matcher { host, path, exact: *exact, methods: methods.to_vec(), listener: None }
+        };
+        let matchers: Vec<Matcher> = rules.iter().map(matcher).collect();
+        routing(&matchers)
+    }
+
+    fn routing(matchers: &[Matcher]) -> Router {
+        Router::of(&matchers.iter().enumerate().map(|(index, matcher)| (matcher, RouteId::new(index))))
+    }
+
+    fn listener() -> ListenerId {
+        ListenerId::new(0)
     }
 
     fn found(router: &Router, host: &str, path: &str) -> Option<usize> {
-        router.find(host, path, &Method::GET).ok().map(RouteId::index)
+        router.find(listener(), host, path, &Method::GET).ok().map(RouteId::index)
     }
 
     #[test]
@@ -365,9 +409,35 @@ mod tests {
     fn a_path_without_that_method_is_405_and_never_a_shorter_path() {
         let any = HostPattern::Any;
         let router = router(&[(any.clone(), "/", false, &[]), (any, "/a", false, &[Method::POST, Method::PUT])]);
-        let error = router.find("h", "/a/x", &Method::GET);
+        let error = router.find(listener(), "h", "/a/x", &Method::GET);
         assert_eq!(error, Err(RouteError::MethodNotAllowed { allow: vec![Method::POST, Method::PUT] }));
-        assert!(router.find("h", "/a", &Method::POST).is_ok());
+        assert!(router.find(listener(), "h", "/a", &Method::POST).is_ok());
+    }
+
+    fn on(listener: usize, path: &str, methods: &[Method]) -> Matcher {
+        let listener = Some(ListenerId::new(listener));
+        Matcher { host: HostPattern::Any, path: path.to_owned(), exact: false, methods: methods.to_vec(), listener }
+    }
+
+    #[test]
+    fn a_listeners_own_route_beats_a_shared_one_and_no_other_listener_sees_it() {
+        let shared = |path: &str, methods: &[Method]| Matcher { listener: None, ..on(0, path, methods) };
+        let matchers = [
+            shared("/a", &[Method::GET]),
+            on(1, "/a", &[]),
+            on(2, "/a", &[Method::POST]),
+            on(1, "/", &[]),
+            shared("/a/b", &[]),
+        ];
+        let router = routing(&matchers);
+        let find = |listener, path: &str, method: &Method| {
+            router.find(ListenerId::new(listener), "h", path, method).map(RouteId::index)
+        };
+        assert_eq!([0, 1, 2].map(|on| find(on, "/a", &Method::GET)), [Ok(0), Ok(1), Ok(0)]);
+        assert_eq!(find(2, "/a", &Method::POST), Ok(2));
+        assert_eq!([0, 1, 2].map(|on| find(on, "/a/b", &Method::GET)), [Ok(4), Ok(4), Ok(4)], "the longest path first");
+        assert_eq!([0, 1].map(|on| find(on, "/x", &Method::GET)), [Err(RouteError::NoRoute), Ok(3)]);
+        assert!(matches!(find(0, "/a", &Method::POST), Err(RouteError::MethodNotAllowed { .. })));
     }
 
     #[test]
@@ -412,7 +482,7 @@ mod tests {
         let any = HostPattern::Any;
         let router = router(&[(any.clone(), "/", false, &[]), (any, "/admin", false, &[])]);
         for spelling in ["/%61dmin", "/admi%6e/x", "/%2561dmin", "/admin;x/y", "/admin%3bx"] {
-            assert_eq!(router.find("h", spelling, &Method::GET), Err(RouteError::OddPath), "{spelling}");
+            assert_eq!(router.find(listener(), "h", spelling, &Method::GET), Err(RouteError::OddPath), "{spelling}");
         }
         for (path, route) in [("/admin/%61", 1), ("/a%20b", 0), ("/x;y=1", 0), ("/admin/x;y", 1)] {
             assert_eq!(found(&router, "h", path), Some(route), "{path}");

@@ -185,6 +185,7 @@ tables! {
         path: String,
         exact: bool,
         methods: Vec<At<String>>,
+        listener: String,
     }
 
     /// A session source that is written as a table.

@@ -7,7 +7,7 @@ use http::{HeaderName, Method, StatusCode};
 
 use crate::config::url::Origin;
 use crate::headers::NameSet;
-use crate::metrics::{RouteId, TemplateId, UpstreamId};
+use crate::metrics::{ListenerId, RouteId, TemplateId, UpstreamId};
 use crate::secret::Secret;
 
 /// `[[routes]]`
@@ -76,6 +76,8 @@ pub struct Matcher {
     pub exact: bool,
     /// Empty: every method.
     pub methods: Vec<Method>,
+    /// The one listener that it is for; `None`: every one.
+    pub listener: Option<ListenerId>,
 }
 
 /// `match.host`: exact beats suffix beats any.

@@ -119,7 +119,7 @@ fn config(file: raw::File, cx: &mut Context<'_>) -> Config {
     let log = server::log(&file.log.or_default(), cx);
     let cache = server::cache(&file.cache.or_default(), cx);
     let mut upstreams = upstreams::read(file.upstreams.or_default(), cx);
-    let routes = routes::read(file.routes, &clerk, &mut upstreams, cx);
+    let routes = routes::read(file.routes, &server.listen, &clerk, &mut upstreams, cx);
     let clerk = clerk.finish(&routes.needs, cx);
     let upstreams = upstreams.into_list();
     Config { clerk, server, admin, log, cache, upstreams, routes: routes.list, minted: routes.minted }

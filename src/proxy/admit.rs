@@ -90,12 +90,12 @@ pub fn find_plan<'a, M: Mint>(
 ) -> Result<(&'a Plan, bool), Error> {
     let plans = &gateway.plans;
     if let Some(method) = request::preflight(head)
-        && let Ok(route) = plans.router.find(target.host.as_str(), target.path, &method)
+        && let Ok(route) = plans.router.find(target.listener, target.host.as_str(), target.path, &method)
         && plans.routes[route.index()].route.preflight == Preflight::Pass
     {
         return Ok((&plans.routes[route.index()], true));
     }
-    let route = plans.router.find(target.host.as_str(), target.path, &head.method)?;
+    let route = plans.router.find(target.listener, target.host.as_str(), target.path, &head.method)?;
     Ok((&plans.routes[route.index()], false))
 }
 

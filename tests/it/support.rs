@@ -6,6 +6,7 @@ pub(crate) mod doors;
 pub(crate) mod gateway;
 pub(crate) mod http2;
 pub(crate) mod issuer;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod websocket;
 pub(crate) mod wire;

@@ -56,11 +56,13 @@ impl Example {
     /// emulator's tokens.
     pub(super) fn of(config: &Config, party: &str) -> Option<Self> {
         let router = Router::new(&config.routes);
+        // The example goes to the first listener.
+        let listener = config.server.listen.first()?.id;
         let examples = || {
             config.routes.iter().filter_map(|route| {
                 let example = Self::of_route(route, party)?;
                 let host = example.host.as_deref().unwrap_or("localhost");
-                let found = router.find(host, &example.path, &example.method).ok()?;
+                let found = router.find(listener, host, &example.path, &example.method).ok()?;
                 (found == route.id).then_some((route, example))
             })
         };

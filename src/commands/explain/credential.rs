@@ -46,7 +46,7 @@ pub enum NoKeys {
 /// The route that the request would take, if any.
 fn route<'a>(head: &Parts, plans: &'a Plans, connection: &Connection) -> Option<&'a Route> {
     let target = request::target(head, &Empty::<Bytes>::new(), plans, connection).ok()?;
-    let id = plans.router.find(target.host.as_str(), target.path, &head.method).ok()?;
+    let id = plans.router.find(target.listener, target.host.as_str(), target.path, &head.method).ok()?;
     Some(&plans.routes[id.index()].route)
 }
 

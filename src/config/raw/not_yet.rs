@@ -36,8 +36,6 @@ const KEYS: &[NotYet] = &[
     no("admin", "token"),
     no("cache", "shared"),
     but("routes[]", "allow_odd_paths", Harmless::Flag(false)),
-    but("routes[]", "websocket", Harmless::Flag(false)),
-    no("routes[].match", "listener"),
     no("routes[].session[]", "session_id_header"),
     no("routes[].session[]", "trust"),
     no("routes[].session[]", "caller_token"),

@@ -3,15 +3,15 @@
 use http::Method;
 
 use crate::config::raw;
-use crate::config::raw::problem::Span;
+use crate::config::raw::problem::{Span, nearest};
 use crate::config::raw::reader::{At, Field, Table};
 use crate::config::raw::shapes::Toggle;
 use crate::config::{
-    CloseAt, HostPattern, Injection, Matcher, MintKind, OnMintError, OnNoSession, Origin, Preflight, Rewrite, Route,
-    SessionRules, SessionSource, Source, WebSocket,
+    CloseAt, HostPattern, Injection, Listen, Matcher, MintKind, OnMintError, OnNoSession, Origin, Preflight, Rewrite,
+    Route, SessionRules, SessionSource, Source, WebSocket,
 };
 use crate::headers::NameSet;
-use crate::metrics::{RouteId, TemplateId};
+use crate::metrics::{ListenerId, RouteId, TemplateId};
 
 use super::clerk::{self, Draft, Needs};
 use super::context::Context;
@@ -21,6 +21,8 @@ use super::{guards, headers, inject, net, retry};
 
 /// What all routes together are made of.
 pub(crate) struct Routes {
+    /// What `match.listener` can name.
+    listeners: Vec<Listen>,
     pub(crate) list: Vec<Route>,
     pub(crate) minted: Vec<MintKind>,
     pub(crate) needs: Needs,
@@ -29,11 +31,13 @@ pub(crate) struct Routes {
 /// The section, in the order of the file.
 pub(crate) fn read(
     field: Field<Vec<At<raw::Route>>>,
+    listeners: &[Listen],
     clerk: &Draft,
     upstreams: &mut Upstreams,
     cx: &mut Context<'_>,
 ) -> Routes {
-    let mut routes = Routes { list: Vec::new(), minted: Vec::new(), needs: Needs::default() };
+    let listeners = listeners.to_vec();
+    let mut routes = Routes { listeners, list: Vec::new(), minted: Vec::new(), needs: Needs::default() };
     if field.is_absent() {
         cx.problems.general("there is no route").advice("add [[routes]] with a name and an upstream");
     }
@@ -79,7 +83,7 @@ fn compare(route: &Route, place: &Span, earlier: &[Route], places: &[Span], cx: 
         let (a, b) = (&other.matcher, &route.matcher);
         let overlap =
             a.methods.is_empty() || b.methods.is_empty() || a.methods.iter().any(|own| b.methods.contains(own));
-        if a.host == b.host && a.path == b.path && overlap {
+        if a.listener == b.listener && a.host == b.host && a.path == b.path && overlap {
             cx.error(place, "two routes match the same requests")
                 .also(first.clone(), "this one has the same host, path and a common method")
                 .advice("give them different hosts, paths or methods");
@@ -106,7 +110,7 @@ fn route(
         allow_impersonation: guards::allow_impersonation(&raw.allow_impersonation, public, cx),
     };
     note_needs(&session, &rules, place, &mut routes.needs);
-    let matcher = matcher(&std::mem::take(&mut raw.matching).or_default(), cx);
+    let matcher = matcher(&std::mem::take(&mut raw.matching).or_default(), &routes.listeners, cx);
     let rewrite = rewrite(&raw.strip_prefix, &raw.rewrite_prefix, matcher.as_ref(), cx);
     let inject = inject::read(&raw.inject, public, routes, cx);
     let upstream = match &raw.upstream {
@@ -264,7 +268,7 @@ fn authorized_parties(field: &Field<Vec<At<String>>>, clerk: &Draft, cx: &mut Co
     own
 }
 
-fn matcher(raw: &raw::Match, cx: &mut Context<'_>) -> Option<Matcher> {
+fn matcher(raw: &raw::Match, listeners: &[Listen], cx: &mut Context<'_>) -> Option<Matcher> {
     let exact = raw.exact.or(false);
     let host = match raw.host.get().map(|at| (at, net::host_pattern(at))) {
         None => Some(HostPattern::Any),
@@ -280,7 +284,26 @@ fn matcher(raw: &raw::Match, cx: &mut Context<'_>) -> Option<Matcher> {
         Some(at) => path(at, exact, cx),
     };
     let methods = methods(&raw.methods, cx);
-    Some(Matcher { host: host?, path: path?, exact, methods })
+    let listener = match &raw.listener {
+        Field::Absent => Some(None),
+        Field::Bad => None,
+        Field::Good(at) => listener(at, listeners, cx).map(Some),
+    };
+    Some(Matcher { host: host?, path: path?, exact, methods, listener: listener? })
+}
+
+fn listener(at: &At<String>, listeners: &[Listen], cx: &mut Context<'_>) -> Option<ListenerId> {
+    let found = listeners.iter().find(|listen| listen.name == at.value).map(|listen| listen.id);
+    if found.is_none() {
+        let near = nearest(at, listeners.iter().map(|listen| listen.name.as_str()));
+        let near = near.map(|near| format!("did you mean `{near}`?"));
+        let problem = cx.error(&at.span, "no listener has this name");
+        problem.advice("name one in [server]: listen = [{ name = \"...\", address = \"...\" }]");
+        if let Some(near) = near {
+            problem.label(near);
+        }
+    }
+    found
 }
 
 fn methods(field: &Field<Vec<At<String>>>, cx: &mut Context<'_>) -> Vec<Method> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{PUBLIC, get, in_front_of};
+use super::{MINTING, PUBLIC, get, in_front_of};
 use crate::support::eventually;
 use crate::support::gateway::{Boot, Gateway};
 use crate::support::http2;
@@ -209,6 +209,65 @@ async fn what_is_too_large_is_refused() {
     assert_eq!(ask(get(&format!("/{}", "a".repeat(1023)), "")).await.0, 200);
     assert_eq!(ask(get("/", &format!("x: {}\r\n", "a".repeat(20_000)))).await.0, 431);
     assert_eq!(ask(get("/", &"x: a\r\n".repeat(101))).await.0, 431);
+}
+
+/// A caller that sends all of its body before it looks for the answer must find it, and not a reset.
+#[tokio::test]
+async fn a_refusal_reaches_a_caller_that_is_still_sending() {
+    let upstream = Upstream::scripted(|mut visit| async move {
+        // It answers at the head, and the body is on its way.
+        let _ = visit.wire.response_head().await;
+        visit.wire.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno").await;
+        visit.wire.until_closed().await;
+    })
+    .await;
+    let tables = format!("{PUBLIC}match = {{ path = \"/public\" }}\n[[routes]]\nname = \"b\"\nupstream = \"{{up}}\"\n");
+    let (gateway, _upstream) = in_front_of(upstream, &tables).await;
+    let body = vec![b'a'; 12 << 20];
+    for (path, outcome) in [("/", (401, "session-missing")), ("/nowhere/../x", (400, "request-malformed"))] {
+        for framing in [
+            format!("Content-Length: {}\r\n\r\n", body.len()),
+            "Transfer-Encoding: chunked\r\n\r\nc00000\r\n".to_owned(),
+        ] {
+            let mut client = Wire::connect(gateway.address).await;
+            client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\n{framing}")).await;
+            client.send(&body).await;
+            assert_eq!(client.response().await.outcome(), outcome, "{path}");
+            client.until_closed().await;
+        }
+    }
+    let mut client = Wire::connect(gateway.address).await;
+    client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}", "a".repeat(4 << 20))).await;
+    assert_eq!(client.response_to("GET").await.unwrap().status(), 431);
+}
+
+#[tokio::test]
+async fn nobody_lingers_for_ever_after_a_refusal() {
+    let (gateway, _upstream) = paused(Upstream::answering(OK).await, LIMITS, MINTING).await;
+    let mut client = Wire::connect(gateway.address).await;
+    let answer = client.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n").await;
+    assert_eq!(answer.outcome(), (401, "session-missing"));
+    let began = Instant::now();
+    assert!(client.is_closed().await);
+    assert_eq!(began.elapsed().as_secs(), 0, "our side is closed at once");
+    // What the caller sends on is taken for a while; after that nobody is there.
+    let mut refused = None;
+    for second in 0..20 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if client.try_send("a").await.is_err() {
+            refused = Some(second);
+            break;
+        }
+    }
+    assert!(refused.is_some_and(|second| (4..8).contains(&second)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn http2_that_asks_for_nothing_is_closed_like_any_silent_connection() {
+    let (gateway, _upstream) = paused(Upstream::answering(OK).await, LIMITS, PUBLIC).await;
+    let mut client = http2::Client::connect(gateway.address).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(client.send(http::Request::get("http://a/").body(http2::empty()).unwrap()).await.is_err());
 }
 
 #[tokio::test]

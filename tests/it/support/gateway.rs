@@ -37,6 +37,8 @@ pub(crate) struct Boot {
     jwt_key: Option<String>,
     /// `authorized_parties`.
     parties: Vec<String>,
+    /// `server.listen`, instead of one TCP listener.
+    listen: String,
     in_place: bool,
 }
 
@@ -74,6 +76,7 @@ impl Boot {
             issuer: None,
             jwt_key: None,
             parties: vec![PARTY.to_owned()],
+            listen: "\"127.0.0.1:0\"".to_owned(),
             in_place: true,
         }
     }
@@ -89,6 +92,12 @@ impl Boot {
     pub(crate) fn clerk(mut self, keys: &str) -> Self {
         self.clerk.push_str(keys);
         self.clerk.push('\n');
+        self
+    }
+
+    /// Listens there, the first of them on TCP.
+    pub(crate) fn listen(mut self, list: &str) -> Self {
+        list.clone_into(&mut self.listen);
         self
     }
 
@@ -162,14 +171,14 @@ impl Boot {
     }
 
     fn text(&self, emulator: &Emulator, issuer: SocketAddr) -> String {
-        let Self { tables, server, clerk, .. } = self;
+        let Self { tables, server, clerk, listen, .. } = self;
         let key = emulator.publishable_key();
         let url = base_url(self.issuer.unwrap_or(issuer));
         let pinned = if self.issuer.is_some() { "jwt_key = { file = \"clerk-jwt.pem\" }\n" } else { "" };
         format!(
             "[clerk]\nsecret_key = {{ env = \"CLERK_SECRET_KEY\" }}\npublishable_key = \"{key}\"\n\
              authorized_parties = {:?}\napi_url = \"{url}\"\n{pinned}{clerk}\n\
-             [server]\nlisten = [\"127.0.0.1:0\"]\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{tables}\n",
+             [server]\nlisten = [{listen}]\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n\n{tables}\n",
             self.parties
         )
     }
@@ -232,7 +241,8 @@ impl Environment for Outside {
         } else if path.is_absolute() {
             std::fs::read(path)
         } else {
-            Err(io::ErrorKind::NotFound.into())
+            // Certificates and keys, which are read again later.
+            std::fs::read(path)
         }
     }
 

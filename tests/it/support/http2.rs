@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use super::PATIENCE;
 use super::doors::Door;
+use super::wire::Stream;
 
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
@@ -73,7 +74,11 @@ pub(crate) struct Upstream {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    /// On any stream.
+    pub(crate) async fn over(stream: impl Stream + 'static) -> Self {
         let (sender, connection) = Builder::new(Spawner::current()).handshake(TokioIo::new(stream)).await.unwrap();
         drop(Spawner::current().spawn(connection));
         Self(sender)

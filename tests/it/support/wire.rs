@@ -70,6 +70,11 @@ impl Wire {
         let _ = timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.unwrap();
     }
 
+    /// The same, when it matters whether the peer still takes them.
+    pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        timeout(PATIENCE, self.stream.write_all(bytes.as_ref())).await.unwrap()
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) async fn finish(&mut self) {
         let _ = self.stream.shutdown().await;
