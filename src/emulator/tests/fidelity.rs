@@ -200,3 +200,28 @@ async fn the_template_of_the_session_token_is_used_hidden_and_kept() {
     let (_, claims) = read(&mint(&emulator, "s", "", "").await.body["jwt"]);
     assert_eq!(claims["plan"], "gold");
 }
+
+#[tokio::test]
+async fn calls_that_are_no_calls_are_refused_in_clerks_shape() {
+    let emulator = emulator();
+    let target = format!("/v1/sessions/{ALICE}/tokens/plain");
+    let typed = |kind: &str, body: &'static str| {
+        let request = builder(Method::POST, &target).header("authorization", format!("Bearer {DEFAULT_SECRET_KEY}"));
+        request.header("content-type", kind).body(Body::from(body)).unwrap()
+    };
+    let refused = error(&send(&emulator, typed("text/plain", "{}")).await);
+    assert_eq!((refused.0, &*refused.1), (415, "unsupported_content_type"));
+    assert!(refused.2.contains("text/plain"), "{}", refused.2);
+    assert_eq!(send(&emulator, typed("application/json; charset=utf-8", "{}")).await.status, 200);
+    assert_eq!(send(&emulator, typed("text/plain", "")).await.status, 200, "what is not there has no type");
+    assert_eq!(error(&call(&emulator, Method::GET, &target, "").await).0, 405);
+    assert_eq!(error(&help(&emulator, Method::DELETE, "/_emulator/token", "").await).0, 405);
+    assert_eq!(error(&help(&emulator, Method::GET, "/_emulator/nothing", "").await).0, 404);
+    for (body, code) in [
+        ("[]", "request_body_invalid"),
+        (r#"{"expires_in_seconds":"60"}"#, "form_param_type_invalid"),
+        (r#"{"expires_in_seconds":315360001}"#, "form_param_value_invalid"),
+    ] {
+        assert_eq!(error(&call(&emulator, Method::POST, &target, body).await).1, code, "{body}");
+    }
+}
