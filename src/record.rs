@@ -182,6 +182,11 @@ impl Record {
         self.credential = Some(kind);
     }
 
+    /// What was said of the credential, so far.
+    pub fn judged(&self) -> Option<Verdict> {
+        self.verdict
+    }
+
     /// What the session check found. The last one counts.
     pub fn verdict(&mut self, verdict: Verdict) {
         self.verdict = Some(verdict);

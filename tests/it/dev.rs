@@ -263,22 +263,54 @@ fn variables_come_from_a_file_behind_the_environment() {
     }
 }
 
-/// The samples, each with the injected headers that its first route sends.
-const SAMPLES: [(&str, &[&str]); 2] = [("hasura.toml", &["authorization"]), ("egress.toml", &["authorization"])];
+/// The samples; the first route of each that injects something injects a token of the caller's here.
+const SAMPLES: [&str; 4] = ["egress.toml", "hasura.toml", "nextjs.toml", "supabase.toml"];
+
+/// What they need to be there, so that nothing is left to warn about.
+const SECRETS: &str = "CLERK_SECRET_KEY=sk_live_1\nBILLING_API_KEY=1\nSUPABASE_ANON_KEY=1\n";
 
 #[tokio::test]
 async fn every_sample_plays() {
-    let mut known: Vec<_> = SAMPLES.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let mut known: Vec<_> = SAMPLES.map(str::to_owned).into();
     known.push("full.toml".to_owned());
     let files = std::fs::read_dir(sample("")).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
     let unknown: Vec<_> = files.filter(|name| !known.contains(name)).collect();
     assert!(unknown.is_empty(), "samples that nothing drives: {unknown:?}");
-    for (name, injected) in SAMPLES {
+    let secrets = file("samples.env", SECRETS);
+    for name in SAMPLES {
+        let checked = output(mintgate(&["check", "--config", &sample(name), "--env-file"]).arg(&secrets));
+        assert_eq!((checked.0, checked.2.as_str()), (Some(0), ""), "{name}");
         let dev = Dev::start(&["--config", &sample(name), "--upstream", "echo"], &[]).await;
         let echoed = dev.pasted();
-        for header in injected {
-            let value = echoed["headers"][header].as_str().unwrap_or_else(|| panic!("{name}: no {header} in {echoed}"));
-            assert!(claims(value)["sub"] == "user_emulator_alice", "{name}: {header}");
+        let token = echoed["headers"]["authorization"].as_str().unwrap_or_else(|| panic!("{name}: {echoed}"));
+        assert_eq!(claims(token)["sub"], "user_emulator_alice", "{name}");
+        for gone in ["cookie", "x-session-token"] {
+            assert_eq!(echoed["headers"][gone], Value::Null, "{name}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_seed_gives_dev_its_sessions_and_templates() {
+    let seed = file(
+        "dev-seed.toml",
+        r#"
+        [[users]]
+        id = "user_carol"
+        [[sessions]]
+        id = "sess_carol"
+        user = "user_carol"
+        [[templates]]
+        name = "custom_hasura"
+        claims = { seeded = true }
+        "#,
+    );
+    let dev = Dev::start(&["--seed", seed.to_str().unwrap()], &[]).await;
+    let echoed = dev.pasted();
+    let minted = claims(echoed["headers"]["authorization"].as_str().unwrap());
+    assert_eq!((&minted["sub"], &minted["seeded"]), (&"user_carol".into(), &true.into()));
+    let bad = file("dev-bad-seed.toml", "[[usres]]\n");
+    let (code, _, err) = output(mintgate(&["dev", "--seed"]).arg(&bad));
+    assert_eq!(code, Some(64), "{err}");
+    assert!(err.contains("dev-bad-seed.toml:1"), "{err}");
 }

@@ -42,6 +42,17 @@ upstream = "up"
 on_no_session = "pass"
 inject = [{ header = "x-user-id", claim = "sub" }]
 [[routes]]
+name = "app"
+match = { path = "/app" }
+upstream = "up"
+clerk_app = true
+inject = [{ header = "x-token", template = "plain" }]
+[[routes]]
+name = "owners"
+match = { path = "/owners" }
+upstream = "up"
+require = { org_role = ["org:owner"] }
+[[routes]]
 name = "public"
 match = { path = "/public" }
 upstream = "up"
@@ -151,6 +162,10 @@ async fn explain_says_what_the_gateway_does() {
         ("GET", "/welcome", &[], ""),
         ("GET", "/welcome", &[("cookie", &outdated)], ""),
         ("GET", "/welcome", &[("authorization", &broken)], "session-invalid"),
+        ("GET", "/app", &[authorized], ""),
+        ("GET", "/app", &[("authorization", &broken)], ""),
+        ("POST", "/app", &[("cookie", &cookie)], "origin-forbidden"),
+        ("GET", "/owners", &[authorized], "session-forbidden"),
         ("GET", "/public", &[("authorization", &broken)], ""),
     ];
     for (method, path, headers, expected) in requests {
@@ -204,6 +219,10 @@ may follow   401 session-ended, 502 token-unfit, 502 template-unknown, 502 issue
              504 upstream-timeout
 verdict      it would be forwarded
 "#;
+    let nobody = ["GET", "/app", "--header", "cookie: __session=a.b.c; __client_uat=1"];
+    let passed = both.explain(&nobody, &[]).await;
+    let why = "  counts as  none (malformed); the route lets such requests pass\nremoved      nothing\n";
+    assert!(passed.code == Some(0) && passed.out.contains(why), "{passed:?}");
     let at = said.out.find("expires in ").unwrap() + "expires in ".len();
     let end = at + said.out[at..].find(' ').unwrap();
     let out = format!("{}N{}", &said.out[..at], &said.out[end..]);

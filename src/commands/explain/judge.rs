@@ -22,7 +22,7 @@ use crate::config::{
 };
 use crate::lifecycle::Spawner;
 use crate::listener::connection::{Connection, Ends};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Verdict as Judged};
 use crate::proxy::admit::{Admitted, Found, admit, consumed, find_plan};
 use crate::proxy::aim;
 use crate::proxy::error::{Code, Error};
@@ -163,7 +163,10 @@ async fn explain(
         }
     };
     if let Some(session) = &mut report.session {
-        session.verdict = matches!(admitted.caller, Found::Session(..));
+        match &admitted.caller {
+            Found::Session(..) => session.valid = true,
+            Found::Nobody(_) => session.counts_as_none = record.judged().map(Judged::as_str),
+        }
     }
     let mut left = head.headers.clone();
     let consumed = match &admitted.caller {

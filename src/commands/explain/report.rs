@@ -66,7 +66,9 @@ pub(super) struct Session {
     looked_for: Vec<String>,
     found_in: Option<String>,
     /// Whether it is a session that the route takes.
-    pub(super) verdict: bool,
+    pub(super) valid: bool,
+    /// Why it is nobody's, where that is no error.
+    pub(super) counts_as_none: Option<&'static str>,
     signature: Signature,
     token: Option<Facts>,
 }
@@ -115,7 +117,7 @@ fn harmless(text: &str) -> String {
 
 impl Session {
     pub(super) fn new(looked_for: Vec<String>, signature: Signature) -> Self {
-        Self { looked_for, found_in: None, verdict: false, signature, token: None }
+        Self { looked_for, found_in: None, valid: false, counts_as_none: None, signature, token: None }
     }
 
     /// A credential was found here; its token says this.
@@ -256,6 +258,9 @@ impl Report {
                 Signature::Unchecked => "NOT checked: no key is here; --online fetches the issuer's",
             };
             row(out, "  signature", signature)?;
+        }
+        if let Some(why) = session.counts_as_none {
+            row(out, "  counts as", &format!("none ({why}); the route lets such requests pass"))?;
         }
         Ok(())
     }
