@@ -8,6 +8,7 @@ mod expect;
 mod hostile;
 mod identity;
 mod listeners;
+mod pools;
 mod protocols;
 mod refusals;
 mod require;

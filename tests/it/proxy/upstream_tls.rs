@@ -20,6 +20,7 @@ use crate::support::doors::Door;
 use crate::support::gateway::Gateway;
 use crate::support::http2::{self, full, with_trailers};
 use crate::support::upstream::{OK, Upstream};
+use crate::support::websocket::{ACCEPT, agreement};
 use crate::support::wire::Wire;
 
 const BOTH: [&str; 2] = ["h2", "http/1.1"];
@@ -425,4 +426,18 @@ async fn several_addresses_are_each_verified_and_one_that_is_not_believed_leads_
         is(&ask(&gateway).await, SERVED);
     }
     assert_eq!((good.count(), bad.count()), (20, 0));
+}
+
+#[tokio::test]
+async fn a_websocket_is_offered_http1_alone_where_both_are_spoken() {
+    let world = World::new();
+    let upstream = Upstream::behind(world.door(&BOTH).await, |mut visit| async move {
+        visit.request().await;
+        visit.wire.send(agreement(ACCEPT)).await;
+        visit.wire.until_closed().await;
+    });
+    let gateway = world.gateway(upstream.address, "", "").await;
+    let mut client = Wire::connect(gateway.address).await;
+    let answer = client.open("/ws", "").await;
+    assert_eq!((answer.status(), upstream.only().start.as_str()), (101, "GET /ws HTTP/1.1"));
 }
