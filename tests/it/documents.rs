@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 
 use mintgate::admin::exposition::{Exposition, Format};
 use mintgate::clock::Wall;
@@ -11,6 +12,8 @@ use mintgate::config::validate::{self, Environment, Secrets};
 use mintgate::emulator::seed::file::Seed;
 use mintgate::metrics::{Metrics, Names};
 use mintgate::proxy::error::Code;
+
+use crate::support::tls::{Authority, Identity};
 
 /// How to test an application.
 const GUIDE: &str = include_str!("../../docs/testing-your-application.md");
@@ -37,8 +40,14 @@ impl Environment for AllSet {
         (!name.starts_with("MINTGATE_")).then(|| "sk_live_documents".to_owned())
     }
 
-    fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
-        Ok(b"sk_live_documents\n".to_vec())
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        static IDENTITY: LazyLock<Identity> = LazyLock::new(|| Authority::new().identity(&["a.test"]));
+        let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        Ok(match file {
+            "key.pem" => IDENTITY.key.clone().into(),
+            "cert.pem" | "clients.pem" => IDENTITY.cert.clone().into(),
+            _ => b"sk_live_documents\n".to_vec(),
+        })
     }
 
     fn exists(&self, _: &Path) -> bool {
