@@ -203,7 +203,7 @@ async fn explain_names_what_leaves_and_what_comes() {
     assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
     let expected = r#"request      GET any.example.com/api/rows
 route        api
-  matched    host any, path /api and below, methods any
+  matched    host any, path /api and below, methods any, listener any
   goes to    up as /rows
 session      found in Authorization: Bearer
   says       iss "https://mintgate-emulator-00.clerk.accounts.dev", azp "https://app.example.com", expires in N s
@@ -288,6 +288,30 @@ async fn explain_shows_neither_token_nor_secret() {
             }
         }
     }
+}
+
+#[test]
+fn a_request_comes_through_the_listener_that_is_named() {
+    let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join("explain-listener.toml");
+    let text = "[server]\nlisten = [\"127.0.0.1:1\", { name = \"inner\", address = \"127.0.0.1:2\" }]\n\
+                [[routes]]\nname = \"outside\"\nupstream = \"http://127.0.0.1:3\"\nsession = []\n\
+                [[routes]]\nname = \"inside\"\nmatch = { listener = \"inner\" }\nupstream = \"http://127.0.0.1:3\"\nsession = []\n";
+    std::fs::write(&config, text).unwrap();
+    for (arguments, route) in [
+        (
+            &["GET", "/"][..],
+            "route        outside\n  matched    host any, path / and below, methods any, listener any\n",
+        ),
+        (
+            &["GET", "/", "--listener", "inner"],
+            "route        inside\n  matched    host any, path / and below, methods any, listener inner\n",
+        ),
+    ] {
+        let said = said(&mut explain(&config, arguments), "");
+        assert!(said.code == Some(0) && said.out.contains(route), "{said:?}");
+    }
+    let unknown = said(&mut explain(&config, &["GET", "/", "--listener", "none"]), "");
+    assert_eq!(unknown.code, Some(2), "{unknown:?}");
 }
 
 #[test]

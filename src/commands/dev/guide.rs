@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use http::Method;
 
-use crate::config::{Config, HostPattern, Route, SessionSource};
+use crate::address::ListenAddress;
+use crate::config::{Config, HostPattern, Listen, Route, SessionSource};
 use crate::emulator::{Emulator, base_url};
 use crate::route::Router;
 
@@ -56,8 +57,9 @@ impl Example {
     /// emulator's tokens.
     pub(super) fn of(config: &Config, party: &str) -> Option<Self> {
         let router = Router::new(&config.routes);
-        // The example goes to the first listener.
-        let listener = config.server.listen.first()?.id;
+        // The one whose address is shown.
+        let is_tcp = |listen: &&Listen| matches!(listen.address, ListenAddress::Tcp(_));
+        let listener = config.server.listen.iter().find(is_tcp)?.id;
         let examples = || {
             config.routes.iter().filter_map(|route| {
                 let example = Self::of_route(route, party)?;

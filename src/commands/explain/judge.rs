@@ -204,6 +204,10 @@ fn matched(route: &Route, config: &Config, head: &Parts) -> Matched {
             [] => "any".to_owned(),
             methods => methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", "),
         },
+        listener: match matcher.listener {
+            Some(id) => config.server.listen[id.index()].name.clone(),
+            None => "any".to_owned(),
+        },
         upstream: config.upstreams[route.upstream.index()].name.clone(),
         path_there: path,
     }

@@ -55,6 +55,7 @@ pub(super) struct Matched {
     pub(super) host: String,
     pub(super) path: String,
     pub(super) methods: String,
+    pub(super) listener: String,
     pub(super) upstream: String,
     pub(super) path_there: String,
 }
@@ -196,7 +197,8 @@ impl Report {
             None => row(out, "route", "none")?,
             Some(route) => {
                 row(out, "route", &route.name)?;
-                row(out, "  matched", &format!("host {}, path {}, methods {}", route.host, route.path, route.methods))?;
+                let Matched { host, path, methods, listener, .. } = route;
+                row(out, "  matched", &format!("host {host}, path {path}, methods {methods}, listener {listener}"))?;
                 row(out, "  goes to", &format!("{} as {}", route.upstream, route.path_there))?;
             }
         }
