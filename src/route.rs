@@ -3,10 +3,13 @@
 //! Routing judges the very bytes that are forwarded. A path that some reader downstream would decode or normalise into
 //! another one is refused instead of interpreted.
 
+pub mod reading;
+
 use std::collections::HashMap;
 
 use http::Method;
 
+use self::reading::{decode, is_odd};
 use crate::config::{HostPattern, Matcher, Route};
 use crate::metrics::{ListenerId, RouteId};
 
@@ -20,6 +23,9 @@ pub struct Router {
     own: Vec<(ListenerId, Table)>,
 }
 
+/// What a route answers to, which one it is, and whether it takes odd paths.
+type Rule<'a> = (&'a Matcher, RouteId, bool);
+
 /// Routes by host and path.
 #[derive(Debug, Default)]
 struct Table {
@@ -27,6 +33,8 @@ struct Table {
     /// Longest suffix first.
     suffixes: Vec<(Box<str>, Paths)>,
     any: Paths,
+    /// Whether a route takes odd paths.
+    odd: bool,
 }
 
 /// The routes of one host pattern.
@@ -50,6 +58,8 @@ struct Entry {
     own: bool,
     /// Empty: every method.
     methods: Vec<Method>,
+    /// Takes paths that can be read in several ways, where all of them are its own.
+    odd: bool,
 }
 
 /// Why there is no route.
@@ -77,13 +87,13 @@ pub enum RouteError {
 impl Router {
     /// Indexes the routes. Conflicts were refused when the configuration was validated; the first one wins.
     pub fn new(routes: &[Route]) -> Self {
-        Self::of(&routes.iter().map(|route| (&route.matcher, route.id)))
+        Self::of(&routes.iter().map(|route| (&route.matcher, route.id, route.allow_odd_paths)))
     }
 
-    fn of<'a>(routes: &(impl Iterator<Item = (&'a Matcher, RouteId)> + Clone)) -> Self {
-        let of = |listener| routes.clone().filter(move |(matcher, _)| matcher.listener == listener);
+    fn of<'a>(routes: &(impl Iterator<Item = Rule<'a>> + Clone)) -> Self {
+        let of = |listener| routes.clone().filter(move |(matcher, ..)| matcher.listener == listener);
         let mut router = Self { shared: Table::new(of(None)), own: Vec::new() };
-        for listener in routes.clone().filter_map(|(matcher, _)| matcher.listener) {
+        for listener in routes.clone().filter_map(|(matcher, ..)| matcher.listener) {
             if router.own.iter().all(|(own, _)| *own != listener) {
                 router.own.push((listener, Table::new(of(Some(listener)).chain(of(None)))));
             }
@@ -107,33 +117,49 @@ impl Router {
 // === impl Table ===
 
 impl Table {
-    fn new<'a>(routes: impl Iterator<Item = (&'a Matcher, RouteId)>) -> Self {
+    fn new<'a>(routes: impl Iterator<Item = Rule<'a>>) -> Self {
         let mut table = Self::default();
-        for (matcher, route) in routes {
-            table.insert(matcher, route);
+        for rule in routes {
+            table.insert(rule);
         }
         table.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         table
     }
 
-    fn insert(&mut self, matcher: &Matcher, route: RouteId) {
+    fn insert(&mut self, (matcher, route, odd): Rule<'_>) {
+        self.odd |= odd;
         let paths = match &matcher.host {
             HostPattern::Exact(host) => self.exact.entry(host.as_str().into()).or_default(),
             HostPattern::Suffix(suffix) => self.suffix(suffix),
             HostPattern::Any => &mut self.any,
         };
-        paths.insert(matcher, route);
+        paths.insert(matcher, route, odd);
     }
 
     fn find(&self, host: &str, path: &str, method: &Method) -> Result<RouteId, RouteError> {
         if is_odd(path) {
-            return Err(RouteError::OddPath);
+            return if self.odd { self.find_odd(host, path, method) } else { Err(RouteError::OddPath) };
         }
         let at = self.at(host, path);
         if path.bytes().any(|byte| matches!(byte, b'%' | b';')) && !self.every_reading_agrees(host, path, at) {
             return Err(RouteError::OddPath);
         }
         at.ok_or(RouteError::NoRoute)?.method(method)
+    }
+
+    /// A path that can be read in several ways goes to a route that takes such, where all of them lead there.
+    fn find_odd(&self, host: &str, path: &str, method: &Method) -> Result<RouteId, RouteError> {
+        let at = self.at(host, path).filter(|at| at.iter().any(|entry| entry.odd)).ok_or(RouteError::OddPath)?;
+        let readings = reading::all(path).ok_or(RouteError::OddPath)?;
+        let own = |reading: &Vec<u8>| {
+            let found = self.at(host, &String::from_utf8_lossy(reading));
+            found.map(<[Entry]>::as_ptr) == Some(at.as_ptr())
+        };
+        if !readings.iter().all(own) {
+            return Err(RouteError::OddPath);
+        }
+        let route = at.method(method)?;
+        if at.iter().any(|entry| entry.route == route && entry.odd) { Ok(route) } else { Err(RouteError::OddPath) }
     }
 
     fn at(&self, host: &str, path: &str) -> Option<&[Entry]> {
@@ -182,12 +208,13 @@ impl Table {
 }
 
 impl Paths {
-    fn insert(&mut self, matcher: &Matcher, route: RouteId) {
+    fn insert(&mut self, matcher: &Matcher, route: RouteId, odd: bool) {
         // `/` as a prefix is the empty one: every path has its border there.
         let path = if matcher.exact { matcher.path.as_str() } else { matcher.path.trim_end_matches('/') };
         self.depth = self.depth.max(path.bytes().filter(|&byte| byte == b'/').count());
         let at = self.by_path.entry(path.into()).or_default();
-        let entry = Entry { route, own: matcher.listener.is_some(), methods: matcher.methods.clone() };
+        let own = matcher.listener.is_some();
+        let entry = Entry { route, own, methods: matcher.methods.clone(), odd };
         if matcher.exact { at.exact.push(entry) } else { at.prefix.push(entry) }
     }
 
@@ -274,72 +301,6 @@ pub fn check_host(host: &str) -> Result<(), RouteError> {
     }
 }
 
-/// Whether a reader after us could take the path for another one: dot segments (also encoded, also with `;`), empty
-/// segments, backslashes, encoded slashes, NUL, or bytes that are not UTF-8 once decoded.
-pub fn is_odd(path: &str) -> bool {
-    let bytes = path.as_bytes();
-    let mut before = 0;
-    for &byte in bytes {
-        // Nothing else makes a path odd, and few paths have any of these.
-        if matches!(byte, b'%' | b'\\' | b'"' | b'<' | b'>' | b'{' | b'}' | b'|' | b'^' | b'`')
-            || !byte.is_ascii_graphic()
-        {
-            return is_odd_in_detail(path);
-        }
-        if before == b'/' && matches!(byte, b'/' | b'.') {
-            return is_odd_in_detail(path);
-        }
-        before = byte;
-    }
-    bytes.first() != Some(&b'/')
-}
-
-fn is_odd_in_detail(path: &str) -> bool {
-    let Some(rest) = path.strip_prefix('/') else { return true };
-    let last = rest.split('/').count() - 1;
-    rest.split('/').enumerate().any(|(index, segment)| (segment.is_empty() && index < last) || is_odd_segment(segment))
-}
-
-fn is_odd_segment(segment: &str) -> bool {
-    let Some(decoded) = decode(segment.as_bytes()) else { return true };
-    if decoded.iter().any(|&byte| matches!(byte, b'/' | b'\\') || byte.is_ascii_control()) {
-        return true;
-    }
-    if std::str::from_utf8(&decoded).is_err() {
-        return true;
-    }
-    // Twice encoded dots and slashes become dots and slashes for a reader that decodes twice.
-    if let Some(twice) = decode(&decoded)
-        && twice != decoded
-        && (is_dots(&twice) || twice.iter().any(|&byte| matches!(byte, b'/' | b'\\' | 0)))
-    {
-        return true;
-    }
-    is_dots(&decoded)
-}
-
-/// `.` and `..`, also followed by the path parameters that some servers cut off.
-fn is_dots(segment: &[u8]) -> bool {
-    let name = segment.split(|&byte| byte == b';').next().unwrap_or(segment);
-    name == b"." || name == b".."
-}
-
-/// Percent-decodes once; `None` when an escape is not one.
-fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.iter();
-    while let Some(&byte) = rest.next() {
-        if byte == b'%' {
-            let digit = |byte: Option<&u8>| byte.and_then(|&digit| char::from(digit).to_digit(16));
-            let (high, low) = (digit(rest.next())?, digit(rest.next())?);
-            decoded.push(u8::try_from(high * 16 + low).ok()?);
-        } else {
-            decoded.push(byte);
-        }
-    }
-    Some(decoded)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -356,7 +317,7 @@ mod tests {
     }
 
     fn routing(matchers: &[Matcher]) -> Router {
-        Router::of(&matchers.iter().enumerate().map(|(index, matcher)| (matcher, RouteId::new(index))))
+        Router::of(&matchers.iter().enumerate().map(|(index, matcher)| (matcher, RouteId::new(index), false)))
     }
 
     fn listener() -> ListenerId {
@@ -441,43 +402,6 @@ mod tests {
     }
 
     #[test]
-    fn odd_paths_are_refused() {
-        for odd in [
-            "/a/../b",
-            "/a/./b",
-            "/..",
-            "/.",
-            "//",
-            "/a//b",
-            "/a\\b",
-            "/a%2fb",
-            "/a%2Fb",
-            "/a%5cb",
-            "/%2e%2e/b",
-            "/.%2e/b",
-            "/..;/b",
-            "/..;x=1/b",
-            "/a%00b",
-            "/%ff",
-            "/%zz",
-            "/%2",
-            "/%252e%252e/b",
-            "/%252f",
-            "a",
-            "",
-            "*",
-            "/a%0ab",
-        ] {
-            assert!(is_odd(odd), "{odd:?}");
-        }
-        for fine in
-            ["/", "/a", "/a/", "/.well-known/x", "/...", "/a;b", "/%20", "/%C3%A9", "/a.b/..c", "/~a!$&'()*+,;=:@"]
-        {
-            assert!(!is_odd(fine), "{fine:?}");
-        }
-    }
-
-    #[test]
     fn a_spelling_that_leads_to_another_route_is_refused() {
         let any = HostPattern::Any;
         let router = router(&[(any.clone(), "/", false, &[]), (any, "/admin", false, &[])]);
@@ -499,20 +423,139 @@ mod tests {
         }
     }
 
+    /// `/files` takes odd paths; what lies below and beside it does not.
+    fn with_odd_files() -> Router {
+        let any = HostPattern::Any;
+        let paths = ["/", "/admin", "/files", "/files/private", "/b"];
+        let rules: Vec<(_, _, _, &[Method])> = paths.iter().map(|path| (any.clone(), *path, false, &[][..])).collect();
+        let mut router = router(&rules);
+        router.shared.odd = true;
+        router.shared.any.by_path.get_mut("/files").unwrap().prefix[0].odd = true;
+        router
+    }
+
+    #[test]
+    fn an_odd_path_passes_where_every_reading_is_the_routes_own() {
+        let router = with_odd_files();
+        for path in [
+            "/files//a",
+            "/files/a%2fb",
+            "/files/a/../b",
+            "/files/a/./b",
+            "/files/a\\b",
+            "/files/%ff",
+            "/files/%zz",
+            "/files/a%00b",
+            "/files/x%5cy",
+            "/files/%252f",
+        ] {
+            assert!(is_odd(path));
+            assert_eq!(found(&router, "h", path), Some(2), "{path}");
+        }
+        for path in [
+            "//files/a",
+            "/files/..",
+            "/files/../admin",
+            "/files/%2e%2e/admin",
+            "/files/%252e%252e/admin",
+            "/files/..;/admin",
+            "/files/..%2fadmin",
+            "/files/..\\admin",
+            "/files/a/..//../admin",
+            "/files//private",
+            "/files/./private/x",
+            "/files/%70rivate//",
+            "/files/a%2f..%2fprivate",
+            "/files\\..\\admin",
+            "/files%2f..%2fadmin",
+            "/files%00/../admin",
+            "/files/%c0%ae%c0%ae/admin",
+            "/files/%u002e%u002e/admin",
+            "/files//%25252e%25252e/admin",
+            "/%66iles//a",
+            "/admin/..//files",
+            "/admin//x",
+            "/x//y",
+        ] {
+            assert_eq!(router.find(listener(), "h", path, &Method::GET), Err(RouteError::OddPath), "{path}");
+        }
+    }
+
+    /// Readers that were written for this test alone, each one step of what a server may do.
+    fn read(path: &str, step: u8) -> String {
+        let segments = |path: &str| path.split('/').map(str::to_owned).collect::<Vec<_>>();
+        match step {
+            0 => {
+                let mut bytes = Vec::new();
+                let mut rest = path.as_bytes();
+                while let [first, after @ ..] = rest {
+                    let text = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+                    match text.and_then(|two| u8::from_str_radix(two, 16).ok()) {
+                        Some(byte) if *first == b'%' => {
+                            bytes.push(byte);
+                            rest = &after[2..];
+                        }
+                        _ => {
+                            bytes.push(*first);
+                            rest = after;
+                        }
+                    }
+                }
+                String::from_utf8_lossy(&bytes).into_owned()
+            }
+            1 => path.replace('\\', "/"),
+            2 => {
+                let mut path = path.to_owned();
+                while path.contains("//") {
+                    path = path.replace("//", "/");
+                }
+                path
+            }
+            3 => segments(path)
+                .iter()
+                .map(|part| part.split(';').next().unwrap().to_owned())
+                .collect::<Vec<_>>()
+                .join("/"),
+            _ => {
+                let mut kept = Vec::new();
+                for part in segments(path).into_iter().skip(1) {
+                    match part.as_str() {
+                        ".." => drop(kept.pop()),
+                        "." => {}
+                        _ => kept.push(part),
+                    }
+                }
+                format!("/{}", kept.join("/"))
+            }
+        }
+    }
+
     proptest! {
-        /// Whatever decoding and normalising a reader does, it ends at a path of the same route.
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// Whoever reads a path after us, in whatever order: what was let in as a file is a file, and not a private one.
         #[test]
-        fn no_spelling_of_a_path_gets_another_route(path in "/([a-c./;%25eEfF\\\\-]|%2[eEfF]|\\.\\.){0,12}") {
-            if !is_odd(&path) {
-                let mut once = String::from_utf8(decode(path.as_bytes()).unwrap()).unwrap();
-                for _ in 0..2 {
-                    let segments: Vec<_> = once.split('/').skip(1).collect();
-                    let (last, middle) = segments.split_last().unwrap();
-                    prop_assert!(middle.iter().all(|segment| !segment.is_empty()), "{path} -> {once}");
-                    prop_assert!(segments.iter().all(|segment| !is_dots(segment.as_bytes())), "{path} -> {once} {last}");
-                    let Some(twice) = decode(once.as_bytes()).and_then(|twice| String::from_utf8(twice).ok()) else { break };
-                    prop_assert_eq!(twice.matches('/').count(), once.matches('/').count());
-                    once = twice;
+        fn no_spelling_of_another_routes_path_gets_in(
+            parts in prop::collection::vec(
+                prop_oneof![
+                    Just("/"), Just("files"), Just("admin"), Just("private"), Just(".."), Just("."), Just("%2e"),
+                    Just("%2f"), Just("\\"), Just("%5c"), Just("%252e"), Just(";x"), Just("%3b"), Just("a"),
+                    Just("%25"), Just("2f"), Just("%66iles"), Just("%ff"), Just("%00"),
+                ],
+                0..10,
+            ),
+            steps in prop::collection::vec(0_u8..5, 0..8),
+        ) {
+            let path = format!("/files/{}", parts.concat());
+            if found(&with_odd_files(), "h", &path) == Some(2) {
+                let (mut reading, mut decoded) = (path.clone(), 0);
+                for step in steps {
+                    decoded += u8::from(step == 0);
+                    if step != 0 || decoded <= 2 {
+                        reading = read(&reading, step);
+                    }
+                    let below = |prefix: &str| reading == prefix || reading.starts_with(&format!("{prefix}/"));
+                    prop_assert!(below("/files") && !below("/files/private"), "{} is read as {}", path, reading);
                 }
             }
         }

@@ -171,6 +171,7 @@ tables! {
         access: String,
         inject: Vec<At<Inject>>,
         retry_rejected: RetryRejected,
+        allow_odd_paths: bool,
     }
 
     /// `websocket`

@@ -54,6 +54,8 @@ pub struct Route {
     pub inject: Vec<Injection>,
     /// When a refused token is replaced, and its request sent once more.
     pub retry_rejected: Option<RetryRejected>,
+    /// Take a path that can be read in several ways, where all of them are this route's.
+    pub allow_odd_paths: bool,
 }
 
 /// `retry_rejected`

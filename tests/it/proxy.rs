@@ -8,6 +8,7 @@ mod expect;
 mod hostile;
 mod identity;
 mod listeners;
+mod odd_paths;
 mod pools;
 mod protocols;
 mod refusals;

@@ -7,25 +7,10 @@ pub(crate) struct NotYet {
     pub(crate) table: &'static str,
     /// The key.
     pub(crate) key: &'static str,
-    /// The value that asks for nothing, and is accepted.
-    pub(crate) harmless: Harmless,
-}
-
-/// The value of a key that asks for nothing more than what happens anyway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Harmless {
-    /// No value is.
-    Nothing,
-    /// `true` or `false`.
-    Flag(bool),
 }
 
 const fn no(table: &'static str, key: &'static str) -> NotYet {
-    NotYet { table, key, harmless: Harmless::Nothing }
-}
-
-const fn but(table: &'static str, key: &'static str, harmless: Harmless) -> NotYet {
-    NotYet { table, key, harmless }
+    NotYet { table, key }
 }
 
 const KEYS: &[NotYet] = &[
@@ -35,13 +20,12 @@ const KEYS: &[NotYet] = &[
     no("admin", "control"),
     no("admin", "token"),
     no("cache", "shared"),
-    but("routes[]", "allow_odd_paths", Harmless::Flag(false)),
     no("routes[].session[]", "session_id_header"),
     no("routes[].session[]", "trust"),
     no("routes[].session[]", "caller_token"),
 ];
 
-/// The entry of a key, when it has one.
-pub(crate) fn key(table: &str, key: &str) -> Option<&'static NotYet> {
-    KEYS.iter().find(|entry| entry.table == table && entry.key == key)
+/// Whether a key is one of them.
+pub(crate) fn is_listed(table: &str, key: &str) -> bool {
+    KEYS.iter().any(|entry| entry.table == table && entry.key == key)
 }

@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::expand::{self, ExpandError};
-use super::not_yet::{self, Harmless};
+use super::not_yet;
 use super::problem::{Problem, Problems, Span, looks_secret, nearest};
 
 /// A value and where it stands.
@@ -117,18 +117,15 @@ impl Reader<'_> {
             if known.contains(&text) {
                 continue;
             }
-            if let Some(entry) = not_yet::key(name, text) {
-                if !is_harmless(value.get_ref(), entry.harmless) {
-                    reported = true;
-                    self.hide_nested(value);
-                    self.problems
-                        .error(&key.span(), format!("this version does not support `{text}` yet"))
-                        .label("not supported yet")
-                        .advice("remove it; it is refused so that nobody relies on what is not there");
-                }
+            reported = true;
+            if not_yet::is_listed(name, text) {
+                self.hide_nested(value);
+                self.problems
+                    .error(&key.span(), format!("this version does not support `{text}` yet"))
+                    .label("not supported yet")
+                    .advice("remove it; it is refused so that nobody relies on what is not there");
                 continue;
             }
-            reported = true;
             self.hide(value);
             let shown: String = text.chars().take(64).flat_map(char::escape_debug).collect();
             let problem = self.problems.error(&key.span(), format!("unknown key `{shown}`"));
@@ -205,13 +202,6 @@ impl Reader<'_> {
             DeValue::Table(table) => table.values().for_each(|item| self.hide(item)),
             _ => {}
         }
-    }
-}
-
-fn is_harmless(value: &DeValue<'_>, harmless: Harmless) -> bool {
-    match (harmless, value) {
-        (Harmless::Flag(flag), DeValue::Boolean(value)) => flag == *value,
-        _ => false,
     }
 }
 

@@ -160,6 +160,7 @@ fn route(
         log_access,
         inject,
         retry_rejected,
+        allow_odd_paths: raw.allow_odd_paths.or(false),
     })
 }
 

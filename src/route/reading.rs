@@ -1,0 +1,279 @@
+//! The ways in which a path can be read: what readers after us decode, normalise and cut.
+
+use std::collections::HashSet;
+
+/// Readings of one path that are looked at; a path with more is nobody's honest one.
+const MOST: usize = 128;
+
+/// Layers of escapes that some reader takes off.
+const LAYERS: u8 = 2;
+
+/// Bytes of a path of which every reading is looked at.
+const LONGEST: usize = 4096;
+
+/// Whether a reader after us could take the path for another one: dot segments (also encoded, also with `;`), empty
+/// segments, backslashes, encoded slashes, NUL, or bytes that are not UTF-8 once decoded.
+pub fn is_odd(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let mut before = 0;
+    for &byte in bytes {
+        // Nothing else makes a path odd, and few paths have any of these.
+        if matches!(byte, b'%' | b'\\' | b'"' | b'<' | b'>' | b'{' | b'}' | b'|' | b'^' | b'`')
+            || !byte.is_ascii_graphic()
+        {
+            return is_odd_in_detail(path);
+        }
+        if before == b'/' && matches!(byte, b'/' | b'.') {
+            return is_odd_in_detail(path);
+        }
+        before = byte;
+    }
+    bytes.first() != Some(&b'/')
+}
+
+fn is_odd_in_detail(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix('/') else { return true };
+    let last = rest.split('/').count() - 1;
+    rest.split('/').enumerate().any(|(index, segment)| (segment.is_empty() && index < last) || is_odd_segment(segment))
+}
+
+fn is_odd_segment(segment: &str) -> bool {
+    let Some(decoded) = decode(segment.as_bytes()) else { return true };
+    if decoded.iter().any(|&byte| matches!(byte, b'/' | b'\\') || byte.is_ascii_control()) {
+        return true;
+    }
+    if std::str::from_utf8(&decoded).is_err() {
+        return true;
+    }
+    // Twice encoded dots and slashes become dots and slashes for a reader that decodes twice.
+    if let Some(twice) = decode(&decoded)
+        && twice != decoded
+        && (is_dots(&twice) || twice.iter().any(|&byte| matches!(byte, b'/' | b'\\' | 0)))
+    {
+        return true;
+    }
+    is_dots(&decoded)
+}
+
+/// `.` and `..`, also followed by the path parameters that some servers cut off.
+fn is_dots(segment: &[u8]) -> bool {
+    let name = segment.split(|&byte| byte == b';').next().unwrap_or(segment);
+    name == b"." || name == b".."
+}
+
+/// Percent-decodes once; `None` when an escape is not one.
+pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.iter();
+    while let Some(&byte) = rest.next() {
+        if byte == b'%' {
+            let digit = |byte: Option<&u8>| byte.and_then(|&digit| char::from(digit).to_digit(16));
+            let (high, low) = (digit(rest.next())?, digit(rest.next())?);
+            decoded.push(u8::try_from(high * 16 + low).ok()?);
+        } else {
+            decoded.push(byte);
+        }
+    }
+    Some(decoded)
+}
+
+/// Every way in which some reader takes the path: escapes decoded once or twice (also those of IIS, and the overlong ones
+/// that old decoders took), backslashes as slashes, slashes merged, path parameters cut off, dot segments removed, cut at
+/// a NUL, `?` or `#` that was encoded; all of them in any order. `None` where there are too many.
+pub(super) fn all(path: &str) -> Option<Vec<Vec<u8>>> {
+    if !path.starts_with('/') || path.len() > LONGEST {
+        return None;
+    }
+    let mut seen = HashSet::from([path.as_bytes().to_vec()]);
+    let mut readings = vec![(path.as_bytes().to_vec(), 0)];
+    let mut next = 0;
+    while let Some((reading, layers)) = readings.get(next).cloned() {
+        next += 1;
+        let decoded = lenient(&reading);
+        if decoded != reading {
+            if layers == LAYERS {
+                return None;
+            }
+            if seen.insert(decoded.clone()) {
+                readings.push((decoded, layers + 1));
+            }
+        }
+        for rewrite in [overlong, slashes, merged, without_parameters, without_dots, cut] {
+            let rewritten = rewrite(&reading);
+            if seen.insert(rewritten.clone()) {
+                readings.push((rewritten, layers));
+            }
+        }
+        if readings.len() > MOST {
+            return None;
+        }
+    }
+    Some(readings.into_iter().map(|(reading, _)| reading).collect())
+}
+
+/// Decodes once; what is no escape stays as it is.
+fn lenient(text: &[u8]) -> Vec<u8> {
+    let (mut decoded, mut rest) = (Vec::with_capacity(text.len()), text);
+    while let Some((&byte, after)) = rest.split_first() {
+        let escape = if byte == b'%' { unescape(after) } else { None };
+        let (byte, length) = escape.unwrap_or((byte, 0));
+        decoded.push(byte);
+        rest = &after[length..];
+    }
+    decoded
+}
+
+/// The byte that an escape without its `%` means, and how long it is; `u002f` is how IIS writes it.
+fn unescape(text: &[u8]) -> Option<(u8, usize)> {
+    let digits = |text: Option<&[u8]>| {
+        let text = text.filter(|text| text.iter().all(u8::is_ascii_hexdigit))?;
+        u8::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok()
+    };
+    match text.first() {
+        Some(b'u' | b'U') if text.get(1..3) == Some(b"00") => Some((digits(text.get(3..5))?, 5)),
+        _ => Some((digits(text.get(..2))?, 2)),
+    }
+}
+
+/// ASCII characters in the two or three bytes that UTF-8 forbids for them.
+fn overlong(text: &[u8]) -> Vec<u8> {
+    let (mut plain, mut rest) = (Vec::with_capacity(text.len()), text);
+    while let Some((&byte, after)) = rest.split_first() {
+        let (byte, length) = match rest {
+            [0xe0, high @ 0x80..=0x81, low @ 0x80..=0xbf, ..] => ((high & 1) << 6 | (low & 0x3f), 2),
+            [lead @ 0xc0..=0xc1, low @ 0x80..=0xbf, ..] => ((lead & 1) << 6 | (low & 0x3f), 1),
+            _ => (byte, 0),
+        };
+        plain.push(byte);
+        rest = &after[length..];
+    }
+    plain
+}
+
+fn slashes(text: &[u8]) -> Vec<u8> {
+    text.iter().map(|&byte| if byte == b'\\' { b'/' } else { byte }).collect()
+}
+
+fn merged(text: &[u8]) -> Vec<u8> {
+    let mut merged = text.to_vec();
+    merged.dedup_by(|later, earlier| *later == b'/' && *earlier == b'/');
+    merged
+}
+
+fn without_parameters(text: &[u8]) -> Vec<u8> {
+    let names = text.split(|&byte| byte == b'/').map(|part| part.split(|&byte| byte == b';').next().unwrap_or(part));
+    names.collect::<Vec<_>>().join(&b'/')
+}
+
+/// RFC 3986 section 5.2.4.
+fn without_dots(text: &[u8]) -> Vec<u8> {
+    let mut kept: Vec<&[u8]> = Vec::new();
+    let mut segments = text.split(|&byte| byte == b'/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let dots = segment == b"." || segment == b"..";
+        if segment == b".." {
+            kept.pop();
+        }
+        if !dots {
+            kept.push(segment);
+        } else if segments.peek().is_none() {
+            kept.push(b"");
+        }
+    }
+    [b"/".as_slice(), &kept.join(&b'/')].concat()
+}
+
+/// What is left of a path for a reader that takes an encoded NUL for its end, or looks for the query after decoding.
+fn cut(text: &[u8]) -> Vec<u8> {
+    text.split(|byte| matches!(byte, 0 | b'?' | b'#')).next().unwrap_or(text).to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn odd_paths_are_refused() {
+        for odd in [
+            "/a/../b",
+            "/a/./b",
+            "/..",
+            "/.",
+            "//",
+            "/a//b",
+            "/a\\b",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/%2e%2e/b",
+            "/.%2e/b",
+            "/..;/b",
+            "/..;x=1/b",
+            "/a%00b",
+            "/%ff",
+            "/%zz",
+            "/%2",
+            "/%252e%252e/b",
+            "/%252f",
+            "a",
+            "",
+            "*",
+            "/a%0ab",
+        ] {
+            assert!(is_odd(odd), "{odd:?}");
+        }
+        for fine in
+            ["/", "/a", "/a/", "/.well-known/x", "/...", "/a;b", "/%20", "/%C3%A9", "/a.b/..c", "/~a!$&'()*+,;=:@"]
+        {
+            assert!(!is_odd(fine), "{fine:?}");
+        }
+    }
+
+    #[test]
+    fn every_reading_is_found() {
+        for (path, readings) in [
+            ("/a//b", &["/a/b"][..]),
+            ("/a/%2e%2e/b", &["/a/../b", "/b"]),
+            ("/a/%252e%252e/b", &["/a/%2e%2e/b", "/a/../b", "/b"]),
+            ("/a\\..\\b", &["/a/../b", "/b"]),
+            ("/a/..;x/b", &["/a/../b", "/b"]),
+            ("/a%2f..%2fb", &["/b"]),
+            ("/a/%c0%ae%c0%ae%c0%afb", &["/b"]),
+            ("/a/%e0%80%ae./b", &["/b"]),
+            ("/a/%u002e%u002e%u002fb", &["/b"]),
+            ("/b%00/../a", &["/a", "/b"]),
+            ("/b%3f/../a", &["/a", "/b"]),
+            ("/a//../b", &["/a/b", "/b"]),
+            ("/a/%zz", &["/a/%zz"]),
+        ] {
+            let found = all(path).unwrap();
+            for reading in readings {
+                assert!(found.iter().any(|own| own == reading.as_bytes()), "{path} as {reading}");
+            }
+        }
+        assert_eq!(all("/a/%25252e"), None, "three layers");
+        assert_eq!(all("a"), None);
+        assert_eq!(all(&format!("/{}", "a".repeat(LONGEST))), None);
+    }
+
+    proptest! {
+        /// Whatever decoding and normalising a reader does, it ends at a path of the same route.
+        #[test]
+        fn no_spelling_of_a_path_gets_another_route(path in "/([a-c./;%25eEfF\\\\-]|%2[eEfF]|\\.\\.){0,12}") {
+            if !is_odd(&path) {
+                let mut once = String::from_utf8(decode(path.as_bytes()).unwrap()).unwrap();
+                for _ in 0..2 {
+                    let segments: Vec<_> = once.split('/').skip(1).collect();
+                    let (last, middle) = segments.split_last().unwrap();
+                    prop_assert!(middle.iter().all(|segment| !segment.is_empty()), "{path} -> {once}");
+                    prop_assert!(segments.iter().all(|segment| !is_dots(segment.as_bytes())), "{path} -> {once} {last}");
+                    let Some(twice) = decode(once.as_bytes()).and_then(|twice| String::from_utf8(twice).ok()) else { break };
+                    prop_assert_eq!(twice.matches('/').count(), once.matches('/').count());
+                    once = twice;
+                }
+            }
+        }
+    }
+}
