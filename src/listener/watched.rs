@@ -138,6 +138,10 @@ impl AsyncRead for Watched {
             let taken = self.first.len().min(buf.remaining());
             buf.put_slice(&self.first[..taken]);
             self.first.advance(taken);
+            if self.first.is_empty() {
+                // An empty rest would keep the whole buffer for as long as the connection lives.
+                self.first = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();

@@ -15,3 +15,4 @@ mod support;
 mod telemetry;
 mod tokens;
 mod volume;
+mod websockets;
