@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::address::{BoundAddress, ListenAddress, PeerAddress};
 use crate::listener::socket::Socket;
+use crate::transport::io::keep_alive;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -158,6 +159,8 @@ impl Bound {
         let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        // What is accepted inherits it, at no cost for a connection.
+        socket.set_tcp_keepalive(&keep_alive())?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let listener = std::net::TcpListener::from(socket);
@@ -334,5 +337,14 @@ mod tests {
     fn a_name_that_systemd_has_not_passed_is_told_with_the_others() {
         let error = Bound::listen(&ListenAddress::Systemd("web".into()), &mut Inherited::default()).unwrap_err();
         assert!(error.to_string().contains("it has passed none"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_accepted_is_kept_alive() {
+        let acceptor = Bound::tcp("127.0.0.1:0".parse().unwrap()).unwrap().acceptor().unwrap();
+        let BoundAddress::Tcp(address) = *acceptor.address() else { panic!("TCP") };
+        let _caller = std::net::TcpStream::connect(address).unwrap();
+        let (Socket::Tcp(stream), _) = acceptor.accept().await else { panic!("TCP") };
+        assert!(socket2::SockRef::from(&stream).keepalive().unwrap());
     }
 }

@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
@@ -33,6 +35,12 @@ pub struct UpstreamIo {
     answered: Answered,
 }
 
+/// When a peer that says nothing is asked whether it is still there, and how often until it counts as gone. An idle
+/// WebSocket has no other limit.
+pub fn keep_alive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(Duration::from_mins(1)).with_interval(Duration::from_secs(15))
+}
+
 /// Calls a method of whichever stream it is.
 macro_rules! on {
     ($stream:expr, $inner:ident => $call:expr) => {
@@ -42,6 +50,22 @@ macro_rules! on {
             Stream::Tls($inner) => $call,
         }
     };
+}
+
+// === impl Stream ===
+
+impl Stream {
+    /// Finds out when the peer has vanished without a word. The other end of a Unix socket cannot.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn keep_alive(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => SockRef::from(stream).set_tcp_keepalive(&keep_alive()),
+            Self::Tls(stream) => SockRef::from(stream.get_ref().0).set_tcp_keepalive(&keep_alive()),
+            Self::Unix(_) => Ok(()),
+        }
+    }
 }
 
 // === impl Answered ===
@@ -102,5 +126,23 @@ impl AsyncWrite for UpstreamIo {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         on!(&mut self.stream, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_vanished_is_looked_for_where_that_is_asked_for() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = Stream::Tcp(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let asks = |stream: &Stream| match stream {
+            Stream::Tcp(stream) => SockRef::from(stream).keepalive().unwrap(),
+            Stream::Unix(_) | Stream::Tls(_) => false,
+        };
+        assert!(!asks(&stream));
+        stream.keep_alive().unwrap();
+        assert!(asks(&stream));
     }
 }

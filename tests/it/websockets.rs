@@ -9,6 +9,8 @@ use crate::support::wire::Wire;
 /// Bytes that an idle WebSocket may take: two sockets, a task, and no buffer.
 const EACH: u64 = 6 * 1024;
 
+#[expect(clippy::disallowed_methods, reason = "how many are opened is said from outside")]
+#[expect(clippy::print_stderr, reason = "what was measured")]
 #[tokio::test]
 async fn an_idle_websocket_holds_no_buffer() {
     let count: u64 = std::env::var("MINTGATE_WEBSOCKETS").map_or(300, |count| count.parse().unwrap());

@@ -189,6 +189,10 @@ impl Endpoint {
         let stream = connect(self.address(), secure, self.upstream.connect_timeout).await?;
         let protocol = self.protocol(&stream, offer)?;
         let refused = |source| ConnectError::Handshake { address: self.address().to_string(), source };
+        if want == Want::Own {
+            let failed = |source| ConnectError::Failed { address: self.address().to_string(), source };
+            stream.keep_alive().map_err(failed)?;
+        }
         match protocol {
             Protocol::Http1 => {
                 let connection = http1::Connection::open(stream, &self.spawner, want == Want::Own).await;
