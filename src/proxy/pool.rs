@@ -104,7 +104,12 @@ impl Pool {
             let index = seat.as_ref().map_or(0, Seat::index);
             let endpoint = &self.endpoints[index];
             let error = match endpoint.lease(want).await {
-                Ok(held) => return Ok(Lease::of(held, endpoint, seat)),
+                Ok(held) => {
+                    if let Some(seat) = &mut seat {
+                        seat.connected();
+                    }
+                    return Ok(Lease::of(held, endpoint, seat));
+                }
                 Err(error) => error,
             };
             tried = tried.and(index);

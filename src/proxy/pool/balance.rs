@@ -207,6 +207,13 @@ impl Seat {
     pub(super) fn index(&self) -> usize {
         self.index
     }
+
+    /// A connection was had. One that was kept from before counts for a trial too: it can take a request.
+    pub(super) fn connected(&mut self) {
+        if std::mem::take(&mut self.trial) {
+            self.balance.attempted(self.index, true, Instant::now());
+        }
+    }
 }
 
 impl Drop for Seat {
@@ -288,6 +295,15 @@ mod tests {
         assert_eq!(trial(&balance), None, "somebody does");
         drop(first);
         assert_eq!(trial(&balance), Some(0), "it went away without a result");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trial_that_finds_a_kept_connection_has_succeeded() {
+        let balance = Balance::new(2);
+        after(&balance, 5, 0);
+        pass(10).await;
+        balance.any(Tried::default(), Instant::now()).unwrap().connected();
+        assert_eq!((trial(&balance), reached(&balance)), (None, vec![0, 1]));
     }
 
     #[tokio::test(start_paused = true)]
