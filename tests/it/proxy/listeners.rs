@@ -1,10 +1,12 @@
 //! The sockets of the gateway: Unix, named ones, systemd's; and how long a connection may live.
 
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use http::Request;
+use mintgate::config::validate::{self, Secrets};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
@@ -196,4 +198,43 @@ async fn a_gateway_does_not_take_a_socket_from_another() {
     assert!(!second.status.success() && said.contains("another process listens on this socket"), "{said}");
     assert_eq!(unix(&directory).await.ask(get("/", "")).await.status(), 200);
     eventually("the socket is still there", || directory.path("own.sock").exists()).await;
+}
+
+#[test]
+fn listeners_that_cannot_be_meant_are_told() {
+    let route = |matching: &str| {
+        format!(
+            "[[routes]]\nname = \"{}\"\nupstream = \"http://127.0.0.1:1\"\nsession = []\n{matching}\n",
+            matching.len()
+        )
+    };
+    let said = |listen: &str, routes: &str| {
+        let text = format!("[server]\nlisten = [{listen}]\n{routes}");
+        match validate::parse(&text, Path::new("test.toml"), &validate::Process, Secrets::Required) {
+            Ok((_, warnings)) => warnings.to_string(),
+            Err(problems) => problems.to_string(),
+        }
+    };
+    let named = "{ name = \"local\", address = \"unix:a.sock\" }, \"127.0.0.1:1\"";
+    let long = format!("\"unix:/{}\"", "a".repeat(107));
+    for (listen, routes, expected) in [
+        ("\"unix:\"", route(""), "not the path of a Unix socket"),
+        ("\"unix:/run/\"", route(""), "not the path of a Unix socket"),
+        (long.as_str(), route(""), "the path is too long for a Unix socket"),
+        ("\"systemd:\"", route(""), "not a name of a systemd socket"),
+        ("\"systemd:a:b\"", route(""), "not a name of a systemd socket"),
+        ("\"unix:a.sock\", \"unix:a.sock\"", route(""), "two listeners have the same address"),
+        (named, route("match = { listener = \"locla\" }"), "did you mean `local`?"),
+        (
+            named,
+            route("match = { listener = \"local\" }") + &route("match = { listener = \"local\", path = \"/\" }"),
+            "two routes match the same requests",
+        ),
+    ] {
+        let text = said(listen, &routes);
+        assert!(text.contains(expected) && text.contains("^^"), "{expected}\n{text}");
+    }
+    let apart =
+        route("") + &route("match = { listener = \"local\" }") + &route("match = {listener = \"127.0.0.1:1\" }");
+    assert_eq!(said(named, &apart), "", "on different listeners nothing overlaps");
 }
