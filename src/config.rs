@@ -40,7 +40,7 @@ pub struct Config {
     pub log: Log,
     /// The two maps in memory.
     pub cache: Cache,
-    /// In the order of [`UpstreamId`].
+    /// In the order of [`UpstreamId`](crate::metrics::UpstreamId).
     pub upstreams: Vec<Upstream>,
     /// In the order of [`RouteId`](crate::metrics::RouteId).
     pub routes: Vec<Route>,
