@@ -15,9 +15,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::route::{
-    BadTemplateName, Claim, CloseAt, Expectation, HostPattern, Injection, Matcher, MintKind, MintSpec, OnMintError,
-    OnNoSession, Preflight, Requirement, RetryRejected, Rewrite, Route, SessionRules, SessionSource, Source,
-    TemplateName, WebSocket,
+    BadTemplateName, CallerToken, Claim, CloseAt, Expectation, HostPattern, Injection, Matcher, MintKind, MintSpec,
+    OnMintError, OnNoSession, Preflight, Requirement, RetryRejected, Rewrite, Route, SessionIdSource, SessionRules,
+    SessionSource, Source, TemplateName, WebSocket,
 };
 pub use self::upstream::{Addresses, ClientIdentity, Place, Pool, Upstream, UpstreamAddress, UpstreamTls, Wire};
 pub use self::url::{ApiUrl, Origin};

@@ -265,12 +265,18 @@ pub async fn decide<'a, M: Mint>(
     let plan = admitted.plan;
     let (credential, remembered) = match admitted.caller {
         Found::Session(credential, remembered) => (credential, remembered),
+        Found::Named(named) => {
+            // Rare, and its future big: boxed, so that the future of every request stays small.
+            let subject = Subject::Named(&named);
+            let injected = Box::pin(tokens::injected(gateway, plan, &subject, worker.clock(), now, record)).await?;
+            return Ok(Decision { plan, injected, consumed: Consumed::Other, session: None });
+        }
         Found::Nobody(consumed) => {
             return Ok(Decision { plan, injected: tokens::fixed(plan), consumed, session: None });
         }
     };
     // 7. Tokens.
-    let subject = Subject { remembered: &remembered, token: credential.token };
+    let subject = Subject::Verified { remembered: &remembered, token: credential.token };
     let injected = match tokens::injected(gateway, plan, &subject, worker.clock(), now, record).await {
         Err(Error::Mint(MintError::SessionEnded | MintError::Revoked)) if plan.route.clerk_app => {
             return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Any, session: None });

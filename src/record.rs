@@ -56,8 +56,8 @@ pub struct Peer {
 
 /// What a record may show of a verified session. [`Identity`] decides how.
 pub trait Caller: Send + Sync {
-    /// The user.
-    fn sub(&self) -> &str;
+    /// The user, where it is known.
+    fn sub(&self) -> Option<&str>;
     /// The session.
     fn sid(&self) -> &str;
     /// The active organization.
@@ -322,7 +322,7 @@ impl Record {
         let host = self.host.as_ref().map(|host| display(Escaped(host.as_bytes())));
         let path = self.target.as_ref().map(|target| display(Escaped(target.path().as_bytes())));
         let (sub, sid, org) = match &self.caller {
-            Some(caller) => (Some(caller.sub()), Some(caller.sid()), caller.org()),
+            Some(caller) => (caller.sub(), Some(caller.sid()), caller.org()),
             None => (None, None, None),
         };
         tracing::info!(

@@ -6,6 +6,7 @@ pub mod guard;
 mod json;
 pub mod jwks;
 pub mod memory;
+pub mod named;
 pub mod revoked;
 pub mod verify;
 
@@ -229,8 +230,8 @@ impl Session {
 }
 
 impl Caller for Session {
-    fn sub(&self) -> &str {
-        self.sub.as_str()
+    fn sub(&self) -> Option<&str> {
+        Some(self.sub.as_str())
     }
 
     fn sid(&self) -> &str {

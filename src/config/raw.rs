@@ -192,6 +192,9 @@ tables! {
     /// A session source that is written as a table.
     HeaderSource at "routes[].session[]" {
         header: String,
+        session_id_header: String,
+        trust: String,
+        caller_token: SecretRef,
     }
 
     /// `retry_rejected`
@@ -228,6 +231,8 @@ pub(crate) enum SessionSource {
     Word(String),
     /// `{ header = "..." }`
     Header(At<String>),
+    /// `{ session_id_header = "...", trust = "...", caller_token = ... }`
+    Id { header: At<String>, trust: Field<String>, caller_token: Field<SecretRef> },
 }
 
 /// The document, and everything about its shape that is wrong.
@@ -267,11 +272,21 @@ impl Read for SessionSource {
         if let DeValue::String(text) = value.get_ref() {
             return reader.text(text, &value.span()).map(Self::Word);
         }
-        let HeaderSource { header, reported } = HeaderSource::read(value, reader)?;
-        match header {
-            Field::Good(header) => Some(Self::Header(header)),
-            Field::Bad => None,
-            Field::Absent => {
+        let HeaderSource { header, session_id_header, trust, caller_token, reported } =
+            HeaderSource::read(value, reader)?;
+        match (header, session_id_header) {
+            (Field::Good(header), Field::Absent) if trust.is_absent() && caller_token.is_absent() => {
+                Some(Self::Header(header))
+            }
+            (Field::Absent, Field::Good(header)) => Some(Self::Id { header, trust, caller_token }),
+            (Field::Bad, _) | (_, Field::Bad) => None,
+            (Field::Good(_), _) => {
+                let advice = "{ header = \"...\" } holds a session token, { session_id_header = \"...\", trust = \"unverified\", \
+                              caller_token = { file = \"...\" } } an id";
+                reader.problems.error(&value.span(), "a session source is one of two kinds").advice(advice);
+                None
+            }
+            (Field::Absent, Field::Absent) => {
                 if !reported {
                     let advice = "the sources are \"bearer\", \"cookie\" and { header = \"...\" }";
                     reader.problems.error(&value.span(), "not a session source").advice(advice);

@@ -27,6 +27,8 @@ pub struct Route {
     pub preserve_host: bool,
     /// Where to look for a credential, in order. Empty: public.
     pub session: Vec<SessionSource>,
+    /// Sessions are named by a trusted program of this machine, not verified; `session` is empty then.
+    pub session_id: Option<SessionIdSource>,
     /// Session rules of this route.
     pub rules: SessionRules,
     /// What happens without a session.
@@ -118,6 +120,24 @@ pub enum SessionSource {
     Cookie,
     /// A header of its own, with or without `Bearer `.
     Header(HeaderName),
+}
+
+/// `session_id_header`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionIdSource {
+    /// Where the session's id stands.
+    pub header: HeaderName,
+    /// What the caller shows beside it.
+    pub caller: CallerToken,
+}
+
+/// `caller_token`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallerToken {
+    /// None: who may open the Unix socket may name sessions.
+    Needless,
+    /// This one, in `x-mintgate-caller`. `None` only under `check`, where it is not known.
+    Needed(Option<Secret>),
 }
 
 /// What a route asks of a session beyond its being valid.

@@ -16,6 +16,7 @@ pub(crate) mod net;
 pub(crate) mod retry;
 pub(crate) mod routes;
 pub(crate) mod server;
+pub(crate) mod session_id;
 pub(crate) mod units;
 pub(crate) mod upstream_tls;
 pub(crate) mod upstreams;

@@ -47,6 +47,8 @@ labels!(
     Verdict {
         /// A good session.
         Valid = "valid",
+        /// Named by a trusted program, and verified by nobody here.
+        Unverified = "unverified",
         /// No credential.
         Missing = "missing",
         /// Past its `exp`.

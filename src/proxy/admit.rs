@@ -6,7 +6,7 @@ use http::header;
 use http::request::Parts;
 
 use crate::clock::{Clock, Now};
-use crate::config::{OnNoSession, Preflight};
+use crate::config::{OnNoSession, Preflight, SessionIdSource};
 use crate::metrics::Verdict;
 use crate::proxy::clean::Consumed;
 use crate::proxy::error::Error;
@@ -16,6 +16,7 @@ use crate::record::{Caller, CredentialKind, Record};
 use crate::session::credential::{self, Credential, Place};
 use crate::session::guard;
 use crate::session::memory::Remembered;
+use crate::session::named::{self, Named};
 use crate::session::{Reason, SessionError};
 use crate::token::{Mint, MintError};
 
@@ -33,6 +34,8 @@ pub struct Admitted<'g, 'h> {
 pub enum Found<'h> {
     /// A credential, and the session that it proves.
     Session(Credential<'h>, Arc<Remembered>),
+    /// A session that a trusted program of this machine names.
+    Named(Arc<Named>),
     /// The route is public, or lets requests without a session pass.
     Nobody(Consumed),
 }
@@ -53,6 +56,10 @@ pub async fn admit<'g: 'h, 'h, M: Mint>(
     // 4. Route: without one, no credential is parsed.
     let (plan, preflight) = find_plan(gateway, head, target)?;
     record.route(plan.route.id, plan.route.log_access);
+    if let Some(source) = &plan.route.session_id {
+        // Also a preflight: it comes from a browser, which has no business there.
+        return Ok(Admitted { plan, caller: name(gateway, plan, source, head, target, *now, record)? });
+    }
     if preflight {
         // A browser sends no credential with a preflight; whoever does so gets it removed.
         return Ok(Admitted { plan, caller: Found::Nobody(Consumed::Any) });
@@ -153,6 +160,37 @@ async fn session<'a, M: Mint>(
                 Some(consumed) if route.on_no_session == OnNoSession::Pass => Ok(Found::Nobody(consumed)),
                 _ => Err(error.into()),
             }
+        }
+    }
+}
+
+/// Steps 5 and 6 for a session that is only named: nobody verifies it, so the caller must be one that may name it.
+fn name<M: Mint>(
+    gateway: &Gateway<M>,
+    plan: &Plan,
+    source: &SessionIdSource,
+    head: &Parts,
+    target: &Target<'_>,
+    now: Now,
+    record: &mut Record,
+) -> Result<Found<'static>, Error> {
+    named::admit(&head.headers, target.host.as_str(), target.local, source)?;
+    let found = named::find(&head.headers, source).and_then(|sid| {
+        record.credential(CredentialKind::SessionId);
+        if gateway.sessions.revoked.refuses(&sid, None, now.mono) { Err(SessionError::Revoked) } else { Ok(sid) }
+    });
+    match found {
+        Ok(sid) => {
+            record.verdict(Verdict::Unverified);
+            let named = Arc::new(Named::new(sid, gateway.plans.slots.keys));
+            let caller: Arc<dyn Caller> = Arc::<Named>::clone(&named);
+            record.caller(caller);
+            Ok(Found::Named(named))
+        }
+        Err(error) => {
+            record.verdict(error.verdict());
+            let none = error == SessionError::Missing && plan.route.on_no_session == OnNoSession::Pass;
+            if none { Ok(Found::Nobody(Consumed::Nothing)) } else { Err(error.into()) }
         }
     }
 }

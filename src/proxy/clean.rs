@@ -78,6 +78,9 @@ impl Cleaner {
                 credentials.insert(name);
             }
         }
+        if let Some(source) = &route.session_id {
+            credentials.insert(&source.header);
+        }
         for name in
             [header::HOST, header::AUTHORIZATION, header::COOKIE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
         {

@@ -17,6 +17,7 @@ use crate::proxy::forward::ForwardError;
 use crate::proxy::grpc::is_grpc;
 use crate::route::RouteError;
 use crate::session::SessionError;
+use crate::session::named::NotACaller;
 use crate::token::MintError;
 
 /// Why a request was not answered by its upstream.
@@ -37,6 +38,9 @@ pub enum Error {
     /// Step 6.
     #[error("a cookie came with an origin that is not trusted")]
     OriginForbidden,
+    /// Step 5, where a session is only named.
+    #[error(transparent)]
+    NotACaller(#[from] NotACaller),
     /// Step 7.
     #[error(transparent)]
     Mint(#[from] MintError),
@@ -108,7 +112,7 @@ impl Error {
             Self::Session(SessionError::Pending) => Code::SessionPending,
             Self::Session(SessionError::Ambiguous) => Code::CredentialAmbiguous,
             Self::Session(SessionError::Forbidden) => Code::SessionForbidden,
-            Self::OriginForbidden => Code::OriginForbidden,
+            Self::OriginForbidden | Self::NotACaller(_) => Code::OriginForbidden,
             Self::Mint(MintError::TemplateUnknown) => Code::TemplateUnknown,
             Self::Mint(MintError::SessionEnded) => Code::SessionEnded,
             Self::Mint(MintError::Stale) => Code::SessionStale,

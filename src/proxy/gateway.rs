@@ -164,7 +164,7 @@ impl<M: Mint> Gateway<M> {
         let session = &remembered.session;
         let rules = &plan.route.rules;
         verify::check(session, now.wall, rules, credential.client_uat(), sessions.skew)?;
-        if sessions.revoked.refuses(&session.sid, &session.sub, now.mono) {
+        if sessions.revoked.refuses(&session.sid, Some(&session.sub), now.mono) {
             return Err(SessionError::Revoked.into());
         }
         if let Some(guard) = plan.guard
@@ -221,7 +221,7 @@ impl Plans {
             };
             routes.push(Plan {
                 guard: index.guard(&route.rules),
-                vary: vary(&route.session),
+                vary: vary(route),
                 cleaner,
                 slots: slots.into(),
                 body,
@@ -248,14 +248,17 @@ impl Plans {
 }
 
 /// The headers on which the answers of a route depend; a shared cache in front sees no credential otherwise.
-fn vary(sources: &[SessionSource]) -> Option<HeaderValue> {
-    let names: Vec<&str> = sources
+fn vary(route: &Route) -> Option<HeaderValue> {
+    let id = route.session_id.iter().map(|source| source.header.as_str());
+    let names: Vec<&str> = route
+        .session
         .iter()
         .map(|source| match source {
             SessionSource::Bearer => header::AUTHORIZATION.as_str(),
             SessionSource::Cookie => header::COOKIE.as_str(),
             SessionSource::Header(name) => name.as_str(),
         })
+        .chain(id)
         .collect();
     // Header names joined by commas are a valid header value.
     if names.is_empty() { None } else { HeaderValue::try_from(names.join(", ")).ok() }

@@ -4,6 +4,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Version, request::Parts};
 use http_body::Body;
 
+use crate::address::BoundAddress;
 use crate::headers;
 use crate::listener::connection::{Connection, Secured};
 use crate::metrics::ListenerId;
@@ -23,6 +24,8 @@ pub struct Target<'a> {
     pub scheme: &'static str,
     /// The listener that it came through.
     pub listener: ListenerId,
+    /// Where that is bound.
+    pub local: &'a BoundAddress,
 }
 
 /// The host as the caller wrote it, checked.
@@ -84,7 +87,7 @@ pub fn target<'a>(
     head: &'a Parts,
     body: &impl Body,
     plans: &Plans,
-    connection: &Connection,
+    connection: &'a Connection,
 ) -> Result<Target<'a>, Error> {
     // TRACE would show the caller what was injected (RFC 9110 section 9.3.8).
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
@@ -119,7 +122,13 @@ pub fn target<'a>(
     if too_large(body, plans) {
         return Err(Error::BodyTooLarge);
     }
-    Ok(Target { host, path, scheme: connection.scheme(), listener: connection.ends.listener })
+    Ok(Target {
+        host,
+        path,
+        scheme: connection.scheme(),
+        listener: connection.ends.listener,
+        local: &connection.ends.local,
+    })
 }
 
 /// RFC 9110 sections 7.4 and 15.5.20: what was asked for on this connection must be what its handshake has vouched for.

@@ -145,7 +145,7 @@ async fn values<M: Mint>(
     let waits = plan.slots.iter().filter_map(|slot| {
         let SlotSource::Token { spec, key } = &slot.source else { return None };
         let key = session.token_key(*key, |session| TokenKey::of(gateway.issuer, session, spec));
-        let mut asked = tokens::request(gateway, session, spec, key, now);
+        let mut asked = tokens::request(gateway, session.session.issued_at, spec, key, now);
         asked.deadline = exchange.patience.whole.map_or(asked.deadline, |end| asked.deadline.min(end));
         let sent = sent.get(&slot.header)?;
         let was_sent = move |token: &Token| value(slot, token).is_some_and(|own| own == *sent);

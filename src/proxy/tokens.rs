@@ -17,16 +17,44 @@ use crate::proxy::inject::{Injected, Slot, SlotSource};
 use crate::record::Record;
 use crate::session::Session;
 use crate::session::memory::Remembered;
+use crate::session::named::Named;
 use crate::token::freshness::Freshness;
-use crate::token::{Mint, MintError, MintRequest, Token, TokenKey, Urgency};
+use crate::token::{Issuer, Mint, MintError, MintRequest, Scope, Token, TokenKey, Urgency};
 
 /// For whom values are injected.
 #[derive(Debug)]
-pub struct Subject<'a> {
-    /// The verified session.
-    pub remembered: &'a Remembered,
-    /// Its token, as the caller sent it.
-    pub token: &'a str,
+pub enum Subject<'a> {
+    /// A verified session.
+    Verified {
+        /// What was verified.
+        remembered: &'a Remembered,
+        /// Its token, as the caller sent it.
+        token: &'a str,
+    },
+    /// One that a trusted program names: it has tokens, and no values of its own.
+    Named(&'a Named),
+}
+
+impl Subject<'_> {
+    /// When its credential was issued.
+    fn issued_at(&self) -> Option<Wall> {
+        match self {
+            Self::Verified { remembered, .. } => remembered.session.issued_at,
+            Self::Named(_) => None,
+        }
+    }
+
+    /// What the token of this slot is kept under. A session that is only named shares nothing with one that was verified.
+    fn key(&self, issuer: Issuer, slot: usize, spec: &MintSpec) -> &TokenKey {
+        match self {
+            Self::Verified { remembered, .. } => {
+                remembered.token_key(slot, |session| TokenKey::of(issuer, session, spec))
+            }
+            Self::Named(named) => {
+                named.token_key(slot, |sid| TokenKey::new(issuer, sid.clone(), None, spec, Scope::Neutral, Vec::new()))
+            }
+        }
+    }
 }
 
 /// What a route injects where there is no session: fixed values alone.
@@ -54,13 +82,13 @@ pub async fn injected<M: Mint>(
     for slot in &plan.slots {
         let value = match &slot.source {
             SlotSource::Token { spec, key } => {
-                let key = subject.remembered.token_key(*key, |session| TokenKey::of(gateway.issuer, session, spec));
+                let key = subject.key(gateway.issuer, *key, spec);
                 let Some((token, freshness)) = gateway.tokens.get_fresh(key, now) else {
                     // Rare beside the hits, and big: boxed, so that the future of every request stays small.
                     return Box::pin(injected_after_mint(gateway, plan, subject, clock, record)).await;
                 };
                 if freshness == Freshness::RefreshDue {
-                    gateway.tokens.refresh(request(gateway, subject.remembered, spec, key, now), &gateway.mint);
+                    gateway.tokens.refresh(request(gateway, subject.issued_at(), spec, key, now), &gateway.mint);
                 }
                 Some(value_of(slot, &token)?)
             }
@@ -86,8 +114,8 @@ async fn injected_after_mint<M: Mint>(
     let begun = clock.now();
     let waits = plan.slots.iter().map(|slot| async move {
         let SlotSource::Token { spec, key } = &slot.source else { return (slot, None) };
-        let key = subject.remembered.token_key(*key, |session| TokenKey::of(gateway.issuer, session, spec));
-        let asked = request(gateway, subject.remembered, spec, key, begun);
+        let key = subject.key(gateway.issuer, *key, spec);
+        let asked = request(gateway, subject.issued_at(), spec, key, begun);
         (slot, Some((asked.clone(), gateway.tokens.get(asked, &gateway.mint).await)))
     });
     let found = join_all(waits).await;
@@ -126,8 +154,9 @@ pub fn without_token(
 ) -> Result<Option<HeaderValue>, Error> {
     match source {
         SlotSource::Claim { claim, value } => {
+            let Subject::Verified { remembered, .. } = subject else { return Ok(None) };
             let made = |session: &Session| slot.prefix.text(&session.value(claim)?).ok();
-            Ok(subject.remembered.value(*value, made).cloned())
+            Ok(remembered.value(*value, made).cloned())
         }
         SlotSource::SessionToken => session_token(slot, subject, now),
         SlotSource::Value(value) => Ok(Some(value.clone())),
@@ -218,17 +247,18 @@ fn value_of(slot: &Slot, token: &Arc<Token>) -> Result<HeaderValue, Error> {
 
 /// The caller's own token, while it is unexpired: the tolerance that verification has is not the upstream's.
 fn session_token(slot: &Slot, subject: &Subject<'_>, now: Now) -> Result<Option<HeaderValue>, Error> {
-    if subject.remembered.session.expires_at <= now.wall {
+    let Subject::Verified { remembered, token } = subject else { return Ok(None) };
+    if remembered.session.expires_at <= now.wall {
         return Ok(None);
     }
-    let value = slot.prefix.text(subject.token);
+    let value = slot.prefix.text(token);
     value.map(Some).map_err(|_| Error::Unfit("the session token cannot stand in a header"))
 }
 
 /// What the cache is asked for one injection.
 pub fn request<M: Mint>(
     gateway: &Gateway<M>,
-    remembered: &Remembered,
+    credential_issued_at: Option<Wall>,
     spec: &MintSpec,
     key: &TokenKey,
     now: Now,
@@ -238,7 +268,7 @@ pub fn request<M: Mint>(
         template: spec.id,
         urgency: Urgency::Waiting,
         forced: false,
-        credential_issued_at: remembered.session.issued_at,
+        credential_issued_at,
         deadline: now.mono + gateway.mint_timeout,
     }
 }

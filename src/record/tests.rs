@@ -82,8 +82,8 @@ struct Alice {
 const ALICE: Alice = Alice { sub: "user_canary\nlevel=ERROR", sid: "sess_canary" };
 
 impl Caller for Alice {
-    fn sub(&self) -> &str {
-        self.sub
+    fn sub(&self) -> Option<&str> {
+        Some(self.sub)
     }
 
     fn sid(&self) -> &str {

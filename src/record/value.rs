@@ -21,6 +21,8 @@ pub enum CredentialKind {
     Cookie,
     /// A header of its own.
     Header,
+    /// A header that names a session which nobody has verified here.
+    SessionId,
 }
 
 /// How the body of an answer ended.
@@ -109,6 +111,7 @@ impl CredentialKind {
             Self::Bearer => "bearer",
             Self::Cookie => "cookie",
             Self::Header => "header",
+            Self::SessionId => "session-id",
         }
     }
 }

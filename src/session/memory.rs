@@ -176,7 +176,7 @@ impl fmt::Debug for Remembered {
 }
 
 impl Caller for Remembered {
-    fn sub(&self) -> &str {
+    fn sub(&self) -> Option<&str> {
         self.session.sub()
     }
 

@@ -64,13 +64,13 @@ impl Revoked {
         self.change(now, |graves| graves.users.add(sub, now + LIFE));
     }
 
-    /// Whether a session or its user is refused.
-    pub fn refuses(&self, sid: &SessionId, sub: &UserId, now: Instant) -> bool {
+    /// Whether a session or its user, where that is known, is refused.
+    pub fn refuses(&self, sid: &SessionId, sub: Option<&UserId>, now: Instant) -> bool {
         if self.count.load(Ordering::Acquire) == 0 {
             return false;
         }
         let graves = self.graves.read().unwrap_or_else(PoisonError::into_inner);
-        graves.sessions.refuses(sid, now) || graves.users.refuses(sub, now)
+        graves.sessions.refuses(sid, now) || sub.is_some_and(|sub| graves.users.refuses(sub, now))
     }
 
     /// Removes what stood long enough; for whoever tidies up from time to time.
@@ -156,15 +156,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_tombstone_stands_seven_days() {
         let (revoked, begin) = (revoked(10), Instant::now());
-        assert!(!revoked.refuses(&sid(1), &sub("a"), begin) && revoked.is_empty());
+        assert!(!revoked.refuses(&sid(1), Some(&sub("a")), begin) && revoked.is_empty());
         revoked.revoke_session(sid(1), begin);
         revoked.revoke_user(sub("b"), begin);
         let last = begin + LIFE.checked_sub(Duration::from_secs(1)).unwrap();
         for now in [begin, last] {
-            assert!(revoked.refuses(&sid(1), &sub("a"), now) && revoked.refuses(&sid(2), &sub("b"), now));
-            assert!(!revoked.refuses(&sid(2), &sub("a"), now));
+            assert!(revoked.refuses(&sid(1), Some(&sub("a")), now) && revoked.refuses(&sid(2), Some(&sub("b")), now));
+            assert!(!revoked.refuses(&sid(2), Some(&sub("a")), now));
         }
-        assert!(!revoked.refuses(&sid(1), &sub("b"), begin + LIFE));
+        assert!(!revoked.refuses(&sid(1), Some(&sub("b")), begin + LIFE));
         revoked.sweep(begin + LIFE);
         assert!(revoked.is_empty());
     }
@@ -175,7 +175,7 @@ mod tests {
         revoked.revoke_session(sid(1), begin);
         revoked.revoke_session(sid(1), begin + day);
         revoked.sweep(begin + LIFE);
-        assert!(revoked.refuses(&sid(1), &sub("a"), begin + LIFE) && revoked.len() == 1);
+        assert!(revoked.refuses(&sid(1), Some(&sub("a")), begin + LIFE) && revoked.len() == 1);
         revoked.sweep(begin + LIFE + day);
         assert!(revoked.is_empty());
     }
@@ -189,7 +189,7 @@ mod tests {
         }
         assert_eq!(revoked.len(), 11);
         assert_eq!(revoked.metrics.control().tombstones.get(), 11);
-        assert!(revoked.refuses(&sid(99), &sub("b"), now) && !revoked.refuses(&sid(0), &sub("b"), now));
-        assert!(revoked.refuses(&sid(0), &sub("a"), now));
+        assert!(revoked.refuses(&sid(99), Some(&sub("b")), now) && !revoked.refuses(&sid(0), Some(&sub("b")), now));
+        assert!(revoked.refuses(&sid(0), Some(&sub("a")), now));
     }
 }

@@ -16,6 +16,7 @@ mod require;
 mod resend;
 mod retry;
 mod session;
+mod session_id;
 mod tls;
 mod tunnel;
 mod upgrade;

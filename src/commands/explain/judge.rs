@@ -25,6 +25,7 @@ use crate::listener::connection::{Connection, Ends};
 use crate::metrics::{Metrics, Verdict as Judged};
 use crate::proxy::admit::{Admitted, Found, admit, consumed, find_plan};
 use crate::proxy::aim;
+use crate::proxy::clean::Consumed;
 use crate::proxy::error::{Code, Error};
 use crate::proxy::gateway::{Gateway, Plan, Plans};
 use crate::proxy::inject::Injected;
@@ -155,7 +156,7 @@ async fn explain(
         Ok(admitted) => admitted,
         Err(error) => {
             let step = match (&error, found) {
-                (Error::OriginForbidden, _) => Step::Guard,
+                (Error::OriginForbidden | Error::NotACaller(_), _) => Step::Guard,
                 (_, None) => Step::Route,
                 _ => Step::Session,
             };
@@ -165,12 +166,14 @@ async fn explain(
     if let Some(session) = &mut report.session {
         match &admitted.caller {
             Found::Session(..) => session.valid = true,
+            Found::Named(_) => {}
             Found::Nobody(_) => session.counts_as_none = record.judged().map(Judged::as_str),
         }
     }
     let mut left = head.headers.clone();
     let consumed = match &admitted.caller {
         Found::Session(credential, _) => consumed(admitted.plan, credential),
+        Found::Named(_) => Consumed::Other,
         Found::Nobody(consumed) => consumed.clone(),
     };
     if admitted.plan.cleaner.request(&mut left, &consumed, trusted).is_err() {
@@ -253,7 +256,8 @@ fn removed(before: &HeaderMap, after: &HeaderMap) -> Vec<String> {
 fn inject(report: &mut Report, admitted: &Admitted<'_, '_>, now: Now) -> Result<(), Error> {
     let plan = admitted.plan;
     let subject = match &admitted.caller {
-        Found::Session(credential, remembered) => Some(Subject { remembered, token: credential.token }),
+        Found::Session(credential, remembered) => Some(Subject::Verified { remembered, token: credential.token }),
+        Found::Named(named) => Some(Subject::Named(named)),
         Found::Nobody(_) => None,
     };
     for injection in &plan.route.inject {
@@ -303,7 +307,7 @@ fn may_follow(admitted: &Admitted<'_, '_>, config: &Config) -> Vec<Code> {
         })
     };
     let mut codes = Vec::new();
-    if matches!(admitted.caller, Found::Session(..)) && minted().next().is_some() {
+    if matches!(admitted.caller, Found::Session(..) | Found::Named(_)) && minted().next().is_some() {
         // An application of Clerk's is asked as nobody then.
         codes.extend((!route.clerk_app).then_some(Code::SessionEnded));
         codes.push(Code::TokenUnfit);

@@ -20,9 +20,6 @@ const KEYS: &[NotYet] = &[
     no("admin", "control"),
     no("admin", "token"),
     no("cache", "shared"),
-    no("routes[].session[]", "session_id_header"),
-    no("routes[].session[]", "trust"),
-    no("routes[].session[]", "caller_token"),
 ];
 
 /// Whether a key is one of them.

@@ -1,15 +1,75 @@
-//! What a route asks of a session beyond its being valid, and what it leaves to an application that judges for itself.
+//! Where a route looks for a session, what it asks of it beyond its being valid, and what it leaves to an application
+//! that judges for itself.
 
 use http::header;
 
 use crate::config::raw;
 use crate::config::raw::problem::Span;
-use crate::config::raw::reader::Field;
+use crate::config::raw::reader::{At, Field};
 use crate::config::raw::shapes::{Named, OneOrMany};
-use crate::config::{Injection, OnNoSession, Requirement};
+use crate::config::{Injection, OnNoSession, Origin, Requirement, SessionSource};
+use crate::headers::NameSet;
 
+use super::clerk::{self, Draft};
 use super::context::Context;
-use super::inject;
+use super::{headers, inject, net};
+
+/// `session`. Empty: public, or reported, or of the kind that names a session and proves nothing.
+pub(crate) fn session(field: &Field<Vec<At<raw::SessionSource>>>, cx: &mut Context<'_>) -> Vec<SessionSource> {
+    let list = match field {
+        Field::Absent => return vec![SessionSource::Bearer, SessionSource::Cookie],
+        Field::Bad => return Vec::new(),
+        Field::Good(list) => list,
+    };
+    let mut sources = Vec::new();
+    let mut seen = NameSet::new();
+    for at in &list.value {
+        let source = match &at.value {
+            raw::SessionSource::Word(word) => match word.as_str() {
+                "bearer" => SessionSource::Bearer,
+                "cookie" => SessionSource::Cookie,
+                _ => {
+                    cx.error(&at.span, "not a session source")
+                        .advice("the sources are \"bearer\", \"cookie\" and { header = \"...\" }");
+                    continue;
+                }
+            },
+            // Of another kind: it proves nothing.
+            raw::SessionSource::Id { .. } => continue,
+            raw::SessionSource::Header(header) => match headers::credential(header, cx) {
+                Some(name) => SessionSource::Header(name),
+                None => continue,
+            },
+        };
+        let twin = matches!(&source, SessionSource::Header(name) if seen.contains(name));
+        if twin || sources.contains(&source) {
+            cx.error(&at.span, "this session source is listed already");
+        }
+        if let SessionSource::Header(name) = &source {
+            seen.insert(name);
+        }
+        sources.push(source);
+    }
+    sources
+}
+
+/// The route's own part of `clerk.authorized_parties`, or all of it.
+pub(crate) fn authorized_parties(field: &Field<Vec<At<String>>>, clerk: &Draft, cx: &mut Context<'_>) -> Vec<Origin> {
+    let all = clerk.authorized_parties();
+    let own = clerk::origins(field, cx);
+    if own.is_empty() {
+        return all.to_vec();
+    }
+    if let (Some(list), false) = (field.get(), all.is_empty()) {
+        for at in &list.value {
+            if net::origin(at).is_ok_and(|origin| !all.contains(&origin)) {
+                cx.error(&at.span, "`clerk.authorized_parties` does not have this origin")
+                    .advice("a route can narrow that list; it cannot widen it");
+            }
+        }
+    }
+    own
+}
 
 /// `require`. A public route has no session to ask anything of.
 pub(crate) fn require(field: &Field<Named<OneOrMany<String>>>, public: bool, cx: &mut Context<'_>) -> Vec<Requirement> {

@@ -7,17 +7,17 @@ use crate::config::raw::problem::{Span, nearest};
 use crate::config::raw::reader::{At, Field, Table};
 use crate::config::raw::shapes::Toggle;
 use crate::config::{
-    CloseAt, HostPattern, Injection, Listen, Matcher, MintKind, OnMintError, OnNoSession, Origin, Preflight, Rewrite,
-    Route, SessionRules, SessionSource, Source, WebSocket,
+    CloseAt, HostPattern, Injection, Listen, Matcher, MintKind, OnMintError, OnNoSession, Preflight, Rewrite, Route,
+    SessionRules, SessionSource, Source, WebSocket,
 };
 use crate::headers::NameSet;
 use crate::metrics::{ListenerId, RouteId, TemplateId};
 
-use super::clerk::{self, Draft, Needs};
+use super::clerk::{Draft, Needs};
 use super::context::Context;
 use super::names::{LABEL, MOST, is_label};
 use super::upstreams::Upstreams;
-use super::{guards, headers, inject, net, retry};
+use super::{guards, headers, inject, net, retry, session_id};
 
 /// What all routes together are made of.
 pub(crate) struct Routes {
@@ -101,11 +101,11 @@ fn route(
     cx: &mut Context<'_>,
 ) -> Option<Route> {
     let name = name(&raw, place, cx);
-    let session = session(&raw.session, cx);
-    let public = session.is_empty() && !matches!(raw.session, Field::Bad);
+    let session = guards::session(&raw.session, cx);
+    let public = session.is_empty() && !session_id::is_named(&raw.session) && !matches!(raw.session, Field::Bad);
     let rules = SessionRules {
         allow_pending: raw.allow_pending.or(false),
-        authorized_parties: authorized_parties(&raw.authorized_parties, clerk, cx),
+        authorized_parties: guards::authorized_parties(&raw.authorized_parties, clerk, cx),
         require: guards::require(&raw.require, public, cx),
         allow_impersonation: guards::allow_impersonation(&raw.allow_impersonation, public, cx),
     };
@@ -132,9 +132,17 @@ fn route(
     let on_no_session = if clerk_app { OnNoSession::Pass } else { on_no_session };
     let on_mint_error = cx.choice(&raw.on_mint_error, &mint_error, OnMintError::Fail);
     let preflight = cx.choice(&raw.preflight, &preflight, Preflight::Pass);
+    let around = session_id::Around {
+        listeners: &routes.listeners,
+        listener: matcher.as_ref().and_then(|matcher| matcher.listener),
+        rules: &rules,
+        inject: &inject,
+        on_mint_error,
+    };
+    let session_id = session_id::read(&raw, &around, cx);
     let log_access = cx.choice(&raw.access, &access, true);
     let timeout = cx.limit(&raw.timeout, None);
-    let websocket = websocket(&raw.websocket, &session, &inject, cx);
+    let websocket = websocket(&raw.websocket, &session, &inject, cx).filter(|_| !session_id::is_named(&raw.session));
     let retry_rejected = retry::read(&raw.retry_rejected, &inject, cx);
     let upstream = upstream.map(|id| upstreams.get(id));
     let keep_headers = keep_headers(&raw.keep_headers, upstream.map(|upstream| &upstream.remove_headers), cx);
@@ -147,6 +155,7 @@ fn route(
         rewrite: rewrite?,
         preserve_host: raw.preserve_host.or(upstream.addresses.iter().all(|address| address.loopback)),
         session,
+        session_id,
         rules,
         on_no_session,
         on_mint_error,
@@ -214,59 +223,6 @@ fn note_needs(session: &[SessionSource], rules: &SessionRules, place: &Span, nee
             needs.open_cookie.get_or_insert_with(|| place.clone());
         }
     }
-}
-
-fn session(field: &Field<Vec<At<raw::SessionSource>>>, cx: &mut Context<'_>) -> Vec<SessionSource> {
-    let list = match field {
-        Field::Absent => return vec![SessionSource::Bearer, SessionSource::Cookie],
-        Field::Bad => return Vec::new(),
-        Field::Good(list) => list,
-    };
-    let mut sources = Vec::new();
-    let mut seen = NameSet::new();
-    for at in &list.value {
-        let source = match &at.value {
-            raw::SessionSource::Word(word) => match word.as_str() {
-                "bearer" => SessionSource::Bearer,
-                "cookie" => SessionSource::Cookie,
-                _ => {
-                    cx.error(&at.span, "not a session source")
-                        .advice("the sources are \"bearer\", \"cookie\" and { header = \"...\" }");
-                    continue;
-                }
-            },
-            raw::SessionSource::Header(header) => match headers::credential(header, cx) {
-                Some(name) => SessionSource::Header(name),
-                None => continue,
-            },
-        };
-        let twin = matches!(&source, SessionSource::Header(name) if seen.contains(name));
-        if twin || sources.contains(&source) {
-            cx.error(&at.span, "this session source is listed already");
-        }
-        if let SessionSource::Header(name) = &source {
-            seen.insert(name);
-        }
-        sources.push(source);
-    }
-    sources
-}
-
-fn authorized_parties(field: &Field<Vec<At<String>>>, clerk: &Draft, cx: &mut Context<'_>) -> Vec<Origin> {
-    let all = clerk.authorized_parties();
-    let own = clerk::origins(field, cx);
-    if own.is_empty() {
-        return all.to_vec();
-    }
-    if let (Some(list), false) = (field.get(), all.is_empty()) {
-        for at in &list.value {
-            if net::origin(at).is_ok_and(|origin| !all.contains(&origin)) {
-                cx.error(&at.span, "`clerk.authorized_parties` does not have this origin")
-                    .advice("a route can narrow that list; it cannot widen it");
-            }
-        }
-    }
-    own
 }
 
 fn matcher(raw: &raw::Match, listeners: &[Listen], cx: &mut Context<'_>) -> Option<Matcher> {

@@ -33,7 +33,7 @@ labels!(
         RequestMalformed = "request-malformed",
         /// The session is not what the route asks for.
         SessionForbidden = "session-forbidden",
-        /// A cookie with a foreign origin.
+        /// A cookie with a foreign origin, or a session that is named by who may not.
         OriginForbidden = "origin-forbidden",
         /// The issuer knows no such template.
         TemplateUnknown = "template-unknown",
@@ -103,7 +103,7 @@ impl Code {
             Self::SessionStale => (401, "Session stale", "The session has changed and the issuer does not know it yet. Get a fresh session token and try again."),
             Self::CredentialAmbiguous => (400, "Credential ambiguous", "The request carries more than one session credential. Send one."),
             Self::RequestMalformed => (400, "Request malformed", "The request could be read in two ways, or is not valid HTTP. Correct it; repeating it does not help."),
-            Self::OriginForbidden => (403, "Origin forbidden", "A session cookie is taken from trusted origins only. Send the session token in the Authorization header."),
+            Self::OriginForbidden => (403, "Origin forbidden", "The request may not be made from there: a session cookie is taken from trusted origins only, the id of a session from trusted local programs only. Send the session token in the Authorization header."),
             Self::SessionForbidden => (403, "Session forbidden", "The session is valid, and not allowed here. Ask for the role or the membership that this needs."),
             Self::TemplateUnknown => (502, "Template unknown", "The token template of this route does not exist. The operator has to create it or correct the route."),
             Self::IssuerRejectedKey => (502, "Issuer rejected the key", "The issuer does not accept the gateway's key. The operator has to renew it."),

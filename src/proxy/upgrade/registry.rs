@@ -149,7 +149,7 @@ impl Member {
 
     fn verdict(&self, now: Now, revoked: &Revoked) -> Option<Farewell> {
         if let Some((sid, sub)) = &self.whose
-            && revoked.refuses(sid, sub, now.mono)
+            && revoked.refuses(sid, Some(sub), now.mono)
         {
             return Some(Farewell::Revoked);
         }

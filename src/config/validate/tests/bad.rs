@@ -136,7 +136,7 @@ fn cleartext_to_the_issuer_is_refused() {
 
 #[test]
 fn what_is_not_served_yet_is_refused() {
-    let source = format!("[authz]\n{}", route("").replace("[]", "[{ session_id_header = \"x-sid\" }]"));
+    let source = format!("[authz]\n[webhooks]\n{}", route(""));
     insta::assert_snapshot!(said(&source), @r#"
     error: this version does not support `authz` yet
      --> /etc/mintgate/mintgate.toml:1:2
@@ -146,11 +146,11 @@ fn what_is_not_served_yet_is_refused() {
       |
       = help: remove it; it is refused so that nobody relies on what is not there
 
-    error: this version does not support `session_id_header` yet
-     --> /etc/mintgate/mintgate.toml:5:14
+    error: this version does not support `webhooks` yet
+     --> /etc/mintgate/mintgate.toml:2:2
       |
-    5 | session = [{ session_id_header = "x-sid" }]
-      |              ^^^^^^^^^^^^^^^^^ not supported yet
+    2 | [webhooks]
+      |  ^^^^^^^^ not supported yet
       |
       = help: remove it; it is refused so that nobody relies on what is not there
     "#);

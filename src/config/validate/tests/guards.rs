@@ -1,7 +1,7 @@
 //! What the file may say about guards and minted tokens.
 
 use super::{LEAST, good, outside, parse_in, said};
-use crate::config::{Claim, Expectation, MintKind, OnNoSession, Requirement, Source};
+use crate::config::{CallerToken, Claim, Expectation, MintKind, OnNoSession, Requirement, Source};
 
 /// A route that mints, with one more line.
 fn with(line: &str) -> String {
@@ -113,4 +113,101 @@ fn what_cannot_be_minted_is_refused() {
     let without_key =
         inject(session).replace("secret_key = { env = \"CLERK_SECRET_KEY\" }", "jwks_url = \"https://a/b\"");
     assert!(parse_in(&outside(), &without_key).is_err(), "what is minted needs the key");
+}
+
+/// A route on these listeners whose sessions are only named, with its source and one more line.
+fn named(listen: &str, source: &str, line: &str) -> String {
+    format!(
+        "[clerk]\nsecret_key = {{ env = \"CLERK_SECRET_KEY\" }}\n[server]\nlisten = [{listen}]\n[[routes]]\nname = \"job\"\n\
+         upstream = \"http://127.0.0.1:1\"\nsession = [{source}]\n{line}\n"
+    )
+}
+
+const LOOPBACK: &str = "\"127.0.0.1:1\", \"[::1]:2\"";
+const UNVERIFIED: &str =
+    "{ session_id_header = \"x-sid\", trust = \"unverified\", caller_token = { env = \"BILLING_API_KEY\" } }";
+const TOKENLESS: &str = "{ session_id_header = \"x-sid\", trust = \"unverified\" }";
+const MINT: &str = "inject = [{ header = \"x-token\", template = \"a\" }]";
+
+#[test]
+fn a_session_may_be_named_where_that_can_be_believed() {
+    let route = good(&named(LOOPBACK, UNVERIFIED, MINT)).routes.remove(0);
+    let source = route.session_id.expect("it is read");
+    assert!(route.session.is_empty() && source.header == "x-sid");
+    assert!(matches!(&source.caller, CallerToken::Needed(Some(token)) if token.expose() == "billing"));
+    // Where systemd has bound a socket is known to each request alone.
+    good(&named("\"systemd:jobs\", \"unix:/run/x.sock\"", UNVERIFIED, MINT));
+    for (listen, name) in
+        [("\"0.0.0.0:1\"", "0.0.0.0:1"), ("\"127.0.0.1:1\", { name = \"all\", address = \"[::]:2\" }", "all")]
+    {
+        let message = format!("the listener `{name}` can be reached from other machines");
+        refused(&named(listen, UNVERIFIED, MINT), &message, UNVERIFIED);
+    }
+    for (listen, name) in
+        [("\"127.0.0.1:1\"", "127.0.0.1:1"), ("\"systemd:jobs\"", "systemd:jobs"), ("\"unix:/a\"", "unix:/a")]
+    {
+        let message = format!("a caller token is needed on the listener `{name}`");
+        refused(&named(listen, TOKENLESS, MINT), &message, TOKENLESS);
+    }
+}
+
+#[test]
+fn a_socket_that_the_route_names_needs_no_token() {
+    let listen = "\"0.0.0.0:1\", { name = \"local\", address = \"unix:/run/x.sock\" }, { name = \"near\", address = \"[::1]:1\" }";
+    let own = |listener: &str| format!("{MINT}\nmatch = {{ listener = \"{listener}\" }}");
+    let route = good(&named(listen, TOKENLESS, &own("local"))).routes.remove(0);
+    assert_eq!(route.session_id.map(|source| source.caller), Some(CallerToken::Needless));
+    good(&named(listen, UNVERIFIED, &own("near")));
+    refused(&named(listen, TOKENLESS, &own("near")), "a caller token is needed on the listener `near`", TOKENLESS);
+    let all = named(listen, UNVERIFIED, MINT);
+    refused(&all, "the listener `0.0.0.0:1` can be reached from other machines", UNVERIFIED);
+}
+
+#[test]
+fn a_named_session_is_written_out_and_alone() {
+    let silent = UNVERIFIED.replace(" trust = \"unverified\",", "");
+    let message = "nobody verifies a session that is only named, and the file has to say so";
+    refused(&named(LOOPBACK, &silent, MINT), message, &silent);
+    let trusting = UNVERIFIED.replace("\"unverified\"", "\"full\"");
+    refused(&named(LOOPBACK, &trusting, MINT), "nobody verifies a session that is only named", "\"full\"");
+    let two = format!("\"bearer\", {UNVERIFIED}");
+    refused(&named(LOOPBACK, &two, MINT), "a session that is only named has a route of its own", UNVERIFIED);
+    let own = UNVERIFIED.replace("x-sid", "authorization");
+    refused(&named(LOOPBACK, &own, MINT), "this header has a session source of its own", "\"authorization\"");
+    let both = "{ header = \"x-a\", trust = \"unverified\" }";
+    refused(&named(LOOPBACK, both, MINT), "a session source is one of two kinds", both);
+    let literal = UNVERIFIED.replace("{ env = \"BILLING_API_KEY\" }", "\"hush\"");
+    let said = said(&named(LOOPBACK, &literal, MINT));
+    assert!(said.contains("a secret is never written in the configuration") && !said.contains("hush"), "{said}");
+}
+
+#[test]
+fn nothing_is_asked_of_claims_that_nobody_knows() {
+    for (line, what, underlined) in [
+        ("require = { org_id = \"a\" }", "nothing can be required", "{ org_id = \"a\" }"),
+        ("allow_impersonation = false", "nobody can tell who acts as another", "false"),
+        (
+            "authorized_parties = [\"https://a.example\"]",
+            "there is no `azp` to compare with",
+            "[\"https://a.example\"]",
+        ),
+        ("allow_pending = true", "nobody can tell whether it is pending", "true"),
+        ("clerk_app = true", "a Clerk application cannot read it", "true"),
+        ("retry_rejected = { statuses = [401] }", "no request is sent again", "{ statuses = [401] }"),
+        ("websocket = true", "no WebSocket could be closed when it ends", "true"),
+        ("on_mint_error = \"session\"", "there is no session token to inject", "\"session\""),
+        (
+            "inject = [{ header = \"x\", claim = \"sub\" }]",
+            "`claim`, `session_token`, `expect` and `vary` have nothing to read",
+            "[{ header = \"x\", claim = \"sub\" }]",
+        ),
+        (
+            "inject = [{ header = \"x\", template = \"a\", vary = [\"sub\"] }]",
+            "`claim`, `session_token`, `expect` and `vary` have nothing to read",
+            "[{ header = \"x\", template = \"a\", vary = [\"sub\"] }]",
+        ),
+    ] {
+        let message = format!("{what}: nothing is known of a session that is only named");
+        refused(&named(LOOPBACK, UNVERIFIED, line), &message, underlined);
+    }
 }
