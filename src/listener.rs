@@ -207,7 +207,9 @@ impl Serving {
                     shut(http.as_mut());
                 }
             }
-            if !asked && (connection.close_when_idle() || retires(connection)) {
+            // Looked at also when it was asked already: from then on its peer's time to go is limited.
+            let idle = connection.close_when_idle();
+            if !asked && (idle || retires(connection)) {
                 asked = true;
                 shut(http.as_mut());
             }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::{MINTING, PUBLIC, get, in_front_of};
@@ -85,6 +86,35 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
     assert_eq!(client.ask(request()).await.status, 200);
     tokio::time::sleep(Duration::from_secs(40)).await;
     assert!(client.send(request()).await.is_err());
+}
+
+/// Begins HTTP/2, and never says that it has heard of the end.
+const DEAF: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+#[tokio::test]
+async fn an_http2_peer_that_was_told_to_go_and_stays_is_cut_off() {
+    for drains in [false, true] {
+        let age = if drains { "\ndrain_timeout = \"60s\"" } else { "\nmax_connection_age = \"2s\"" };
+        let (mut gateway, _upstream) = paused(Upstream::answering(OK).await, &format!("{LIMITS}{age}"), PUBLIC).await;
+        let mut client = Wire::connect(gateway.address).await;
+        client.send(DEAF).await;
+        client.wait().await;
+        if drains {
+            gateway.tell();
+        }
+        let mut closed = false;
+        // 5 s without a request, 5 s of grace; the pings would find nothing before 23 s. Time is pushed, since a
+        // connection that spins leaves it no moment to pass in.
+        for _ in 0..15 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            for _ in 0..200 {
+                tokio::task::yield_now().await;
+            }
+            closed |= client.until_closed().now_or_never().is_some();
+        }
+        assert!(closed, "drains: {drains}");
+        tokio::time::resume();
+    }
 }
 
 #[tokio::test]
