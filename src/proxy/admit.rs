@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::header;
 use http::request::Parts;
 
 use crate::clock::{Clock, Now};
@@ -12,6 +11,7 @@ use crate::proxy::clean::Consumed;
 use crate::proxy::error::Error;
 use crate::proxy::gateway::{Gateway, Plan, VerifyError};
 use crate::proxy::request::{self, Target};
+use crate::proxy::upgrade::handshake;
 use crate::record::{Caller, CredentialKind, Record};
 use crate::session::credential::{self, Credential, Place};
 use crate::session::guard;
@@ -70,7 +70,7 @@ pub async fn admit<'g: 'h, 'h, M: Mint>(
     if let Found::Session(credential, _) = &caller
         && credential.is_cookie()
     {
-        let (upgrade, own) = (head.headers.contains_key(header::UPGRADE), target.origin(head, trusted)?);
+        let (upgrade, own) = (handshake::wishes_websocket(&head.headers), target.origin(head, trusted)?);
         guard::check(&head.method, &head.headers, upgrade, own, &plan.route.rules.authorized_parties)
             .map_err(|_| Error::OriginForbidden)?;
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout};
@@ -19,6 +19,7 @@ use crate::proxy::forward::{Answer, Copy, Exchange, ForwardError};
 use crate::proxy::gateway::{Gateway, Plan};
 use crate::proxy::inject::{Slot, SlotSource};
 use crate::proxy::pool::exchange::Want;
+use crate::proxy::upgrade::handshake;
 use crate::proxy::{request, tokens};
 use crate::session::memory::Remembered;
 use crate::token::{Mint, Token, TokenKey};
@@ -51,12 +52,12 @@ pub struct Retry<'a> {
 // === impl Rejectable ===
 
 impl<'a> Rejectable<'a> {
-    /// A request of this session, with every minted token of the route in it. An upgrade is none: it is no exchange that
-    /// could be repeated.
+    /// A request of this session, with every minted token of the route in it. A wish for a WebSocket is none: it is
+    /// no exchange that could be repeated.
     pub fn new(plan: &'a Plan, session: Option<&Arc<Remembered>>, headers: &HeaderMap, degraded: bool) -> Option<Self> {
         let rules = plan.route.retry_rejected.as_ref()?;
         let minted = plan.slots.iter().any(|slot| matches!(slot.source, SlotSource::Token { .. }));
-        let once = degraded || headers.contains_key(header::UPGRADE);
+        let once = degraded || handshake::wishes_websocket(headers);
         session.filter(|_| minted && !once).map(|session| Self { rules, plan, session: Arc::clone(session) })
     }
 

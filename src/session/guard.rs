@@ -23,7 +23,7 @@ pub struct OriginForbidden;
 
 /// Checks a request whose credential came from a cookie.
 ///
-/// Anything but GET, HEAD and OPTIONS, and every upgrade, needs an `Origin` that is an authorized party or the
+/// Anything but GET, HEAD and OPTIONS, and every wish for a WebSocket, needs an `Origin` that is an authorized party or the
 /// request's own; without `Origin` only `Sec-Fetch-Site: same-origin` passes. `null` and two `Origin` lines never do.
 ///
 /// # Errors
@@ -31,11 +31,11 @@ pub struct OriginForbidden;
 pub fn check(
     method: &Method,
     headers: &HeaderMap,
-    upgrade: bool,
+    websocket: bool,
     own: OwnOrigin<'_>,
     parties: &[Origin],
 ) -> Result<(), OriginForbidden> {
-    if !upgrade && matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
+    if !websocket && matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return Ok(());
     }
     let trusted = match one(headers, &header::ORIGIN) {

@@ -28,6 +28,8 @@ pub struct Flow {
     unflushed: bool,
     passed: u64,
     failure: Option<Failure>,
+    /// See [`Flow::heard_out`].
+    hears_out: bool,
 }
 
 /// Which end broke.
@@ -59,6 +61,12 @@ enum Stage {
 // === impl Flow ===
 
 impl Flow {
+    /// A flow whose reading end is heard out when the other one has broken: what it still says is read and thrown away.
+    /// To let go of a socket with something unread resets it, and takes with it what is on its way to that end.
+    pub fn heard_out() -> Self {
+        Self { hears_out: true, ..Self::default() }
+    }
+
     /// Bytes that were passed on.
     pub fn passed(&self) -> u64 {
         self.passed
@@ -182,7 +190,7 @@ impl Flow {
                     Poll::Ready(written) => written,
                     Poll::Pending => 0,
                 };
-                if !matches!(self.stage, Stage::Over) {
+                if self.failure != Some(Failure::Sink) {
                     self.held.extend_from_slice(&bytes[written..]);
                 }
             }
@@ -191,10 +199,10 @@ impl Flow {
     }
 
     /// Writes some of the bytes, while parting none beyond the border. A failure ends everything.
-    fn poll_write<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W, bytes: &[u8]) -> Poll<usize> {
+    fn poll_write<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W, all: &[u8]) -> Poll<usize> {
         let bytes = match self.stage {
-            Stage::Parting(_) => &bytes[..self.frames.until_border(bytes)],
-            _ => bytes,
+            Stage::Parting(_) => &all[..self.frames.until_border(all)],
+            _ => all,
         };
         match ready!(Pin::new(to).poll_write(cx, bytes)) {
             Ok(written) if written > 0 => {
@@ -204,8 +212,9 @@ impl Flow {
                 Poll::Ready(written)
             }
             _ => {
+                self.frames.advance(all);
                 self.fail(Failure::Sink);
-                Poll::Ready(bytes.len())
+                Poll::Ready(all.len())
             }
         }
     }
@@ -231,7 +240,7 @@ impl Flow {
 
     fn fail(&mut self, failure: Failure) {
         self.failure = self.failure.or(Some(failure));
-        self.stage = Stage::Over;
+        self.stage = if self.hears_out { Stage::Said } else { Stage::Over };
         (self.held, self.at) = (Vec::new(), 0);
     }
 }

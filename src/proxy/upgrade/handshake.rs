@@ -48,16 +48,29 @@ pub struct Handshake {
 #[error("the upstream's 101 does not agree to the WebSocket handshake: {0}")]
 pub struct BadAgreement(&'static str);
 
+/// Whether a head says WebSocket, in a valid handshake or not and of whatever version. Everything else that `Upgrade`
+/// offers, such as the h2c of some clients, is never granted and changes nothing.
+pub fn wishes_websocket(headers: &HeaderMap) -> bool {
+    protocols(headers).any(|protocol| {
+        let name = protocol.split(|&byte| byte == b'/').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"websocket")
+    })
+}
+
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(header::UPGRADE).iter().flat_map(headers::elements)
+}
+
 // === impl Wish ===
 
 impl Wish {
     /// What the request asks for; takes the connection out of its head.
     pub fn of(head: &mut Parts, body: &impl Body) -> Option<Self> {
         let connection = head.extensions.remove::<OnUpgrade>()?;
-        let mut upgrade = head.headers.get_all(header::UPGRADE).iter().flat_map(headers::elements);
-        let protocol = if !upgrade.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket")) {
+        let exact = protocols(&head.headers).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
+        let protocol = if !wishes_websocket(&head.headers) {
             Protocol::Other
-        } else if head.method == Method::GET && body.is_end_stream() {
+        } else if exact && head.method == Method::GET && body.is_end_stream() {
             Handshake::read(&head.headers).map_or(Protocol::Invalid, Protocol::WebSocket)
         } else {
             Protocol::Invalid

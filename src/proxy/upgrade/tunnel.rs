@@ -66,7 +66,7 @@ impl<C, U> Tunnel<C, U> {
             caller,
             upstream,
             down: Flow::default(),
-            up: Flow::default(),
+            up: Flow::heard_out(),
             member,
             parting: false,
             caller_done: false,

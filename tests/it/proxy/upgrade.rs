@@ -218,6 +218,53 @@ async fn a_cookie_opens_a_websocket_for_a_trusted_page_only() {
 }
 
 #[tokio::test]
+async fn the_cookie_guard_asks_for_an_origin_where_a_websocket_is_wished_for() {
+    let (gateway, upstream) = in_front_of(Upstream::answering(OK).await, MINTING).await;
+    let cookie = format!("Cookie: __client_uat=1; __session={}\r\n", gateway.session_token("bob"));
+    let wishes =
+        |upgrade: &str| format!("Connection: Upgrade, HTTP2-Settings\r\n{upgrade}HTTP2-Settings: AAMAAABk\r\n");
+    // What Java's client offers with each plain request; it is not granted.
+    let offers = [
+        "Upgrade: h2c\r\n",
+        "Upgrade: h2c, TLS/1.0\r\n",
+        "Upgrade: websockets\r\n",
+        "Upgrade:\r\n",
+        "Upgrade: h2c/websocket\r\n",
+    ];
+    let mut client = Wire::connect(gateway.address).await;
+    for offer in offers {
+        let headers = format!("{}{cookie}", wishes(offer));
+        assert_eq!(client.ask(get("/", &headers)).await.outcome(), (200, ""), "{offer}");
+        assert_eq!(upstream.last().one("upgrade"), None, "{offer}");
+        let post = get("/", &headers).replacen("GET", "POST", 1);
+        let answer = Wire::connect(gateway.address).await.ask(post).await;
+        assert_eq!(answer.outcome(), (403, "origin-forbidden"), "a POST needs one all the same");
+    }
+    let forwarded = upstream.count();
+    let sockets = [
+        "Upgrade: websocket\r\n",
+        "Upgrade: h2c, WebSocket\r\n",
+        "Upgrade: h2c\r\nUpgrade: websocket\r\n",
+        "Upgrade: websocket/13\r\n",
+        "Upgrade: ,websocket,\r\n",
+    ];
+    for upgrade in sockets {
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            // Not one of them is a valid handshake: there is no key.
+            let request = get("/", &format!("{}{cookie}", wishes(upgrade))).replacen("GET", method, 1);
+            let mut client = Wire::connect(gateway.address).await;
+            client.send(request).await;
+            let answer = client.response_to(method).await.unwrap();
+            assert_eq!(answer.outcome(), (403, "origin-forbidden"), "{method} {upgrade}");
+            assert_eq!(answer.one("connection"), Some("close"));
+        }
+    }
+    assert_eq!(upstream.count(), forwarded);
+    let trusted = format!("{}{cookie}Origin: {PARTY}\r\n", wishes("Upgrade: websocket\r\n"));
+    assert_eq!(Wire::connect(gateway.address).await.ask(get("/", &trusted)).await.outcome(), (200, ""));
+}
+
+#[tokio::test]
 async fn a_websocket_has_a_connection_of_its_own() {
     let upstream = Upstream::scripted(|mut visit| async move {
         while let Some(request) = visit.request().await {
