@@ -174,7 +174,7 @@ async fn exchange<M: Mint>(
     aim.at(&lease, &mut head)?;
     let mut request = Request::from_parts(head, body);
     let retry = rejectable.and_then(|rejectable| rejectable.keep(&mut request, fate.as_ref()));
-    let copy = exchange.copy(&request);
+    let copy = exchange.copy(&request, lease.protocol());
     let sent = lease.send(request);
     let head = exchange.in_time(sent).await?;
     let mut answer = match head {

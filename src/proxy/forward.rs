@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::listener::connection::{self, Connection};
 use crate::proxy::aim::{Aim, BadTarget};
-use crate::proxy::pool::exchange::{SendError, Want};
+use crate::proxy::pool::exchange::{Protocol, SendError, Want};
 use crate::proxy::pool::{Lease, Pool};
 use crate::proxy::upgrade::handshake::BadAgreement;
 use crate::transport::body::{BodyError, BodyFate, RequestBody};
@@ -179,10 +179,12 @@ impl Exchange<'_> {
         self.accept(response, lease)
     }
 
-    /// What may be sent again: a request without a body that asks for nothing to be done.
-    pub fn copy(&self, request: &Request<RequestBody>) -> Option<Copy> {
-        let repeatable =
-            self.fate.is_none() && matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    /// What may be sent again on another connection: a request without a body that asks for nothing to be done; on HTTP/2
+    /// every one without a body, since there it is sent again only when the peer says that it has not looked at it. A body
+    /// that has begun to pass is gone.
+    pub fn copy(&self, request: &Request<RequestBody>, protocol: Protocol) -> Option<Copy> {
+        let harmless = || matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        let repeatable = self.fate.is_none() && (protocol == Protocol::Http2 || harmless());
         repeatable.then(|| Copy::of(request))
     }
 

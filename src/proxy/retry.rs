@@ -121,7 +121,7 @@ impl Retry<'_> {
         };
         exchange.aim.at(&lease, &mut head)?;
         let request = Request::from_parts(head, body);
-        let copy = exchange.copy(&request);
+        let copy = exchange.copy(&request, lease.protocol());
         let sent = lease.send(request);
         match exchange.in_time(sent).await? {
             Ok(response) => exchange.accept(response, lease),

@@ -1,6 +1,12 @@
 //! Upstream connections that die: what is sent again, what is not, and what never serves again.
 
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use bytes::Bytes;
+use mintgate::lifecycle::Spawner;
+use tokio::net::TcpListener;
 
 use super::{PUBLIC, behind, get, in_front_of};
 use crate::support::eventually;
@@ -208,4 +214,89 @@ async fn an_upstream_connection_is_kept_after_a_whole_exchange() {
         assert_eq!(client.ask(request).await.status(), 200);
     }
     assert_eq!((upstream.count(), upstream.connections()), (3, 1));
+}
+
+/// An HTTP/2 upstream whose first stream ends as the script says, once its head has come; the others are answered. Tells
+/// each method and path that came.
+async fn ends_the_first_stream(
+    end: impl Fn(&mut h2::server::SendResponse<Bytes>) + Send + Sync + 'static,
+) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, seen) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<String>>>::default());
+    let (there, end) = (Arc::clone(&seen), Arc::new(end));
+    drop(Spawner::current().spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (seen, end) = (Arc::clone(&there), Arc::clone(&end));
+            drop(Spawner::current().spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let first = seen.lock().unwrap().is_empty();
+                    seen.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
+                    if first {
+                        end(&mut respond);
+                    } else {
+                        respond.send_response(http::Response::new(()), true).unwrap();
+                    }
+                }
+            }));
+        }
+    }));
+    (address, seen)
+}
+
+#[tokio::test]
+async fn a_stream_that_was_refused_unseen_is_sent_again_unless_its_body_is_gone() {
+    let refused = |respond: &mut h2::server::SendResponse<Bytes>| respond.send_reset(h2::Reason::REFUSED_STREAM);
+    let cancelled = |respond: &mut h2::server::SendResponse<Bytes>| respond.send_reset(h2::Reason::CANCEL);
+    let empty_post = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".to_owned();
+    let delete = "DELETE /x HTTP/1.1\r\nHost: a\r\n\r\n".to_owned();
+    let broken = (502, "upstream-broken");
+    for (request, after_refusal, after_cancel) in [
+        (get("/x", ""), (200, ""), broken),
+        (delete, (200, ""), broken),
+        (empty_post, (200, ""), broken),
+        (post("/x"), broken, broken),
+    ] {
+        for (refuses, outcome) in [(true, after_refusal), (false, after_cancel)] {
+            let (address, seen) =
+                if refuses { ends_the_first_stream(refused).await } else { ends_the_first_stream(cancelled).await };
+            let tables = format!(
+                "[upstreams.up]\nurl = \"http://{address}\"\nhttp2 = true\n\
+                 [[routes]]\nname = \"all\"\nupstream = \"up\"\nsession = []\n"
+            );
+            let gateway = Gateway::start(tables).await;
+            let answer = Wire::connect(gateway.address).await.ask(&request).await;
+            assert_eq!(answer.outcome(), outcome, "{request} refuses: {refuses}");
+            let line = request.split(" HTTP").next().unwrap().to_owned();
+            let times = if outcome.0 == 200 { 2 } else { 1 };
+            assert_eq!(*seen.lock().unwrap(), vec![line; times], "{request} refuses: {refuses}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_is_refused_again_is_not_sent_for_ever() {
+    let refused = |respond: &mut h2::server::SendResponse<Bytes>| respond.send_reset(h2::Reason::REFUSED_STREAM);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, count) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(0)));
+    let there = Arc::clone(&count);
+    drop(Spawner::current().spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let count = Arc::clone(&there);
+            drop(Spawner::current().spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    *count.lock().unwrap() += 1;
+                    refused(&mut respond);
+                }
+            }));
+        }
+    }));
+    let tables = format!(
+        "[upstreams.up]\nurl = \"http://{address}\"\nhttp2 = true\n\
+         [[routes]]\nname = \"all\"\nupstream = \"up\"\nsession = []\n"
+    );
+    let gateway = Gateway::start(tables).await;
+    let answer = Wire::connect(gateway.address).await.ask(get("/", "")).await;
+    assert_eq!((answer.outcome(), *count.lock().unwrap()), ((502, "upstream-broken"), 2));
 }

@@ -289,12 +289,14 @@ inject = [{ header = "authorization", prefix = "Bearer ", session_token = true }
     let mut client = Wire::connect(gateway.address).await;
     assert_eq!(client.ask(get("/", &gateway.bearer("alice"))).await.outcome(), (401, ""));
     assert_eq!((gateway.mints(), upstream.count()), (0, 1));
-    // An upgrade is no exchange that could be repeated.
-    let (gateway, upstream) = in_front_of(refusing(REFUSAL).await, RETRYING).await;
-    let mut client = with_an_old_token(&gateway).await;
-    let upgrade = format!("{}Connection: upgrade\r\nUpgrade: other\r\n", gateway.bearer("alice"));
-    assert_eq!(client.ask(get("/", &upgrade)).await.outcome(), (401, ""));
-    assert_eq!((gateway.mints(), upstream.count()), (1, 2));
+    // An upgrade is no exchange that could be repeated; a request that only offers another protocol is one.
+    for (protocol, status, mints, count) in [("websocket", 401, 1, 2), ("h2c", 200, 2, 3)] {
+        let (gateway, upstream) = in_front_of(refusing(REFUSAL).await, RETRYING).await;
+        let mut client = with_an_old_token(&gateway).await;
+        let upgrade = format!("{}Connection: upgrade\r\nUpgrade: {protocol}\r\n", gateway.bearer("alice"));
+        assert_eq!(client.ask(get("/", &upgrade)).await.outcome(), (status, ""));
+        assert_eq!((gateway.mints(), upstream.count()), (mints, count), "{protocol}");
+    }
 }
 
 #[tokio::test]
