@@ -64,47 +64,6 @@ pub struct Decision<'a> {
     pub session: Option<Arc<Remembered>>,
 }
 
-/// Serves one request. Every way out of it is counted and logged once, by the record.
-pub async fn handle<M: Mint>(
-    worker: &Worker<M>,
-    connection: &Arc<Connection>,
-    request: Request<Incoming>,
-) -> Response<Body> {
-    connection.begin_request();
-    // 2. A reload never changes a request that is under way.
-    let snapshot = worker.snapshot();
-    // 3.
-    let trusted = snapshot.gateway.plans.trusted.trusts(connection.ends.peer);
-    let record = snapshot.recorder.begin(&request, Peer { address: connection.ends.peer, trusted });
-    let (mut head, body) = request.into_parts();
-    let wish = Wish::of(&mut head, &body);
-    let has_body = !http_body::Body::is_end_stream(&body);
-    let asked = Asked::of(&head, &snapshot.gateway.plans.parties);
-    let mut finish = Finish::new(record, connection, asked.grpc && !asked.closes);
-    let mut answer = match exchange(worker, &snapshot, &mut finish, head, body, trusted, wish.as_ref()).await {
-        Ok(Forwarded::Answer(answer, deadline)) => {
-            let (head, incoming) = answer.into_parts();
-            let body = ResponseBody::incoming(incoming, &snapshot.gateway.plans.response, finish, deadline);
-            Response::from_parts(head, body)
-        }
-        Ok(Forwarded::Tunnel(agreed, member)) => {
-            let Some(wish) = wish else { unreachable!("without a wish nothing is agreed to") };
-            return switch::open(worker, &snapshot, connection, wish, *agreed, *member, finish);
-        }
-        Err(error) => {
-            if has_body {
-                connection.leave_unread();
-            }
-            refuse(&error, &asked, finish)
-        }
-    };
-    let refused = wish.is_some_and(|wish| switch::refuse(connection, wish));
-    if refused || connection.says_goodbye() {
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    answer
-}
-
 /// What came of forwarding.
 enum Forwarded {
     /// An answer, and when the whole request has to be over.
@@ -113,23 +72,144 @@ enum Forwarded {
     Tunnel(Box<Agreed>, Box<Member>),
 }
 
-async fn exchange<M: Mint>(
-    worker: &Worker<M>,
-    snapshot: &Snapshot<M>,
-    finish: &mut Finish,
+/// A request that is ready to be sent: the outcome of steps 4 to 9, beside its head.
+struct Ready<'a> {
+    plan: &'a Plan,
+    body: RequestBody,
+    fate: Option<Arc<BodyFate>>,
+    aim: Aim,
+    /// Whether the caller's credential is not what the upstream gets.
+    replaced: bool,
+    rejectable: Option<Rejectable<'a>>,
+    /// Of an upgrade: what will end the tunnel.
+    member: Option<Box<Member>>,
+}
+
+/// Serves one request. Every way out of it is counted and logged once, by the record.
+///
+/// The future of every request is moved into its connection, so it is kept small: what is rare is boxed, what is over
+/// ends with a block, and this is no `async fn`, which would keep twice what it is given.
+#[expect(clippy::manual_async_fn, reason = "an async fn would keep the request twice")]
+pub fn handle<M: Mint>(
+    worker: Arc<Worker<M>>,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<Body>> {
+    async move {
+        connection.begin_request();
+        // 2. A reload never changes a request that is under way.
+        let snapshot = worker.snapshot();
+        // 3.
+        let trusted = snapshot.gateway.plans.trusted.trusts(connection.ends.peer);
+        let record = snapshot.recorder.begin(&request, Peer { address: connection.ends.peer, trusted });
+        let (asked, wish, has_body, mut finish);
+        let forwarded = {
+            let (mut head, body) = request.into_parts();
+            wish = Wish::of(&mut head, &body).map(Box::new);
+            has_body = !http_body::Body::is_end_stream(&body);
+            asked = Asked::of(&head, &snapshot.gateway.plans.parties);
+            finish = Finish::new(record, &connection, asked.grpc && !asked.closes);
+            exchange(&worker, &snapshot, &mut finish, head, body, trusted, wish.as_deref())
+        };
+        let mut answer = match forwarded.await {
+            Ok(Forwarded::Answer(answer, deadline)) => {
+                let (head, incoming) = answer.into_parts();
+                let body = ResponseBody::incoming(incoming, &snapshot.gateway.plans.response, finish, deadline);
+                Response::from_parts(head, body)
+            }
+            Ok(Forwarded::Tunnel(agreed, member)) => {
+                let Some(wish) = wish else { unreachable!("without a wish nothing is agreed to") };
+                return switch::open(&worker, &snapshot, &connection, *wish, *agreed, *member, finish);
+            }
+            Err(error) => {
+                if has_body {
+                    connection.leave_unread();
+                }
+                refuse(&error, &asked, finish)
+            }
+        };
+        let refused = wish.is_some_and(|wish| switch::refuse(&connection, *wish));
+        if refused || connection.says_goodbye() {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+}
+
+#[expect(clippy::manual_async_fn, reason = "an async fn would keep the head twice")]
+fn exchange<'a, M: Mint>(
+    worker: &'a Worker<M>,
+    snapshot: &'a Snapshot<M>,
+    finish: &'a mut Finish,
     mut head: Parts,
     incoming: Incoming,
     trusted: bool,
+    wish: Option<&'a Wish>,
+) -> impl Future<Output = Result<Forwarded, Error>> {
+    async move {
+        // 4. to 9.
+        let ready = ready(worker, snapshot, finish, &mut head, incoming, trusted, wish).await?;
+        let Ready { plan, body, fate, aim, replaced, rejectable, member } = ready;
+        let plans = &snapshot.gateway.plans;
+        let pool = snapshot.pool(plan.route.upstream);
+        // 10.
+        let whole = plan.route.timeout.map(|limit| finish.record.start() + limit);
+        let patience = Patience { response: plan.response_timeout, whole };
+        let now = finish.record.upstream_begins(plan.route.upstream);
+        let exchange = Exchange { pool, aim, connection: &finish.connection, fate: fate.as_deref(), patience };
+        if let (Some(handshake), Some(member)) = (wish.and_then(Wish::handshake), member) {
+            handshake.ask(&mut head.headers);
+            request::fits(&head, 0, pool.upstream().max_header_bytes)?;
+            return match Box::pin(switch::ask(&exchange, handshake, head)).await? {
+                switch::Asked::Agreed(agreed) => Ok(Forwarded::Tunnel(agreed, member)),
+                switch::Asked::Refused(answer) => {
+                    let response = answered(*answer, fate, finish, plan, plans, replaced);
+                    Ok(Forwarded::Answer(response, whole))
+                }
+            };
+        }
+        let mut lease = match pool.ready(now) {
+            Some(lease) => lease,
+            None => Box::pin(exchange.lease(Want::Any)).await?,
+        };
+        // Which version of HTTP and whose `Host` the head speaks is known only now.
+        aim.at(&lease, &mut head)?;
+        let (sent, retry, copy) = {
+            let mut request = Request::from_parts(head, body);
+            let retry = rejectable.and_then(|rejectable| rejectable.keep(&mut request, fate.as_ref()));
+            let copy = exchange.copy(&request, lease.protocol());
+            (lease.send(request), retry, copy)
+        };
+        let mut answer = match exchange.in_time(sent).await? {
+            Ok(response) => exchange.accept(response, lease)?,
+            Err(error) => {
+                // Before another one is asked for: it may hold the last place among `max_connections`.
+                drop(lease);
+                Box::pin(exchange.send_again(*error, copy)).await?
+            }
+        };
+        if let Some(retry) = retry.filter(|retry| retry.is_refusal(answer.response.status())) {
+            answer = Box::pin(retry.again(&snapshot.gateway, &exchange, worker.clock(), answer)).await?;
+        }
+        Ok(Forwarded::Answer(answered(answer, fate, finish, plan, plans, replaced), whole))
+    }
+}
+
+/// Steps 4 to 9: decides about the request, and makes of its head what the upstream gets.
+async fn ready<'a, M: Mint>(
+    worker: &Worker<M>,
+    snapshot: &'a Snapshot<M>,
+    finish: &mut Finish,
+    head: &mut Parts,
+    incoming: Incoming,
+    trusted: bool,
     wish: Option<&Wish>,
-) -> Result<Forwarded, Error> {
-    let plans = &snapshot.gateway.plans;
+) -> Result<Ready<'a>, Error> {
     // 4. to 7.
-    let target = request::target(&head, &incoming, plans, &finish.connection)?;
-    let mut decision = decide(worker, &snapshot.gateway, &head, &target, trusted, &mut finish.record).await?;
+    let target = request::target(head, &incoming, &snapshot.gateway.plans, &finish.connection)?;
+    let mut decision = decide(worker, &snapshot.gateway, head, &target, trusted, &mut finish.record).await?;
     // 8. and 9.
     let (plan, host) = (decision.plan, target.host.into_header());
-    let pool = snapshot.pool(plan.route.upstream);
-    let upgrade = wish.and_then(|wish| Some((wish.handshake()?, plan.route.websocket?)));
     let replaced = !matches!(decision.consumed, Consumed::Nothing | Consumed::Any);
     let (body, fate) = RequestBody::streaming(incoming, &plan.body);
     let length = match &fate {
@@ -139,56 +219,16 @@ async fn exchange<M: Mint>(
     };
     let aim = Aim {
         preserve_host: plan.route.preserve_host,
-        trailers: head.headers.contains_key(header::TE) && request::accepts_trailers(&head),
+        trailers: head.headers.contains_key(header::TE) && request::accepts_trailers(head),
         body: length,
     };
     let rejectable = Rejectable::new(plan, decision.session.as_ref(), &head.headers, finish.record.is_degraded());
-    let member = upgrade.map(|(_, rules)| {
+    let member = wish.and_then(Wish::handshake).and(plan.route.websocket).map(|rules| {
         let (session, now) = (decision.session.as_deref(), worker.clock().now());
         Box::new(switch::member(&snapshot.gateway, plan, rules, session, &mut decision.injected, now))
     });
-    prepare(&mut head, decision, finish, pool, &host, length, trusted)?;
-    // 10.
-    let whole = plan.route.timeout.map(|limit| finish.record.start() + limit);
-    let patience = Patience { response: plan.response_timeout, whole };
-    let now = finish.record.upstream_begins(plan.route.upstream);
-    let exchange = Exchange { pool, aim, connection: &finish.connection, fate: fate.as_deref(), patience };
-    if let (Some((handshake, _)), Some(member)) = (upgrade, member) {
-        handshake.ask(&mut head.headers);
-        request::fits(&head, 0, pool.upstream().max_header_bytes)?;
-        // Rare, and big: boxed, so that the future of every request stays small.
-        return match Box::pin(switch::ask(&exchange, handshake, head)).await? {
-            switch::Asked::Agreed(agreed) => Ok(Forwarded::Tunnel(agreed, member)),
-            switch::Asked::Refused(answer) => {
-                let response = answered(*answer, fate, finish, plan, plans, replaced);
-                Ok(Forwarded::Answer(response, whole))
-            }
-        };
-    }
-    let mut lease = match pool.ready(now) {
-        Some(lease) => lease,
-        // Connecting is rare, and its future big: boxed, so that the future of every request stays small.
-        None => Box::pin(exchange.lease(Want::Any)).await?,
-    };
-    // Which version of HTTP and whose `Host` the head speaks is known only now.
-    aim.at(&lease, &mut head)?;
-    let mut request = Request::from_parts(head, body);
-    let retry = rejectable.and_then(|rejectable| rejectable.keep(&mut request, fate.as_ref()));
-    let copy = exchange.copy(&request, lease.protocol());
-    let sent = lease.send(request);
-    let head = exchange.in_time(sent).await?;
-    let mut answer = match head {
-        Ok(response) => exchange.accept(response, lease)?,
-        Err(error) => {
-            // Before another one is asked for: it may hold the last place among `max_connections`.
-            drop(lease);
-            Box::pin(exchange.send_again(*error, copy)).await?
-        }
-    };
-    if let Some(retry) = retry.filter(|retry| retry.is_refusal(answer.response.status())) {
-        answer = Box::pin(retry.again(&snapshot.gateway, &exchange, worker.clock(), answer)).await?;
-    }
-    Ok(Forwarded::Answer(answered(answer, fate, finish, plan, plans, replaced), whole))
+    prepare(head, decision, finish, snapshot.pool(plan.route.upstream), &host, length, trusted)?;
+    Ok(Ready { plan, body, fate, aim, replaced, rejectable, member })
 }
 
 /// The upstream's answer as the caller gets it; its connection is kept until both bodies are over.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use hyper::service::service_fn;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -318,10 +319,8 @@ async fn serve_one<M: Mint>(
     let connection = Arc::new(Connection::new(ends, stream.secured(), &serving.limits));
     let (worker, on) = (Arc::clone(worker), Arc::clone(&connection));
     // A closure, so that the future of a request has no box of its own: hyper keeps it in the connection's.
-    let service = service_fn(move |request| {
-        let (worker, on) = (Arc::clone(&worker), Arc::clone(&on));
-        async move { Ok::<_, Infallible>(handle(&worker, &on, request).await) }
-    });
+    let service =
+        service_fn(move |request| handle(Arc::clone(&worker), Arc::clone(&on), request).map(Ok::<_, Infallible>));
     let served = serving.serve(stream, Arc::clone(&connection), service).await;
     (served, connection.take_sequel())
 }

@@ -6,6 +6,7 @@ mod dev;
 mod differential;
 mod documents;
 mod explain;
+mod footprint;
 mod harness;
 mod layering;
 mod metrics;
