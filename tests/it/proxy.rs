@@ -15,6 +15,7 @@ mod refusals;
 mod require;
 mod resend;
 mod retry;
+mod retry_rules;
 mod session;
 mod session_id;
 mod tls;
@@ -22,6 +23,7 @@ mod tunnel;
 mod upgrade;
 mod upstream_tls;
 mod upstreams;
+mod wss;
 
 use crate::support::gateway::{Boot, Gateway};
 use crate::support::issuer::Issuer;

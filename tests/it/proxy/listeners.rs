@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use http::Request;
@@ -139,6 +139,56 @@ async fn an_old_http2_connection_finishes_what_is_under_way() {
     assert_eq!(upstream.count(), 1);
 }
 
+/// The program with a listening socket as systemd passes it, under these names.
+fn run(config: &Path, names: &str, listener: &UnixListener) -> Child {
+    // The shell moves the socket to descriptor 3 and becomes the gateway, so that LISTEN_PID is right.
+    Command::new("sh")
+        .args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" run --config \"$1\""])
+        .arg(env!("CARGO_BIN_EXE_mintgate"))
+        .arg(config)
+        .env("LISTEN_FDNAMES", names)
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(listener.try_clone().unwrap())))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The whole answer to a GET on a Unix socket.
+fn asked(socket: &Path, path: &str) -> String {
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn probes_and_metrics_are_served_on_sockets_of_either_kind() {
+    let directory = Directory::new();
+    let (passed, own, config) = (directory.path("passed.sock"), directory.path("own.sock"), directory.path("m.toml"));
+    let listener = UnixListener::bind(&passed).unwrap();
+    for (address, socket) in [("systemd:probes", &passed), ("unix:own.sock", &own)] {
+        let text = format!(
+            "[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"{address}\"\n[[routes]]\nname = \"all\"\n\
+             upstream = \"http://127.0.0.1:1\"\nsession = []\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut gateway = run(&config, "probes", &listener);
+        eventually("it listens", || std::os::unix::net::UnixStream::connect(socket).is_ok()).await;
+        let answers = ["/readyz", "/metrics", "/nothing"].map(|path| asked(socket, path));
+        let terminated = Command::new("kill").arg(gateway.id().to_string()).status().unwrap();
+        let ended = gateway.wait().unwrap();
+        assert!(answers[0].starts_with("HTTP/1.1 200 "), "{address} {}", answers[0]);
+        assert!(answers[1].contains("mintgate_build_info"), "{address} {}", answers[1]);
+        assert!(answers[2].starts_with("HTTP/1.1 404 "), "{address} {}", answers[2]);
+        assert!(terminated.success() && ended.success(), "{address} {ended}");
+        assert!(passed.exists() && !own.exists(), "{address}: systemd's stays, the gateway's own goes");
+    }
+}
+
 /// As systemd does it: the socket is bound by somebody else, passed as descriptor 3, and named.
 #[test]
 fn sockets_of_systemd_are_taken_by_their_names() {
@@ -152,26 +202,10 @@ fn sockets_of_systemd_are_taken_by_their_names() {
              upstream = \"http://127.0.0.1:1\"\nsession = []\nmatch = {{ path = \"{path}\" }}\n"
         )
     };
-    let run = |names: &str| {
-        // The shell moves the socket to descriptor 3 and becomes the gateway, so that LISTEN_PID is right.
-        Command::new("sh")
-            .args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" run --config \"$1\""])
-            .arg(env!("CARGO_BIN_EXE_mintgate"))
-            .arg(&config)
-            .env("LISTEN_FDNAMES", names)
-            .stdin(Stdio::from(std::os::fd::OwnedFd::from(listener.try_clone().unwrap())))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
-    };
+    let run = |names: &str| run(&config, names, &listener);
     std::fs::write(&config, text("web")).unwrap();
     let mut gateway = run("web");
-    let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
-    stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
-    std::io::Write::write_all(&mut stream, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    let answer = asked(&socket, "/");
     gateway.kill().unwrap();
     gateway.wait().unwrap();
     assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("no-route"), "{answer}");

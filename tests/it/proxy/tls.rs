@@ -18,17 +18,21 @@ use crate::support::upstream::{OK, Upstream};
 use crate::support::wire::Wire;
 
 /// A gateway with TLS for `a.test` and `b.test`, and everything around it.
-struct Secure {
-    gateway: Gateway,
-    upstream: Upstream,
+pub(super) struct Secure {
+    pub(super) gateway: Gateway,
+    pub(super) upstream: Upstream,
     authority: Authority,
     directory: Directory,
 }
 
 impl Secure {
     async fn start(tls: &str, server: &str, tables: &str) -> Self {
+        Self::before(Upstream::answering(OK).await, tls, server, tables).await
+    }
+
+    /// The same, before that upstream.
+    pub(super) async fn before(upstream: Upstream, tls: &str, server: &str, tables: &str) -> Self {
         let (authority, directory) = (Authority::new(), Directory::new());
-        let upstream = Upstream::answering(OK).await;
         let secure = authority.identity(&["a.test", "b.test"]);
         let directory = write(directory, &secure);
         std::fs::write(directory.path("ca.pem"), &authority.pem).unwrap();
@@ -43,7 +47,7 @@ impl Secure {
         self.authority.client(alpn, None)
     }
 
-    async fn wire(&self, name: &str) -> Wire {
+    pub(super) async fn wire(&self, name: &str) -> Wire {
         Wire::over(self.client(&["http/1.1"]).connect(self.gateway.address, name).await.unwrap())
     }
 
@@ -242,6 +246,88 @@ async fn the_limits_hold_over_tls() {
     let began = Instant::now();
     let answer = stuck.ask("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nabc").await;
     assert_eq!((answer.outcome(), began.elapsed().as_secs()), ((408, "request-timeout"), 11));
+}
+
+/// A request of HTTP/2 from somebody whose windows are as large as they can be.
+fn wide_open(authority: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(authority.len()).unwrap();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0x7f, 0xff, 0xff, 0xff]);
+    bytes.extend([0, 0, 4, 8, 0, 0, 0, 0, 0, 0x7f, 0xff, 0, 0]);
+    // GET, https, /, and the authority.
+    bytes.extend([0, 0, 5 + length, 1, 5, 0, 0, 0, 1, 0x82, 0x87, 0x84, 0x41, length]);
+    bytes.extend(authority);
+    bytes
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_no_bytes_is_given_up_over_tls_in_either_protocol() {
+    const LENGTH: usize = 256 << 20;
+    for alpn in ["http/1.1", "h2"] {
+        let cut = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let there = std::sync::Arc::clone(&cut);
+        let endless = Upstream::scripted(move |mut visit| {
+            let there = std::sync::Arc::clone(&there);
+            async move {
+                visit.request().await;
+                visit.wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n")).await;
+                let block = vec![0; 1 << 20];
+                for _ in 0..LENGTH >> 20 {
+                    if visit.wire.try_send(&block).await.is_err() {
+                        there.store(true, std::sync::atomic::Ordering::SeqCst);
+                        return;
+                    }
+                }
+            }
+        })
+        .await;
+        let secure = Secure::before(endless, "", LIMITS, PUBLIC).await;
+        let stream = secure.client(&[alpn]).connect(secure.gateway.address, "a.test").await.unwrap();
+        tokio::time::pause();
+        let mut client = Wire::over(stream);
+        let request = get("/", "").replace("gateway.test", "a.test").into_bytes();
+        client.send(if alpn == "h2" { wide_open(b"a.test") } else { request }).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        eventually("the upstream is let go", || cut.load(std::sync::atomic::Ordering::SeqCst)).await;
+        let got = client.until_closed().await.len();
+        assert!(got > 0 && got < LENGTH, "{alpn} {got}");
+        tokio::time::resume();
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_over_tls_and_http2() {
+    let limits = "request_body_limit = \"10\"\nmax_uri_bytes = \"1KiB\"\nmax_header_bytes = \"8KiB\"";
+    let secure = Secure::start("", limits, PUBLIC).await;
+    let https = http2::Client::over(secure.client(&["h2"]).connect(secure.gateway.address, "a.test").await.unwrap());
+    let mut https = https.await;
+    let long = |length: usize| format!("/{}", "a".repeat(length));
+    let post = |body: http2::Body| Request::post("https://a.test/").body(body).unwrap();
+    let header =
+        |length: usize| Request::get("https://a.test/").header("x", "a".repeat(length)).body(http2::empty()).unwrap();
+    let cases = [
+        (ask("a.test", &long(1024)), (414, "uri-too-long")),
+        (ask("a.test", &long(1023)), (200, "")),
+        (post(http2::full("aaaaaaaaaaa")), (413, "body-too-large")),
+        // The same without a word on its length.
+        (post(http2::with_trailers("aaaaaaaaaaa", &[("x-end", "1")])), (413, "body-too-large")),
+        (post(http2::full("aaaaaaaaaa")), (200, "")),
+        (header(9000), (431, "headers-too-large")),
+        (header(7000), (200, "")),
+    ];
+    for (number, (request, outcome)) in cases.into_iter().enumerate() {
+        let answer = https.ask(request).await;
+        assert_eq!((answer.status, outcome), (outcome.0, outcome), "{number} {:?}", answer.headers);
+    }
+    let ask = async |request: String| {
+        let answer = secure.wire("a.test").await.ask(request).await;
+        (answer.status(), answer.one("x-mintgate-error").unwrap_or_default().to_owned())
+    };
+    let get = |path: &str, headers: &str| get(path, headers).replace("gateway.test", "a.test");
+    assert_eq!(ask(get(&long(1024), "")).await, (414, "uri-too-long".to_owned()));
+    assert_eq!(ask(get("/", &format!("x: {}\r\n", "a".repeat(20_000)))).await.0, 431);
+    let large = "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 11\r\n\r\n".to_owned();
+    assert_eq!(ask(large).await, (413, "body-too-large".to_owned()));
 }
 
 #[tokio::test]

@@ -301,6 +301,21 @@ async fn open_websockets_count_among_the_connections() {
 }
 
 #[tokio::test]
+async fn the_limits_of_connections_do_not_end_a_websocket() {
+    let limits = "max_connection_age = \"10s\"\nidle_timeout = \"9s\"\nfirst_byte_timeout = \"5s\"\n\
+                  header_read_timeout = \"5s\"\nbody_progress_timeout = \"5s\"\nwrite_stall_timeout = \"5s\"";
+    let tables = PUBLIC.replace("{up}", &echo().await.url());
+    let gateway = crate::support::gateway::Boot::new(tables).server(limits).start().await;
+    let (mut client, mut silent) = (Wire::connect(gateway.address).await, Wire::connect(gateway.address).await);
+    client.open("/", "").await;
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_hours(2)).await;
+    assert!(silent.is_closed().await, "these limits do hold");
+    client.send(masked(0x81, b"still")).await;
+    assert_eq!(client.frame().await.unwrap().payload, b"still");
+}
+
+#[tokio::test]
 async fn a_caller_that_takes_nothing_stops_the_upstream() {
     let written = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let there = std::sync::Arc::clone(&written);
