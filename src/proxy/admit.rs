@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::header::HeaderMap;
 use http::request::Parts;
 
 use crate::clock::{Clock, Now};
@@ -146,9 +147,7 @@ async fn session<'a, M: Mint>(
             let consumed = match error {
                 // Good, and not wanted: to let it pass as nobody would be to let it pass.
                 SessionError::Forbidden => None,
-                // The application would believe it: Clerk's SDK asks nobody about a token that has not expired.
-                SessionError::Revoked if route.clerk_app => Some(Consumed::Any),
-                _ if route.clerk_app => Some(Consumed::Nothing),
+                _ if route.clerk_app => Some(left_to_the_application(error, &head.headers)),
                 SessionError::Missing => Some(Consumed::Nothing),
                 // A browser always carries a cookie, also one that has run out: that counts as none.
                 SessionError::Expired | SessionError::Invalid(Reason::OutdatedCookie) if from_cookie => {
@@ -161,6 +160,18 @@ async fn session<'a, M: Mint>(
                 _ => Err(error.into()),
             }
         }
+    }
+}
+
+/// What a Clerk application may get of a credential that is not good. Its SDK judges for itself, so all of it, unless the
+/// SDK could believe what is revoked here, or what could not be judged here because the SDK reads it more leniently: it
+/// takes a bare token, padding, escaped cookies, and the first of two (contract section 3.3).
+fn left_to_the_application(error: SessionError, headers: &HeaderMap) -> Consumed {
+    match error {
+        // Clerk's SDK asks nobody about a token that has not expired.
+        SessionError::Revoked | SessionError::Ambiguous | SessionError::Invalid(Reason::Malformed) => Consumed::Any,
+        SessionError::Invalid(Reason::OutdatedCookie) if !credential::client_uat_is_plain(headers) => Consumed::Any,
+        _ => Consumed::Nothing,
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Cleaner {
     drop_cookie: bool,
     forward_credential: bool,
     forward_clerk_cookies: bool,
+    /// The upstream reads the session itself.
+    clerk_app: bool,
     /// A caller's `Connection` must not name these.
     protected: NameSet,
     /// Never passes as a trailer.
@@ -117,6 +119,7 @@ impl Cleaner {
             drop_cookie: injected(&header::COOKIE),
             forward_credential: route.forward_credential,
             forward_clerk_cookies: route.forward_clerk_cookies,
+            clerk_app: route.clerk_app,
             protected,
             trailers: Arc::new(trailers),
         }
@@ -160,6 +163,13 @@ impl Cleaner {
         } else if (!self.forward_clerk_cookies || *consumed == Consumed::Any) && headers.contains_key(header::COOKIE) {
             let keep = if let Consumed::KeptCookie(name) = consumed { Some(name.as_bytes()) } else { None };
             cookies::strip_clerk(headers, keep);
+        } else if self.clerk_app {
+            // It must not find another session than the one that was judged: its SDK may choose otherwise.
+            match consumed {
+                Consumed::Authorization | Consumed::Other => cookies::strip_sessions(headers, None),
+                Consumed::KeptCookie(name) => cookies::strip_sessions(headers, Some(name.as_bytes())),
+                Consumed::Nothing | Consumed::Any => {}
+            }
         }
         Ok(())
     }

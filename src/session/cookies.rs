@@ -25,6 +25,11 @@ pub fn is_clerk(name: &[u8]) -> bool {
     rest.starts_with(b"clerk_") || [&b"session"[..], b"client_uat", b"refresh"].into_iter().any(ends)
 }
 
+/// Whether a name is one of those that hold a session token.
+fn is_session(name: &[u8]) -> bool {
+    matches!(name.strip_prefix(b"__session"), Some([] | [b'_', ..]))
+}
+
 /// The `Cookie` lines without the cookies that `drop` names; what stays is kept byte for byte and in order. A line that
 /// loses all its cookies is left out. `None` when there is nothing to drop: then nothing was allocated.
 pub fn without(headers: &HeaderMap, drop: impl Fn(&[u8]) -> bool) -> Option<Vec<HeaderValue>> {
@@ -40,6 +45,13 @@ pub fn strip_clerk(headers: &mut HeaderMap, keep: Option<&[u8]>) -> bool {
     let Some(lines) = without(headers, |name| is_clerk(name) && Some(name) != keep) else { return false };
     replace(headers, lines);
     true
+}
+
+/// Takes every cookie that holds a session token out of a request, but for the one named `keep`.
+pub fn strip_sessions(headers: &mut HeaderMap, keep: Option<&[u8]>) {
+    if let Some(lines) = without(headers, |name| is_session(name) && Some(name) != keep) {
+        replace(headers, lines);
+    }
 }
 
 /// Puts these lines in the place of the request's `Cookie` lines.
