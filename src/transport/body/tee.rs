@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -27,6 +27,8 @@ struct Passing {
     kept: Option<Kept>,
     /// Bytes that may still be kept.
     room: usize,
+    /// Who waits for more of it, to be told when it is taken.
+    waits: Option<Waker>,
     /// As it was announced, so that the second framing is the first one's.
     announced: SizeHint,
 }
@@ -53,16 +55,20 @@ impl Tee {
     pub(super) fn new(body: Box<Streaming>, limit: usize) -> Arc<Self> {
         let announced = body.size_hint();
         let kept = Some(Kept::default());
-        Arc::new(Self(Mutex::new(Passing { body: Some(body), kept, room: limit, announced })))
+        Arc::new(Self(Mutex::new(Passing { body: Some(body), kept, room: limit, waits: None, announced })))
     }
 
-    /// Takes the body back from whoever sends it: it is sent from its beginning once more. `None` where too much has
+    /// Takes the body back from whoever sends it: it is sent from its beginning once more. Whoever waited for more of it
+    /// learns that none will come, or its connection would stay for as long as its peer lets it. `None` where too much has
     /// passed, or it broke off.
     pub fn take(&self) -> Option<Again> {
         let mut passing = self.lock();
         let kept = passing.kept.take()?;
         let rest = passing.body.take().filter(|body| body.fate().error().is_none())?;
         rest.fate().begins_again();
+        if let Some(waits) = passing.waits.take() {
+            waits.wake();
+        }
         Some(Again { kept, rest, announced: passing.announced })
     }
 
@@ -82,7 +88,11 @@ impl Tee {
         match &polled {
             Poll::Ready(Some(Ok(frame))) => passing.keep(frame),
             Poll::Ready(None) => passing.end(),
-            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+            Poll::Ready(Some(Err(_))) => {}
+            Poll::Pending => match &mut passing.waits {
+                Some(waits) => waits.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            },
         }
         polled
     }

@@ -1,5 +1,6 @@
 //! `retry_rejected`: a refused token is replaced, and its request sent once more.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -186,6 +187,34 @@ async fn a_refusal_that_comes_before_the_body_is_followed_by_the_whole_body() {
     assert_eq!(client.response().await.outcome(), (200, ""));
     let again = upstream.last();
     assert_eq!((again.text(), again.one("content-length")), ("abcdef", Some("6")));
+}
+
+/// An upstream that waits for the rest of a body that it has refused would keep the connection, for each retry one more.
+#[tokio::test]
+async fn the_refused_connection_ends_although_the_body_is_still_coming() {
+    let ended = Arc::<AtomicBool>::default();
+    let tells = Arc::clone(&ended);
+    let upstream = Upstream::scripted(move |mut visit| {
+        let tells = Arc::clone(&tells);
+        async move {
+            if visit.number == 0 {
+                visit.request().await;
+                visit.wire.send(OK).await;
+                visit.wire.response_head().await.unwrap_err();
+                visit.wire.send(REFUSAL).await;
+                visit.wire.until_closed().await;
+                tells.store(true, Ordering::Relaxed);
+            } else {
+                visit.request().await;
+            }
+        }
+    })
+    .await;
+    let (gateway, upstream) = in_front_of(upstream, RETRYING).await;
+    let mut client = with_an_old_token(&gateway).await;
+    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{}Content-Length: 6\r\n\r\nabc", gateway.bearer("alice"))).await;
+    crate::support::eventually("it is sent again", || upstream.connections() == 2).await;
+    crate::support::eventually("the first connection ends", || ended.load(Ordering::Relaxed)).await;
 }
 
 #[tokio::test]
