@@ -42,7 +42,7 @@ async fn ended(tables: &str, bearer: bool, end: impl AsyncFnOnce(&mut Gateway)) 
     tokio::time::pause();
     let began = Instant::now();
     end(&mut gateway).await;
-    client.wait().await;
+    tokio::time::timeout(Duration::from_hours(2), client.wait()).await.expect("the caller is told");
     let (masked_, code, reason) = client.closing().await;
     let seconds = began.elapsed().as_secs();
     assert!(!masked_);

@@ -77,3 +77,21 @@ async fn a_session_that_is_revoked_meanwhile_gets_nothing() {
     };
     assert!(tokio::join!(replaced, revoked).0.is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_revoked_as_its_token_comes_gets_nothing() {
+    let bench = Bench::new();
+    let mint = bench.healthy(60);
+    let first = bench.get(0, &mint).await.1.unwrap();
+    grow_old().await;
+    let replaced = instead(&bench, &mint, text(&first));
+    let revoked = async {
+        sleep(LATENCY).await;
+        while bench.cache.under_way() > 0 {
+            tokio::task::yield_now().await;
+        }
+        // The mint has landed, and who waits for it has not looked yet.
+        bench.cache.purge(&PurgeScope::All, true);
+    };
+    assert!(tokio::join!(biased; revoked, replaced).1.is_none());
+}
