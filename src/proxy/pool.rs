@@ -177,14 +177,6 @@ impl Lease {
         if self.endpoint.is_secure() { Scheme::HTTPS } else { Scheme::HTTP }
     }
 
-    /// Whether the connection has served before, so that its peer may have closed it meanwhile.
-    pub fn is_reused(&self) -> bool {
-        match &self.connection {
-            Leased::Http1(connection) => connection.is_reused(),
-            Leased::Http2(stream) => stream.is_reused(),
-        }
-    }
-
     /// Hands the request over now; what is returned waits for the response head. Not `async`, so that the request is
     /// never part of a future that is moved about.
     pub fn send(

@@ -124,10 +124,6 @@ impl Connection {
         Ok(Self { sender, answered, own, kept_at: None })
     }
 
-    pub(super) fn is_reused(&self) -> bool {
-        self.kept_at.is_some()
-    }
-
     /// Whether it was given back after `since`.
     fn is_fresh(&self, since: Option<Instant>) -> bool {
         match (self.kept_at, since) {

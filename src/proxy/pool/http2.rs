@@ -48,7 +48,6 @@ pub(super) struct Connection {
     cancelled: AtomicUsize,
     /// What the peer allows, as its settings said last; no limit until then.
     peer_max: Arc<AtomicUsize>,
-    served: AtomicUsize,
     quiet_since: Mutex<Instant>,
 }
 
@@ -57,7 +56,6 @@ pub(super) struct Connection {
 pub(super) struct Stream {
     connection: Arc<Connection>,
     finished: bool,
-    reused: bool,
 }
 
 // === impl Shared ===
@@ -161,7 +159,6 @@ impl Connection {
             streams: AtomicUsize::new(0),
             cancelled: AtomicUsize::new(0),
             peer_max,
-            served: AtomicUsize::new(0),
             quiet_since: Mutex::new(Instant::now()),
         })
     }
@@ -176,12 +173,7 @@ impl Connection {
 impl Stream {
     fn on(connection: &Arc<Connection>) -> Self {
         connection.streams.fetch_add(1, Relaxed);
-        let reused = connection.served.fetch_add(1, Relaxed) > 0;
-        Self { connection: Arc::clone(connection), finished: false, reused }
-    }
-
-    pub(super) fn is_reused(&self) -> bool {
-        self.reused
+        Self { connection: Arc::clone(connection), finished: false }
     }
 
     pub(super) fn send(
