@@ -135,11 +135,14 @@ fn unescape(text: &[u8]) -> Option<(u8, usize)> {
     }
 }
 
-/// ASCII characters in the two or three bytes that UTF-8 forbids for them.
+/// ASCII characters in the two to six bytes that UTF-8 forbids for them.
 fn overlong(text: &[u8]) -> Vec<u8> {
     let (mut plain, mut rest) = (Vec::with_capacity(text.len()), text);
     while let Some((&byte, after)) = rest.split_first() {
         let (byte, length) = match rest {
+            [0xfc, 0x80, 0x80, 0x80, high @ 0x80..=0x81, low @ 0x80..=0xbf, ..] => ((high & 1) << 6 | (low & 0x3f), 5),
+            [0xf8, 0x80, 0x80, high @ 0x80..=0x81, low @ 0x80..=0xbf, ..] => ((high & 1) << 6 | (low & 0x3f), 4),
+            [0xf0, 0x80, high @ 0x80..=0x81, low @ 0x80..=0xbf, ..] => ((high & 1) << 6 | (low & 0x3f), 3),
             [0xe0, high @ 0x80..=0x81, low @ 0x80..=0xbf, ..] => ((high & 1) << 6 | (low & 0x3f), 2),
             [lead @ 0xc0..=0xc1, low @ 0x80..=0xbf, ..] => ((lead & 1) << 6 | (low & 0x3f), 1),
             _ => (byte, 0),
@@ -242,6 +245,8 @@ mod tests {
             ("/a%2f..%2fb", &["/b"]),
             ("/a/%c0%ae%c0%ae%c0%afb", &["/b"]),
             ("/a/%e0%80%ae./b", &["/b"]),
+            ("/a/%f0%80%80%ae./b", &["/b"]),
+            ("/a/%f8%80%80%80%ae.%fc%80%80%80%80%afb", &["/b"]),
             ("/a/%u002e%u002e%u002fb", &["/b"]),
             ("/b%00/../a", &["/a", "/b"]),
             ("/b%3f/../a", &["/a", "/b"]),

@@ -60,12 +60,21 @@ fn what_no_session_could_have_is_refused() {
 #[test]
 fn a_clerk_application_implies_what_it_needs() {
     let app = inject("template = \"custom_hasura\"").replace("authorization", "x-token");
-    let app = app.replace("session = [\"bearer\"]", "session = [\"bearer\"]\nclerk_app = true");
+    let app = app.replace("session = [\"bearer\"]", "clerk_app = true").replace(
+        "[clerk]",
+        "[clerk]\npublishable_key = \"pk_live_Y2xlcmsuZXhhbXBsZS5jb20k\"\nauthorized_parties = [\"https://app.example.com\"]",
+    );
     let route = &good(&app).routes[0];
     assert!(route.clerk_app && route.forward_credential && route.forward_clerk_cookies);
     assert_eq!(route.on_no_session, OnNoSession::Pass);
     for (line, message, underlined) in [
         ("on_no_session = \"reject\"", "a Clerk application gets requests without a session too", "\"reject\""),
+        ("session = [\"bearer\"]", "a Clerk application reads `Authorization`, then the cookies", "[\"bearer\"]"),
+        (
+            "session = [\"cookie\", \"bearer\"]",
+            "a Clerk application reads `Authorization`, then the cookies",
+            "[\"cookie\", \"bearer\"]",
+        ),
         ("forward_credential = false", "a Clerk application reads the credential itself", "false"),
         ("forward_clerk_cookies = false", "a Clerk application reads Clerk's cookies itself", "false"),
     ] {
