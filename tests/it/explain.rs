@@ -219,10 +219,18 @@ may follow   401 session-ended, 502 token-unfit, 502 template-unknown, 502 issue
              504 upstream-timeout
 verdict      it would be forwarded
 "#;
-    let nobody = ["GET", "/app", "--header", "cookie: __session=a.b.c; __client_uat=1"];
-    let passed = both.explain(&nobody, &[]).await;
-    let why = "  counts as  none (malformed); the route lets such requests pass\nremoved      nothing\n";
-    assert!(passed.code == Some(0) && passed.out.contains(why), "{passed:?}");
+    // What an SDK may read otherwise is taken from it; what it judges as the gateway does is left to it.
+    let past = now_ms() / 1000 - 600;
+    let expired = unsigned(&json!({
+        "iss": both.harness.world.emulator.issuer(), "azp": "https://app.example.com", "sid": "sess_1", "sub": "user_1",
+        "iat": past, "exp": past + 60,
+    }));
+    for (token, why, removed) in [("a.b.c", "malformed", "cookie"), (expired.as_str(), "expired", "nothing")] {
+        let cookie = format!("cookie: __session={token}; __client_uat=1");
+        let passed = both.explain(&["GET", "/app", "--header", &cookie], &[]).await;
+        let why = format!("  counts as  none ({why}); the route lets such requests pass\nremoved      {removed}\n");
+        assert!(passed.code == Some(0) && passed.out.contains(&why), "{passed:?}");
+    }
     let at = said.out.find("expires in ").unwrap() + "expires in ".len();
     let end = at + said.out[at..].find(' ').unwrap();
     let out = format!("{}N{}", &said.out[..at], &said.out[end..]);
