@@ -12,7 +12,7 @@ use crate::headers::NameSet;
 
 use super::clerk::{self, Draft};
 use super::context::Context;
-use super::{headers, inject, net, session_id};
+use super::{headers, inject, net};
 
 /// `session`. Empty: public, or reported, or of the kind that names a session and proves nothing.
 pub(crate) fn session(field: &Field<Vec<At<raw::SessionSource>>>, cx: &mut Context<'_>) -> Vec<SessionSource> {
@@ -98,10 +98,11 @@ pub(crate) fn allow_impersonation(field: &Field<bool>, public: bool, cx: &mut Co
     allowed
 }
 
-/// `clerk_app`, with what it implies: a key that says otherwise is an error, not a riddle.
+/// `clerk_app`, with what it implies: a key that says otherwise is an error, not a riddle. `session`: the sources, `None`
+/// where one is only named.
 pub(crate) fn clerk_app(
     raw: &raw::Route,
-    session: &[SessionSource],
+    session: Option<&[SessionSource]>,
     on_no_session: OnNoSession,
     inject: &[Injection],
     cx: &mut Context<'_>,
@@ -110,7 +111,7 @@ pub(crate) fn clerk_app(
     let off = |field: &Field<bool>| field.get().filter(|on| !on.value).map(|on| on.span.clone());
     let rejects = raw.on_no_session.get().filter(|_| on_no_session == OnNoSession::Reject).map(|at| at.span.clone());
     // What is not looked at here, or in another order, the application would believe although nobody has judged it.
-    let odd = session != [SessionSource::Bearer, SessionSource::Cookie] && !session_id::is_named(&raw.session);
+    let odd = session.is_some_and(|sources| sources != [SessionSource::Bearer, SessionSource::Cookie]);
     let sources = raw.session.get().filter(|_| odd).map(|at| at.span.clone());
     let denied: [(Option<Span>, &str); 4] = [
         (sources, "a Clerk application reads `Authorization`, then the cookies"),

@@ -128,7 +128,8 @@ fn route(
     let preflight = [("pass", Preflight::Pass), ("reject", Preflight::Reject)];
     let access = [("on", true), ("off", false)];
     let on_no_session = cx.choice(&raw.on_no_session, &no_session, OnNoSession::Reject);
-    let clerk_app = guards::clerk_app(&raw, &session, on_no_session, &inject, cx);
+    let sources = (!session_id::is_named(&raw.session)).then_some(&*session);
+    let clerk_app = guards::clerk_app(&raw, sources, on_no_session, &inject, cx);
     let on_no_session = if clerk_app { OnNoSession::Pass } else { on_no_session };
     let on_mint_error = cx.choice(&raw.on_mint_error, &mint_error, OnMintError::Fail);
     let preflight = cx.choice(&raw.preflight, &preflight, Preflight::Pass);
