@@ -6,6 +6,7 @@
 
 pub mod bound;
 pub mod connection;
+pub mod refusals;
 pub mod socket;
 pub mod watched;
 
@@ -27,11 +28,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use crate::address::PeerAddress;
 use crate::config::Limits;
 use crate::lifecycle::{Shutdown, Spawner};
 use crate::listener::connection::{Connection, Version};
+use crate::listener::refusals::Refusals;
 use crate::listener::socket::{Socket, Stream};
 use crate::listener::watched::Watched;
+use crate::metrics::Shard;
 use crate::transport::tls::reload::Live;
 use crate::transport::tls::server::ServerTls;
 
@@ -58,7 +62,7 @@ pub struct Serving {
     pub shutdown: Shutdown,
     /// On TCP.
     tls: Option<Live<ServerTls>>,
-    /// Spare HTTP/1 and HTTP/2 settings, made once.
+    /// Spare HTTP/1 and HTTP/2 settings, made once, and what is remembered of failed handshakes.
     builders: Arc<Builders>,
 }
 
@@ -66,6 +70,7 @@ pub struct Serving {
 struct Builders {
     http1: http1::Builder,
     http2: http2::Builder<Spawner>,
+    refusals: Refusals,
 }
 
 /// How a connection ended, beside well.
@@ -105,7 +110,7 @@ impl Serving {
             .max_local_error_reset_streams(Some(1024))
             .keep_alive_interval(limits.idle.map(|idle| idle / 3))
             .keep_alive_timeout(Duration::from_secs(20));
-        let builders = Arc::new(Builders { http1, http2 });
+        let builders = Arc::new(Builders { http1, http2, refusals: Refusals::default() });
         Self { limits, spawner, shutdown, tls: None, builders }
     }
 
@@ -127,6 +132,11 @@ impl Serving {
             }
             (socket, _) => Ok(Some(socket.into())),
         }
+    }
+
+    /// Counts a failed handshake, and tells of it now and then.
+    pub fn shaken_off(&self, error: &io::Error, peer: PeerAddress, shard: &Shard) {
+        self.builders.refusals.tell(error, peer, shard.tls_handshake_errors());
     }
 
     async fn handshake(&self, stream: TcpStream, tls: Arc<ServerTls>) -> io::Result<Option<Stream>> {

@@ -63,6 +63,7 @@ pub struct Shard {
     connections: Box<[Gauge]>,
     websockets: Box<[Gauge]>,
     parse_errors: Counter,
+    tls_handshake_errors: Counter,
     /// Head read to last byte written, by route.
     pub request_seconds: Box<[Histogram]>,
     /// The part of it that the gateway added, by route.
@@ -173,6 +174,7 @@ impl Shard {
             connections: table(names.listeners.len()),
             websockets: table(routes),
             parse_errors: Counter::default(),
+            tls_handshake_errors: Counter::default(),
             request_seconds: table(routes),
             overhead_seconds: table(routes),
             upstream_seconds: table(upstreams),
@@ -212,6 +214,11 @@ impl Shard {
     /// Requests that hyper's parser refused before there was a request.
     pub fn parse_errors(&self) -> &Counter {
         &self.parse_errors
+    }
+
+    /// TLS handshakes of callers that were refused, by either side.
+    pub fn tls_handshake_errors(&self) -> &Counter {
+        &self.tls_handshake_errors
     }
 }
 

@@ -189,7 +189,8 @@ fn exchange<'a, M: Mint>(
             }
         };
         if let Some(retry) = retry.filter(|retry| retry.is_refusal(answer.response.status())) {
-            answer = Box::pin(retry.again(&snapshot.gateway, &exchange, worker.clock(), answer)).await?;
+            let record = &mut finish.record;
+            answer = Box::pin(retry.again(&snapshot.gateway, &exchange, worker.clock(), answer, record)).await?;
         }
         Ok(Forwarded::Answer(answered(answer, fate, finish, plan, plans, replaced), whole))
     }

@@ -89,6 +89,7 @@ pub struct Record {
     route: RouteId,
     route_logs: bool,
     degraded: bool,
+    retried: bool,
     lookups: Lookups,
     body_end: BodyEnd,
     ended: Option<Instant>,
@@ -141,6 +142,7 @@ impl Recorder {
             route: self.metrics.no_route(),
             route_logs: true,
             degraded: false,
+            retried: false,
             lookups: Lookups::default(),
             body_end: BodyEnd::Cut,
             ended: None,
@@ -210,6 +212,11 @@ impl Record {
     /// Whether it goes on without a token that its route injects.
     pub fn is_degraded(&self) -> bool {
         self.degraded
+    }
+
+    /// Its token was refused: it is sent once more, with another one.
+    pub fn retried(&mut self) {
+        self.retried = true;
     }
 
     /// The request waits for this upstream from now on: for a connection, for its taking the request, for its head.
@@ -342,6 +349,7 @@ impl Record {
             verdict = self.verdict.map(Verdict::as_str),
             token = self.lookups.iter().next().map(|_| display(self.lookups)),
             degraded = self.degraded.then_some(true),
+            retried = self.retried.then_some(true),
             total_ms = millis(total),
             overhead_ms = millis(self.overhead(total)),
             upstream_ms = (!self.upstream_wait.is_zero()).then(|| millis(self.upstream_wait)),

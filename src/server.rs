@@ -294,6 +294,7 @@ fn serve<M: Mint>(
                 counted.worker.shard().parse_errors().bump();
                 tracing::debug!(%peer, %error, "not a valid HTTP request");
             }
+            Err(ServeError::Handshake(error)) => serving_here.shaken_off(&error, peer, counted.worker.shard()),
             Err(error) => tracing::debug!(%peer, error = chain(&error), "downstream connection ended"),
         }
         // A task of its own, so that an open WebSocket does not keep the memory that HTTP needed.

@@ -168,7 +168,10 @@ impl<'a> Exposition<'a> {
         }
         let help = "Requests whose head could not be parsed; they were answered 400, 414 or 431 and have no route.";
         let mut refused = self.family(out, Kind::Counter, "parse_errors", help)?;
-        refused.value(&[], self.total(Shard::parse_errors))
+        refused.value(&[], self.total(Shard::parse_errors))?;
+        let help = "TLS handshakes with callers that either side refused; the log says why, at most every 10 s.";
+        let mut refused = self.family(out, Kind::Counter, "tls_handshake_errors", help)?;
+        refused.value(&[], self.total(Shard::tls_handshake_errors))
     }
 
     /// Sessions and tokens, by route.

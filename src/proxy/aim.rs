@@ -191,10 +191,16 @@ fn introduce(headers: &mut HeaderMap, connection: &Connection, host: &HeaderValu
     let said = connection.forwarding(host, || forwarding(connection, host));
     let scheme = HeaderValue::from_static(connection.scheme());
     if trusted {
+        // An element of ours alone would say another scheme, host or caller than the peer's `X-Forwarded-*`, and an
+        // upstream may read either (RFC 7239 section 7.4). Before anything is added to these.
+        let old = [headers::FORWARDED_FOR, headers::FORWARDED_PROTO, headers::FORWARDED_HOST];
+        let apart = !headers.contains_key(headers::FORWARDED) && old.iter().any(|name| headers.contains_key(name));
         if let Some(peer) = &said.peer {
             continue_list(headers, headers::FORWARDED_FOR, peer);
         }
-        continue_list(headers, headers::FORWARDED, &said.forwarded);
+        if !apart {
+            continue_list(headers, headers::FORWARDED, &said.forwarded);
+        }
         headers.entry(headers::FORWARDED_PROTO).or_insert(scheme);
         headers.entry(headers::FORWARDED_HOST).or_insert(said.host);
     } else {

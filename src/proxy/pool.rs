@@ -105,8 +105,8 @@ impl Pool {
             let endpoint = &self.endpoints[index];
             let error = match endpoint.lease(want).await {
                 Ok(held) => {
-                    if let Some(seat) = &mut seat {
-                        seat.connected();
+                    if seat.as_mut().is_some_and(|seat| seat.connected().is_some()) {
+                        endpoint.is_back();
                     }
                     return Ok(Lease::of(held, endpoint, seat));
                 }

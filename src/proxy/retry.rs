@@ -21,6 +21,7 @@ use crate::proxy::inject::{Slot, SlotSource};
 use crate::proxy::pool::exchange::Want;
 use crate::proxy::upgrade::handshake;
 use crate::proxy::{request, tokens};
+use crate::record::Record;
 use crate::session::memory::Remembered;
 use crate::token::{Mint, Token, TokenKey};
 use crate::transport::body::tee::Tee;
@@ -90,6 +91,7 @@ impl Retry<'_> {
         exchange: &Exchange<'_>,
         clock: &Clock,
         refusal: Answer,
+        record: &mut Record,
     ) -> Result<Answer, ForwardError> {
         let Self { request: Rejectable { plan, session, .. }, mut copy, tee } = self;
         if tee.as_ref().is_some_and(|tee| !tee.can_be_taken()) {
@@ -114,6 +116,7 @@ impl Retry<'_> {
             Some(None) => return Ok(refusal),
         };
         tracing::debug!(route = plan.route.name, status = %refusal.response.status(), "sent once more with another token");
+        record.retried();
         discard(refusal, whole).await;
         let mut lease = match exchange.pool.ready(Instant::now()) {
             Some(lease) => lease,

@@ -224,6 +224,19 @@ async fn the_chain_of_errors_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_sending_is_told_and_no_second_sending_is_not() {
+    for retried in [true, false] {
+        let test = Test::new(Access::All, Identity::None);
+        let mut record = test.begin();
+        if retried {
+            record.retried();
+        }
+        drop(record);
+        assert_eq!(test.line().get("retried"), retried.then_some(&true.into()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_id_is_kept_from_a_trusted_peer_alone() {
     let test = Test::new(Access::Off, Identity::None);
     let request = Request::get("/").header("x-request-id", "from-a-peer").body(()).unwrap();

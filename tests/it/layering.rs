@@ -81,6 +81,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("token/expect", (3, 0)),
     ("token", (3, 1)),
     ("listener/connection", (3, 0)),
+    ("listener/refusals", (3, 0)),
     ("listener/socket", (3, 1)),
     ("listener/bound", (3, 2)),
     ("listener/watched", (3, 2)),

@@ -1,5 +1,6 @@
 //! What is wrong with a file and where, and which parts of the file must never be shown.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// A place in the file, in bytes.
@@ -15,19 +16,20 @@ pub(crate) enum Severity {
 }
 
 /// One thing that is wrong. None of its texts holds a value out of the file or the environment: the quoted source line
-/// shows it, unexpanded and with secrets blotted out.
+/// shows it, unexpanded and with secrets blotted out. A text that was put together is blotted all the same; a fixed one
+/// (borrowed) is shown as it is written here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
     pub(crate) severity: Severity,
-    pub(crate) title: String,
+    pub(crate) title: Cow<'static, str>,
     /// What is underlined; `None` when it is not about a place in the file.
     pub(crate) span: Option<Span>,
     /// Stands beside the underline.
-    pub(crate) label: Option<String>,
+    pub(crate) label: Option<Cow<'static, str>>,
     /// A second place that has to do with it.
     pub(crate) also: Option<(Span, String)>,
     /// What to do.
-    pub(crate) advice: Option<String>,
+    pub(crate) advice: Option<Cow<'static, str>>,
 }
 
 /// All problems of one file.
@@ -57,7 +59,7 @@ const SECRET_KEYS: [&str; 9] = [
 // === impl Problem ===
 
 impl Problem {
-    pub(crate) fn label(&mut self, label: impl Into<String>) -> &mut Self {
+    pub(crate) fn label(&mut self, label: impl Into<Cow<'static, str>>) -> &mut Self {
         self.label = Some(label.into());
         self
     }
@@ -67,7 +69,7 @@ impl Problem {
         self
     }
 
-    pub(crate) fn advice(&mut self, advice: impl Into<String>) -> &mut Self {
+    pub(crate) fn advice(&mut self, advice: impl Into<Cow<'static, str>>) -> &mut Self {
         self.advice = Some(advice.into());
         self
     }
@@ -76,16 +78,16 @@ impl Problem {
 // === impl Problems ===
 
 impl Problems {
-    pub(crate) fn error(&mut self, span: &Span, title: impl Into<String>) -> &mut Problem {
+    pub(crate) fn error(&mut self, span: &Span, title: impl Into<Cow<'static, str>>) -> &mut Problem {
         self.push(Severity::Error, Some(span.clone()), title.into())
     }
 
-    pub(crate) fn warning(&mut self, span: &Span, title: impl Into<String>) -> &mut Problem {
+    pub(crate) fn warning(&mut self, span: &Span, title: impl Into<Cow<'static, str>>) -> &mut Problem {
         self.push(Severity::Warning, Some(span.clone()), title.into())
     }
 
     /// Something that has no place in the file.
-    pub(crate) fn general(&mut self, title: impl Into<String>) -> &mut Problem {
+    pub(crate) fn general(&mut self, title: impl Into<Cow<'static, str>>) -> &mut Problem {
         self.push(Severity::Error, None, title.into())
     }
 
@@ -98,7 +100,7 @@ impl Problems {
         self.items.iter().any(|problem| problem.severity == Severity::Error)
     }
 
-    fn push(&mut self, severity: Severity, span: Option<Span>, title: String) -> &mut Problem {
+    fn push(&mut self, severity: Severity, span: Option<Span>, title: Cow<'static, str>) -> &mut Problem {
         self.items.push(Problem { severity, title, span, label: None, also: None, advice: None });
         let last = self.items.len() - 1;
         &mut self.items[last]

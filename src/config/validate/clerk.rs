@@ -151,7 +151,7 @@ impl Draft {
 }
 
 /// Reports a text that could not be parsed.
-fn parsed<T>(at: &At<String>, result: Result<T, net::Bad>, advice: &str, cx: &mut Context<'_>) -> Option<T> {
+fn parsed<T>(at: &At<String>, result: Result<T, net::Bad>, advice: &'static str, cx: &mut Context<'_>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(bad) => {

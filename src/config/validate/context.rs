@@ -3,6 +3,7 @@
 //! A bad field is reported and its default goes on in its place, so that one problem does not hide the next; nothing
 //! that was made out of such a default leaves the validation.
 
+use std::borrow::Cow;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -74,7 +75,7 @@ impl Environment for Process {
 // === impl Context ===
 
 impl Context<'_> {
-    pub(crate) fn error(&mut self, span: &Span, title: impl Into<String>) -> &mut Problem {
+    pub(crate) fn error(&mut self, span: &Span, title: impl Into<Cow<'static, str>>) -> &mut Problem {
         self.problems.error(span, title)
     }
 

@@ -1,5 +1,6 @@
 //! Problems as text for a person: file, line, the text underlined, advice. What must not be shown is gone already.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
@@ -22,9 +23,11 @@ impl Diagnostics {
         found.items.sort_by_key(|problem| problem.span.as_ref().map_or(0, |span| span.start));
         let source = blot(source, &found.hidden);
         for problem in &mut found.items {
-            problem.title = blot(&problem.title, &[]);
-            problem.label = problem.label.take().map(|label| blot(&label, &[]));
-            problem.advice = problem.advice.take().map(|advice| blot(&advice, &[]));
+            let made = [Some(&mut problem.title), problem.label.as_mut(), problem.advice.as_mut()];
+            // What is fixed holds no secret, and may well speak of how one begins.
+            for text in made.into_iter().flatten().filter(|text| matches!(text, Cow::Owned(_))) {
+                *text = Cow::Owned(blot(text, &[]));
+            }
         }
         Self { file: file.display().to_string(), source, problems: found.items }
     }
@@ -46,7 +49,7 @@ impl Diagnostics {
 
     /// The titles alone, without any source text: for a log.
     pub fn titles(&self) -> impl Iterator<Item = &str> {
-        self.problems.iter().map(|problem| problem.title.as_str())
+        self.problems.iter().map(|problem| &*problem.title)
     }
 
     /// The whole text, with colours only when asked for.
@@ -65,11 +68,11 @@ impl Diagnostics {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group = annotate_snippets::Group::with_title(level.primary_title(&problem.title));
+        let mut group = annotate_snippets::Group::with_title(level.primary_title(&*problem.title));
         if let Some(span) = &problem.span {
             let mut primary = AnnotationKind::Primary.span(self.within(span));
             if let Some(label) = &problem.label {
-                primary = primary.label(label);
+                primary = primary.label(&**label);
             }
             let mut snippet = Snippet::source(&self.source).path(&self.file).annotation(primary);
             if let Some((span, label)) = &problem.also {
@@ -80,7 +83,7 @@ impl Diagnostics {
             group = group.element(annotate_snippets::Origin::path(&self.file));
         }
         if let Some(advice) = &problem.advice {
-            group = group.element(Level::HELP.message(advice));
+            group = group.element(Level::HELP.message(&**advice));
         }
         renderer.render(&[group])
     }

@@ -11,7 +11,7 @@ use crate::config::raw::reader::{At, Field, Table};
 use crate::config::{ClientAuth, Listen, Tls};
 use crate::file::File;
 use crate::metrics::ListenerId;
-use crate::transport::tls::pem::PemError;
+use crate::transport::tls::pem::{ENCRYPTED_KEY, PemError, VERSION_3};
 use crate::transport::tls::server::{ServerTls, ServerTlsError};
 
 use super::context::{Context, Secrets};
@@ -184,6 +184,12 @@ fn unusable(error: &ServerTlsError, raw: &At<raw::ListenTls>, tls: &Tls, cx: &mu
         ServerTlsError::Pem(PemError::NoKey(_)) => cx
             .error(&key, "the file holds no private key in PEM")
             .advice("it begins with -----BEGIN PRIVATE KEY----- and is not encrypted"),
+        ServerTlsError::Pem(PemError::EncryptedKey(_)) => {
+            cx.error(&key, "the private key is encrypted").advice(ENCRYPTED_KEY)
+        }
+        ServerTlsError::Pem(PemError::Version1(_)) => {
+            cx.error(&cert, "the certificate is X.509 version 1, which no client takes").advice(VERSION_3)
+        }
         ServerTlsError::Key { source, .. } => cx.error(&key, format!("the private key cannot be used: {source}")),
         ServerTlsError::Mismatch { .. } => cx
             .error(&key, "the private key is not the one of the certificate")

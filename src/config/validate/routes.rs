@@ -293,7 +293,10 @@ fn methods(field: &Field<Vec<At<String>>>, cx: &mut Context<'_>) -> Vec<Method> 
 fn path(at: &At<String>, exact: bool, cx: &mut Context<'_>) -> Option<String> {
     let result = if exact { net::path(at) } else { net::prefix(at) };
     match result {
-        Ok(()) => Some(at.value.clone()),
+        Ok(()) => {
+            not_a_pattern(at, cx);
+            Some(at.value.clone())
+        }
         Err(bad) => {
             let advice = match bad {
                 net::Bad::TrailingSlash => "leave the last `/` out",
@@ -303,6 +306,23 @@ fn path(at: &At<String>, exact: bool, cx: &mut Context<'_>) -> Option<String> {
             cx.error(&at.span, bad.to_string()).advice(advice);
             None
         }
+    }
+}
+
+/// Warns of what other gateways take for a pattern: these characters are legal in a path, and mean themselves.
+fn not_a_pattern(at: &At<String>, cx: &mut Context<'_>) {
+    let pattern = |part: &str| part.contains('*') || part.starts_with(':') || part.starts_with('{');
+    let mut before = 0;
+    for part in at.split('/').skip(1) {
+        if pattern(part) {
+            let covers = if before == 0 { "/" } else { &at[..before] };
+            cx.problems
+                .warning(&at.span, "a path is no pattern: `*`, `:name` and `{name}` stand for themselves")
+                .label("matches these characters only")
+                .advice(format!("a path covers everything below it: write \"{covers}\""));
+            return;
+        }
+        before += 1 + part.len();
     }
 }
 

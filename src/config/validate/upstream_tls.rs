@@ -12,7 +12,7 @@ use crate::config::raw::reader::{At, Field, Table};
 use crate::config::{Addresses, ClientIdentity, Place, UpstreamTls};
 use crate::file::File;
 use crate::transport::tls::client::{ClientTls, ClientTlsError};
-use crate::transport::tls::pem::PemError;
+use crate::transport::tls::pem::{ENCRYPTED_KEY, PemError, VERSION_3};
 
 use super::context::{Context, Secrets};
 
@@ -128,9 +128,15 @@ fn unusable(error: &ClientTlsError, raw: &At<raw::UpstreamTls>, read: &UpstreamT
         ClientTlsError::Pem(PemError::Certificate { path, source }) => {
             cx.error(of(path), format!("the file holds a certificate that cannot be read: {source}"))
         }
-        ClientTlsError::Pem(PemError::NoKey(_)) => cx
-            .error(&key, "the file holds no private key in PEM")
-            .advice("its first line says BEGIN PRIVATE KEY; it must not be encrypted"),
+        ClientTlsError::Pem(PemError::NoKey(_)) => {
+            cx.error(&key, "the file holds no private key in PEM").advice("its first line says BEGIN PRIVATE KEY")
+        }
+        ClientTlsError::Pem(PemError::EncryptedKey(_)) => {
+            cx.error(&key, "the private key is encrypted").advice(ENCRYPTED_KEY)
+        }
+        ClientTlsError::Pem(PemError::Version1(_)) => {
+            cx.error(&cert, "the certificate is X.509 version 1, which no server takes").advice(VERSION_3)
+        }
         ClientTlsError::Mismatch { .. } => cx
             .error(&key, "the private key is not the one of the certificate")
             .also(cert.clone(), "this certificate")

@@ -74,8 +74,8 @@ impl Seed {
         if let Some(error) = syntax.first() {
             let mut problems = Problems::default();
             match error.span() {
-                Some(span) => problems.error(&span, error.message()),
-                None => problems.general(error.message()),
+                Some(span) => problems.error(&span, error.message().to_owned()),
+                None => problems.general(error.message().to_owned()),
             };
             problems.hidden = crate::config::raw::problem::after_secret_keys(source);
             return Err(Diagnostics::new(path, source, problems));

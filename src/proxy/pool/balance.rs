@@ -46,6 +46,17 @@ struct Health {
     tried: bool,
 }
 
+/// What the end of an attempt has changed about an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It is left out for so long.
+    Out(Duration),
+    /// The request that tried it failed too: it stays out for so long.
+    StillOut(Duration),
+    /// Requests go there again.
+    Back,
+}
+
 /// The addresses that a request has tried in vain, each a bit.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Tried(u64);
@@ -93,15 +104,15 @@ impl Balance {
     }
 
     /// An attempt to connect has ended.
-    pub(super) fn attempted(&self, index: usize, connected: bool, now: Instant) {
+    pub(super) fn attempted(&self, index: usize, connected: bool, now: Instant) -> Option<Change> {
         let mut state = self.lock();
         if connected {
-            state.members[index].health = Health::default();
-            return;
+            let before = std::mem::take(&mut state.members[index].health);
+            return (!before.is_fit()).then_some(Change::Back);
         }
         let fit = |(other, member): (usize, &Member)| other != index && member.health.is_fit();
         let last = !state.members.iter().enumerate().any(fit);
-        state.members[index].health.failed(now, last);
+        state.members[index].health.failed(now, last)
     }
 
     fn seat(self: &Arc<Self>, state: &mut State, index: usize, trial: bool) -> Seat {
@@ -173,17 +184,19 @@ impl Health {
     }
 
     /// An attempt has failed. `last`: no other address is fit.
-    fn failed(&mut self, now: Instant, last: bool) {
+    fn failed(&mut self, now: Instant, last: bool) -> Option<Change> {
         if self.until.is_some_and(|until| until > now) {
             // It began before the ejection, or for want of anything better.
-            return;
+            return None;
         }
         self.failures += 1;
         if last || (self.until.is_none() && self.failures < FAILURES) {
-            return;
+            return None;
         }
         let time = EJECTED_FOR.saturating_mul(1 << self.ejections.min(8)).min(LONGEST);
+        let change = if self.is_fit() { Change::Out(time) } else { Change::StillOut(time) };
         *self = Self { failures: 0, ejections: self.ejections + 1, until: Some(now + time), tried: false };
+        Some(change)
     }
 }
 
@@ -209,10 +222,8 @@ impl Seat {
     }
 
     /// A connection was had. One that was kept from before counts for a trial too: it can take a request.
-    pub(super) fn connected(&mut self) {
-        if std::mem::take(&mut self.trial) {
-            self.balance.attempted(self.index, true, Instant::now());
-        }
+    pub(super) fn connected(&mut self) -> Option<Change> {
+        if std::mem::take(&mut self.trial) { self.balance.attempted(self.index, true, Instant::now()) } else { None }
     }
 }
 
@@ -283,6 +294,22 @@ mod tests {
         after(&balance, 5, 0);
         pass(10).await;
         assert_eq!(trial(&balance), Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn going_out_and_coming_back_are_each_told_once() {
+        let balance = Balance::new(2);
+        let end = |connected| balance.attempted(0, connected, Instant::now());
+        let seconds = Duration::from_secs;
+        assert_eq!([(); 4].map(|()| end(false)), [None; 4]);
+        assert_eq!(end(false), Some(Change::Out(seconds(10))));
+        assert_eq!([(); 4].map(|()| end(false)), [None; 4], "attempts that began before");
+        pass(10).await;
+        assert_eq!(end(false), Some(Change::StillOut(seconds(20))));
+        pass(20).await;
+        let mut kept = balance.any(Tried::default(), Instant::now()).unwrap();
+        assert_eq!([kept.connected(), kept.connected()], [Some(Change::Back), None]);
+        assert_eq!(end(true), None);
     }
 
     #[tokio::test(start_paused = true)]

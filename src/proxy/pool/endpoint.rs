@@ -8,11 +8,12 @@ use http::HeaderValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::balance::Balance;
+use super::balance::{Balance, Change};
 use super::exchange::{Protocol, Want};
 use super::{http1, http2};
 use crate::config::{Upstream, UpstreamAddress, Wire};
 use crate::lifecycle::Spawner;
+use crate::telemetry;
 use crate::transport::connect::{ConnectError, Secure, connect};
 use crate::transport::io::Stream;
 use crate::transport::tls;
@@ -172,9 +173,31 @@ impl Endpoint {
     async fn open(&self, want: Want) -> Result<Leased, ConnectError> {
         let opened = self.connect(want).await;
         if let Some(balance) = &self.balance {
-            balance.attempted(self.index, opened.is_ok(), Instant::now());
+            match (balance.attempted(self.index, opened.is_ok(), Instant::now()), &opened) {
+                (Some(Change::Out(time)), Err(error)) => tracing::warn!(
+                    upstream = self.upstream.name,
+                    address = %self.address(),
+                    error = telemetry::chain(error),
+                    for_seconds = time.as_secs(),
+                    "an address cannot be connected to and is left out"
+                ),
+                (Some(Change::StillOut(time)), Err(error)) => tracing::debug!(
+                    upstream = self.upstream.name,
+                    address = %self.address(),
+                    error = telemetry::chain(error),
+                    for_seconds = time.as_secs(),
+                    "an address is still left out"
+                ),
+                (Some(_), _) => self.is_back(),
+                (None, _) => {}
+            }
         }
         opened
+    }
+
+    /// Says that requests go there again.
+    pub(super) fn is_back(&self) {
+        tracing::info!(upstream = self.upstream.name, address = %self.address(), "an address takes requests again");
     }
 
     async fn connect(&self, want: Want) -> Result<Leased, ConnectError> {

@@ -132,7 +132,7 @@ impl ClientTls {
         let mut config = match &tls.identity {
             None => builder.with_no_client_auth(),
             Some(ClientIdentity { cert, key }) => {
-                let (chain, secret) = (pem::certificates(cert)?, pem::private_key(key)?);
+                let (chain, secret) = (pem::chain(cert)?, pem::private_key(key)?);
                 builder.with_client_auth_cert(chain, secret).map_err(|error| match error {
                     rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                         ClientTlsError::Mismatch { cert: cert.path().to_owned(), key: key.path().to_owned() }

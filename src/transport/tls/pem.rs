@@ -7,10 +7,17 @@ use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_cert::Certificate;
+use x509_cert::certificate::Version;
 use x509_cert::der::Decode as _;
 
 use crate::clock::Wall;
 use crate::file::File;
+
+/// What to do about a key with a passphrase,
+pub const ENCRYPTED_KEY: &str = "take its passphrase away: openssl pkey -in encrypted.pem -out key.pem";
+/// and about a certificate without extensions.
+pub const VERSION_3: &str =
+    "make it version 3: give `openssl x509 -req` an -extfile, with subjectAltName = DNS:your.name for a server";
 
 /// Why a file is not what it should be. The texts hold paths, never contents.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +34,15 @@ pub enum PemError {
         #[source]
         source: Broken,
     },
-    /// No private key in it, or one that is encrypted.
+    /// No private key in it.
     #[error("{} holds no private key in PEM (`-----BEGIN PRIVATE KEY-----`, not encrypted)", .0.display())]
     NoKey(PathBuf),
+    /// A private key that only a passphrase opens.
+    #[error("the private key in {} is encrypted; take its passphrase away: openssl pkey -in KEY -out PLAIN", .0.display())]
+    EncryptedKey(PathBuf),
+    /// A certificate of version 1, as `openssl x509 -req` makes it without extensions: no peer would take it.
+    #[error("{} holds an X.509 certificate of version 1; version 3 is needed", .0.display())]
+    Version1(PathBuf),
 }
 
 /// What is wrong with a certificate.
@@ -68,7 +81,26 @@ pub fn certificates(file: &File) -> Result<Vec<CertificateDer<'static>>, PemErro
 /// # Errors
 /// When the file holds none that is not encrypted.
 pub fn private_key(file: &File) -> Result<PrivateKeyDer<'static>, PemError> {
-    PrivateKeyDer::from_pem_slice(file.contents()).map_err(|_| PemError::NoKey(file.path().to_owned()))
+    PrivateKeyDer::from_pem_slice(file.contents()).map_err(|_| {
+        let path = file.path().to_owned();
+        // PKCS #8 says so in its first line, the older shapes in a line below it (RFC 1421).
+        let marks: [&[u8]; 2] = [b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED"];
+        let has = |mark: &[u8]| file.contents().windows(mark.len()).any(|own| own == mark);
+        if marks.into_iter().any(has) { PemError::EncryptedKey(path) } else { PemError::NoKey(path) }
+    })
+}
+
+/// The chain that is presented to a peer: its first certificate is one's own.
+///
+/// # Errors
+/// When the file holds none, one that cannot be read, or one's own is of version 1.
+pub fn chain(file: &File) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let chain = certificates(file)?;
+    let own = chain.first().and_then(|own| Certificate::from_der(own).ok());
+    match own.map(|own| own.tbs_certificate().version()) {
+        Some(Version::V1) => Err(PemError::Version1(file.path().to_owned())),
+        _ => Ok(chain),
+    }
 }
 
 /// Every certificate of the file as a root of trust.

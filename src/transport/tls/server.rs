@@ -89,7 +89,7 @@ impl ServerTls {
     /// # Errors
     /// The first thing that is wrong with them.
     pub fn new(tls: &Tls) -> Result<Self, ServerTlsError> {
-        let chain = pem::certificates(&tls.cert)?;
+        let chain = pem::chain(&tls.cert)?;
         let key = pem::private_key(&tls.key)?;
         let provider = provider();
         let unusable = |source| ServerTlsError::Key { path: tls.key.path().to_owned(), source };

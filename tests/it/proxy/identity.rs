@@ -232,6 +232,26 @@ async fn a_trusted_peer_is_believed_and_continued() {
 }
 
 #[tokio::test]
+async fn nothing_of_ours_contradicts_what_a_trusted_peer_said() {
+    let upstream = Upstream::answering(OK).await;
+    let boot = Boot::new(THREE.replace("{up}", &upstream.url())).server("trusted_proxies = [\"loopback\"]");
+    let gateway = boot.start().await;
+    let own = "for=127.0.0.1;host=\"gateway.test\";proto=http";
+    for (headers, forwarded, proto) in [
+        ("X-Forwarded-Proto: https\r\n", None, "https"),
+        ("X-Forwarded-For: 6.6.6.6\r\n", None, "http"),
+        ("X-Forwarded-Host: app.test\r\n", None, "http"),
+        ("", Some(own.to_owned()), "http"),
+        ("X-Forwarded-Proto: https\r\nForwarded: proto=https\r\n", Some(format!("proto=https, {own}")), "https"),
+    ] {
+        Wire::connect(gateway.address).await.ask(get("/public", headers)).await;
+        let seen = upstream.last();
+        assert_eq!(seen.one("forwarded"), forwarded.as_deref(), "{headers}");
+        assert_eq!(seen.one("x-forwarded-proto"), Some(proto), "{headers}");
+    }
+}
+
+#[tokio::test]
 async fn every_source_of_a_value_is_injected() {
     let (gateway, upstream) = behind(
         r#"

@@ -386,7 +386,7 @@ fn files_that_cannot_serve_are_told_before_anything_starts() {
         (None, key, "", "cannot read the file"),
         (Some("nothing"), key, "", "holds no certificate in PEM"),
         (Some(broken), key, "", "certificate"),
-        (cert, Some(encrypted), "", "holds no private key in PEM"),
+        (cert, Some(encrypted), "", "the private key is encrypted"),
         (cert, Some(other.key.as_str()), "", "the private key is not the one of the certificate"),
         (cert, key, ", client_auth = \"required\"", "client certificates need a `client_ca`"),
         (cert, key, ", client_ca = \"cert.pem\"", "no client is asked for a certificate"),

@@ -463,3 +463,19 @@ fn parts_and_counts_have_bounds() {
       |                    ^^^^^^ from 8.0 KiB to 16.0 MiB
     "#);
 }
+
+#[test]
+fn a_path_that_looks_like_a_pattern_is_warned_of() {
+    for (path, instead) in [
+        ("/v1/*", Some("/v1")),
+        ("/*", Some("/")),
+        ("/v1/:id/x", Some("/v1")),
+        ("/a/b/{id}", Some("/a/b")),
+        ("/v1/users:batch", None),
+    ] {
+        let said = said(&route(&format!("match = {{ path = \"{path}\" }}")));
+        let advice = instead.map(|path| format!("covers everything below it: write \"{path}\""));
+        assert_eq!(advice.is_some(), said.contains("warning: a path is no pattern"), "{said}");
+        assert!(advice.is_none_or(|advice| said.contains(&advice)), "{said}");
+    }
+}

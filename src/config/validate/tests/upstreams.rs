@@ -70,6 +70,15 @@ fn an_upstream_has_either_url_or_urls() {
 fn certified() -> Outside {
     let mut outside = outside()
         .file("/etc/mintgate/empty.pem", "")
+        .file("/etc/mintgate/version1.pem", include_str!("version1.pem"))
+        .file(
+            "/etc/mintgate/locked.key",
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        )
+        .file(
+            "/etc/mintgate/old.key",
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END RSA PRIVATE KEY-----\n",
+        )
         .file("/etc/mintgate/odd.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     for name in ["a", "b"] {
         let key = KeyPair::generate().unwrap();
@@ -135,11 +144,23 @@ fn tls_keys_that_make_no_sense_are_refused_where_they_stand() {
         (https("client_cert = \"a.key\", client_key = \"a.key\""), &["holds no certificate in PEM"]),
         (
             https("client_cert = \"a.pem\", client_key = \"a.pem\""),
-            &["holds no private key in PEM", "must not be encrypted"],
+            &["holds no private key in PEM", "its first line says BEGIN PRIVATE KEY"],
         ),
         (
             https("client_cert = \"a.pem\", client_key = \"b.key\""),
             &["not the one of the certificate", "this certificate"],
+        ),
+        (
+            https("client_cert = \"a.pem\", client_key = \"locked.key\""),
+            &["the private key is encrypted", "openssl pkey -in encrypted.pem -out key.pem"],
+        ),
+        (
+            https("client_cert = \"a.pem\", client_key = \"old.key\""),
+            &["the private key is encrypted", "openssl pkey -in"],
+        ),
+        (
+            https("client_cert = \"version1.pem\", client_key = \"a.key\""),
+            &["is X.509 version 1", "make it version 3: give `openssl x509 -req` an -extfile"],
         ),
         (https("cafile = \"a.pem\""), &["unknown key `cafile`", "did you mean `ca_file`?"]),
         ("url = \"https://a/b\"".to_owned(), &["has no path"]),
@@ -154,4 +175,20 @@ fn check_does_without_a_clients_key() {
     let path = Path::new("/etc/mintgate/mintgate.toml");
     let (_, warnings) = parse(&source, path, &certified(), Secrets::Optional).unwrap_or_else(|wrong| panic!("{wrong}"));
     assert!(warnings.to_string().contains("`run` needs it"), "{warnings}");
+}
+
+#[test]
+fn a_listeners_files_are_told_in_full_although_they_speak_of_secrets() {
+    let server = |cert: &str, key: &str| {
+        told(&format!("[server]\ntls = {{ cert = \"{cert}\", key = \"{key}\" }}\n{}", up("url = \"http://a\"")))
+    };
+    for (cert, key, advice) in [
+        ("a.key", "a.pem", "it begins with -----BEGIN CERTIFICATE-----; the server's own certificate is the first"),
+        ("a.pem", "b.pem", "it begins with -----BEGIN PRIVATE KEY----- and is not encrypted"),
+        ("a.pem", "locked.key", "take its passphrase away: openssl pkey -in encrypted.pem -out key.pem"),
+        ("version1.pem", "a.key", "make it version 3"),
+    ] {
+        let said = server(cert, key);
+        assert!(said.contains(advice), "{said}");
+    }
 }
