@@ -11,12 +11,13 @@ pub mod env_file;
 pub mod explain;
 pub mod run;
 pub mod signals;
+pub mod usage;
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::validate::Environment;
 
@@ -60,6 +61,14 @@ enum Command {
 // === impl Cli ===
 
 impl Cli {
+    /// Reads the command line of the process.
+    ///
+    /// # Errors
+    /// When it cannot be followed, or asks for help. The error shows nothing that was typed but names of options.
+    pub fn read() -> Result<Self, clap::Error> {
+        Self::try_parse().map_err(|error| usage::told(error, &mut Self::command()))
+    }
+
     /// Does what the command line says.
     ///
     /// # Errors
@@ -86,7 +95,14 @@ impl Cli {
                 let path = config.config.as_deref();
                 Ok(check::run(path, environment, to.err_colours, to.out, to.err)?)
             }
-            Command::Explain(args) => Ok(explain::run(&args, environment, to)?),
+            Command::Explain(args) => match explain::run(&args, environment, to) {
+                Ok(code) => Ok(code),
+                Err(error) => {
+                    // Not 1, which says that the request would be refused.
+                    console::tell(&error, to.err);
+                    Ok(ExitCode::from(explain::UNJUDGED))
+                }
+            },
             Command::Emulator(args) => Ok(emulator::run(*args, environment, to.err_colours, to.out, to.err)?),
         }
     }

@@ -1,5 +1,6 @@
 //! Where a command prints.
 
+use std::error::Error;
 use std::io::Write;
 
 /// The two streams, and whether colours are understood there.
@@ -12,4 +13,15 @@ pub struct Console<'a> {
     pub out_colours: bool,
     /// `err` is a terminal.
     pub err_colours: bool,
+}
+
+/// Tells why something could not be done, with every cause.
+pub fn tell(error: &dyn Error, err: &mut dyn Write) {
+    // With nobody left to tell, the exit status tells.
+    let _ = writeln!(err, "error: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = writeln!(err, "  because: {cause}");
+        source = cause.source();
+    }
 }

@@ -1,9 +1,12 @@
 //! `mintgate explain`: what would become of a request, by the very code that serves requests, without sending it.
 
 mod credential;
+mod follow;
 mod judge;
 mod report;
+mod websocket;
 
+use std::convert::Infallible;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,23 +29,28 @@ use self::judge::{Asked, JudgeError};
 const BAD_USAGE: u8 = 2;
 /// The exit status when the request would be refused.
 const REFUSED: u8 = 1;
+/// The exit status when nothing can be said (`EX_UNAVAILABLE` of sysexits.h).
+pub const UNJUDGED: u8 = 69;
 
 /// Says what would become of a request: its route, its session, what leaves it and what is put into it.
 ///
 /// Nothing is sent, no token is minted and none is printed. Exit status: 0 it would be forwarded, 1 it would be refused,
-/// 64 bad configuration, 2 bad command line.
+/// 69 nothing can be said (as when --online finds no keys), 64 bad configuration, 2 bad command line.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    // What may hold a secret is read by `Typed::read`: an error of clap's would show it.
     /// The request's method.
-    method: Method,
-    /// Its URL, or a path for any host.
-    url: Wanted,
+    #[arg(value_parser = unread)]
+    method: Secret,
+    /// Its URL, or a path for any host; ws:// and wss:// stand for a WebSocket handshake.
+    #[arg(value_parser = unread)]
+    url: Secret,
     /// A header of the request, "Name: value"; may be repeated.
-    #[arg(long, value_name = "HEADER")]
-    header: Vec<Line>,
+    #[arg(long, value_name = "HEADER", value_parser = unread)]
+    header: Vec<Secret>,
     /// A session token, put where the route looks for one first: the token, - (standard input), @FILE or env:NAME.
-    #[arg(long, value_name = "TOKEN")]
-    token: Option<TokenFrom>,
+    #[arg(long, value_name = "TOKEN", value_parser = unread)]
+    token: Option<Secret>,
     /// The listener that it comes through, by its name; by default the first.
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
@@ -60,11 +68,21 @@ pub struct Args {
     env_file: Option<PathBuf>,
 }
 
+/// What the arguments say.
+struct Typed {
+    method: Method,
+    url: Wanted,
+    lines: Vec<Line>,
+    token: Option<Secret>,
+}
+
 /// What the request asks for.
 #[derive(Debug, Clone)]
 struct Wanted {
     host: Option<HeaderValue>,
     target: PathAndQuery,
+    /// The scheme says so.
+    websocket: bool,
 }
 
 /// A header line.
@@ -98,12 +116,16 @@ pub enum ExplainError {
 }
 
 /// The text does not say what it should.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum BadArgument {
-    #[error("not a URL (https://host/path) and not a path (/path)")]
+    #[error("METHOD is not a method (GET)")]
+    Method,
+    #[error("URL is neither a URL (https://host/path) nor a path (/path); a secret in it is not shown")]
     Url,
-    #[error("not a header (\"Name: value\")")]
+    #[error("--header is not a header (\"Name: value\"); it is not shown, since it may hold a secret")]
     Header,
+    #[error("--token: {0}")]
+    Token(String),
 }
 
 // === impl Args ===
@@ -135,49 +157,81 @@ pub fn run(args: &Args, environment: &dyn Environment, to: &mut Console<'_>) -> 
         writeln!(to.err, "error: --listener: the configuration has no listener of this name")?;
         return Ok(ExitCode::from(BAD_USAGE));
     };
-    let token = match args.token.as_ref().map(|from| from.read(environment)).transpose() {
-        Ok(token) => token,
+    let typed = match Typed::read(args, environment) {
+        Ok(typed) => typed,
         Err(problem) => {
-            writeln!(to.err, "error: --token: {problem}")?;
+            writeln!(to.err, "error: {problem}")?;
             return Ok(ExitCode::from(BAD_USAGE));
         }
     };
     let asked = Asked {
-        method: args.method.clone(),
-        target: args.url.target.clone(),
-        headers: headers(args, listener),
+        headers: headers(&typed, listener),
+        method: typed.method,
+        target: typed.url.target,
         listener: listener.clone(),
-        token,
+        token: typed.token,
         online: args.online,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ExplainError::Runtime)?;
     let report = runtime.block_on(judge::judge(&config, asked))?;
-    if args.json {
-        writeln!(to.out, "{}", serde_json::to_string_pretty(&report)?)?;
+    let written = if args.json {
+        let json = serde_json::to_string_pretty(&report)?;
+        writeln!(to.out, "{json}")
     } else {
-        report.write(to.out, to.out_colours)?;
-    }
+        report.write(to.out, to.out_colours)
+    };
+    // Whoever reads the first lines alone, as `head` does, has what it wants.
+    written.or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })?;
     Ok(if report.is_forwarded() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
 }
 
-/// The lines of the command, and `Host` where they have none.
-fn headers(args: &Args, listener: &Listen) -> HeaderMap {
+/// The lines of the command, and what they lack: `Host`, and of a WebSocket's URL the handshake.
+fn headers(typed: &Typed, listener: &Listen) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    for Line(name, value) in &args.header {
+    for Line(name, value) in &typed.lines {
         headers.append(name.clone(), value.clone());
+    }
+    if typed.url.websocket {
+        for (name, value) in [
+            (header::CONNECTION, "Upgrade"),
+            (header::UPGRADE, "websocket"),
+            (header::SEC_WEBSOCKET_VERSION, "13"),
+            // Any sixteen bytes.
+            (header::SEC_WEBSOCKET_KEY, "AAAAAAAAAAAAAAAAAAAAAA=="),
+        ] {
+            headers.entry(name).or_insert(HeaderValue::from_static(value));
+        }
     }
     if !headers.contains_key(header::HOST) {
         let usual = match &listener.address {
             ListenAddress::Tcp(address) => HeaderValue::try_from(address.to_string()).ok(),
             ListenAddress::Unix(_) | ListenAddress::Systemd(_) => Some(HeaderValue::from_static("localhost")),
         };
-        let named = args.url.host.clone().or(usual);
+        let named = typed.url.host.clone().or(usual);
         headers.extend(named.map(|host| (header::HOST, host)));
     }
     headers
 }
 
-// === impl Wanted, Line, TokenFrom ===
+/// Takes an argument as it is.
+#[expect(clippy::unnecessary_wraps, reason = "clap wants a parser that may fail")]
+fn unread(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text))
+}
+
+// === impl Typed, Wanted, Line, TokenFrom ===
+
+impl Typed {
+    /// What the arguments say. The error never shows one.
+    fn read(args: &Args, environment: &dyn Environment) -> Result<Self, BadArgument> {
+        let method = Method::from_bytes(args.method.expose().as_bytes()).map_err(|_| BadArgument::Method)?;
+        let url = args.url.expose().parse()?;
+        let lines = args.header.iter().map(|line| line.expose().parse()).collect::<Result<_, _>>()?;
+        let from = args.token.as_ref().map(|from| TokenFrom::new(from.expose()));
+        let token = from.map(|from| from.read(environment)).transpose().map_err(BadArgument::Token)?;
+        Ok(Self { method, url, lines, token })
+    }
+}
 
 impl FromStr for Wanted {
     type Err = BadArgument;
@@ -186,14 +240,18 @@ impl FromStr for Wanted {
         let bad = |_| BadArgument::Url;
         if text.starts_with('/') {
             // Not by `Uri`, which takes `//a/b` for an authority.
-            return Ok(Self { host: None, target: text.parse().map_err(bad)? });
+            return Ok(Self { host: None, target: text.parse().map_err(bad)?, websocket: false });
         }
         let uri: Uri = text.parse().map_err(bad)?;
-        let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        let (Some(scheme @ ("http" | "https" | "ws" | "wss")), Some(authority)) = (uri.scheme_str(), uri.authority())
+        else {
             return Err(BadArgument::Url);
         };
-        let host = HeaderValue::try_from(authority.as_str()).map_err(|_| BadArgument::Url)?;
-        Ok(Self { host: Some(host), target: uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")) })
+        // No client sends the user info (RFC 9110 section 4.2.4).
+        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+        let host = HeaderValue::try_from(host).map_err(|_| BadArgument::Url)?;
+        let target = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        Ok(Self { host: Some(host), target, websocket: scheme.starts_with("ws") })
     }
 }
 
@@ -209,21 +267,17 @@ impl FromStr for Line {
     }
 }
 
-impl FromStr for TokenFrom {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match (text, text.strip_prefix('@'), text.strip_prefix("env:")) {
+impl TokenFrom {
+    fn new(text: &str) -> Self {
+        match (text, text.strip_prefix('@'), text.strip_prefix("env:")) {
             ("-", ..) => Self::Input,
             (_, Some(path), _) => Self::File(path.into()),
             (_, _, Some(name)) => Self::Variable(name.to_owned()),
             _ => Self::Here(Secret::new(text)),
-        })
+        }
     }
-}
 
-impl TokenFrom {
-    /// The token, without white space around it. The error never holds it.
+    /// The token, without white space around it. The error holds neither it nor what was typed in its place.
     fn read(&self, environment: &dyn Environment) -> Result<Secret, String> {
         let text = match self {
             Self::Here(token) => token.expose().to_owned(),
@@ -235,13 +289,10 @@ impl TokenFrom {
                 text
             }
             Self::File(path) => {
-                let bytes =
-                    environment.read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-                String::from_utf8(bytes).map_err(|_| format!("{} is not text", path.display()))?
+                let bytes = environment.read(path).map_err(|error| format!("cannot read the file: {error}"))?;
+                String::from_utf8(bytes).map_err(|_| "the file is not text".to_owned())?
             }
-            Self::Variable(name) => {
-                environment.var(name).ok_or_else(|| format!("the environment variable {name} is not set"))?
-            }
+            Self::Variable(name) => environment.var(name).ok_or("the environment variable of this name is not set")?,
         };
         match text.trim() {
             "" => Err("it is empty".to_owned()),

@@ -57,6 +57,11 @@ name = "public"
 match = { path = "/public" }
 upstream = "up"
 session = []
+[[routes]]
+name = "job"
+match = { path = "/job" }
+upstream = "up"
+session = [{ session_id_header = "x-sid", trust = "unverified", caller_token = { env = "CLERK_SECRET_KEY" } }]
 "#;
 
 /// A gateway, and its configuration in a file.
@@ -136,6 +141,7 @@ async fn explain_says_what_the_gateway_does() {
     let outdated = format!("__session={good}; __client_uat={}", now_ms());
     let api = ("host", "api.example.com");
     let authorized = ("authorization", bearer.as_str());
+    let caller = ("x-mintgate-caller", both.harness.world.emulator.secret_key().expose());
     let requests: &[Request<'_>] = &[
         ("GET", "/api/x?q=1", &[authorized], ""),
         ("POST", "/api", &[authorized], ""),
@@ -167,6 +173,14 @@ async fn explain_says_what_the_gateway_does() {
         ("POST", "/app", &[("cookie", &cookie)], "origin-forbidden"),
         ("GET", "/owners", &[authorized], "session-forbidden"),
         ("GET", "/public", &[("authorization", &broken)], ""),
+        ("GET", "/job", &[caller, ("x-sid", ALICE)], ""),
+        ("GET", "/job", &[("x-mintgate-caller", "wrong"), ("x-sid", ALICE)], "origin-forbidden"),
+        ("GET", "/job", &[("x-sid", ALICE)], "origin-forbidden"),
+        ("GET", "/job", &[caller], "session-missing"),
+        ("GET", "/job", &[caller, ("x-sid", "a/b")], "session-invalid"),
+        ("GET", "/job", &[caller, ("x-sid", ALICE), ("origin", party)], "origin-forbidden"),
+        ("GET", "/job", &[caller, ("x-sid", ALICE), api], "origin-forbidden"),
+        ("GET", "/job", &[caller, caller, ("x-sid", ALICE)], "origin-forbidden"),
     ];
     for (method, path, headers, expected) in requests {
         let url = format!("http://{}{path}", both.harness.address);
@@ -352,4 +366,179 @@ fn a_token_comes_from_where_it_is_said() {
         let said = said(&mut explain(&config, bad), "");
         assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{bad:?}: {said:?}");
     }
+}
+
+#[test]
+fn no_wrong_command_line_shows_what_was_typed() {
+    let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join("explain-wrong.toml");
+    let route = "[[routes]]\nname = \"a\"\nupstream = \"http://127.0.0.1:1\"\nsession = []\n";
+    std::fs::write(&config, route).unwrap();
+    for (arguments, said_instead) in [
+        (&["explain", "GET", "/", "--header", "Authorization Bearer CANARY"][..], "--header is not a header"),
+        (&["explain", "GET", "/", "--header", "Authoriza tion: CANARY"], "--header is not a header"),
+        (&["explain", "GET", "/", "--header", "Authorization: CANARY\n"], ""),
+        (&["explain", "GET", "/", "--header", "Authorization: CANARY\nX: y"], "--header is not a header"),
+        (&["explain", "GET", "/", "--header", "Authorization:", "Bearer", "CANARY"], "an argument too many"),
+        (&["explain", "GET", "/", "--header=Authorization:", "CANARY"], "an argument too many"),
+        (&["explain", "GET", "/", "--headr", "Authorization: CANARY"], "no option --headr"),
+        (&["explain", "GET", "/", "--headr=Authorization: CANARY"], "no option --headr"),
+        (&["explain", "GET", "/", "-H", "Authorization: CANARY"], "no option -H"),
+        (&["explain", "GET", "/", "-HAuthorization: CANARY"], "no option -H"),
+        (&["explain", "GET", "/", "--json=CANARY"], "--json takes no value"),
+        (&["explain", "GET", "/", "--online", "CANARY"], "an argument too many"),
+        (&["explain", "GET", "/", "--", "CANARY"], "an argument too many"),
+        (&["explain", "GET", "/", "--CANARY"], "an argument too many"),
+        (&["explain", "GET", "/", "--token", "CANARY", "--token", "CANARY"], "cannot be used multiple times"),
+        (&["explain", "GET", "/", "--token", "\u{e9}CANARY"], ""),
+        (&["explain", "GET", "/", "--token", "CANARY\nCANARY"], "--token: it holds characters"),
+        (&["explain", "GET", "/", "--token", "@CANARY"], "--token: cannot read the file"),
+        (&["explain", "GET", "/", "--token", "env:CANARY"], "--token: the environment variable"),
+        (&["explain", "GET", "/", "--token", "CANARY", "--header"], "needs a value"),
+        (&["explain", "GET", "https://user:CANARY@x y/"], "URL is neither"),
+        (&["explain", "GET", "ftp://user:CANARY@x/"], "URL is neither"),
+        (&["explain", "GET", "https://user:CANARY@[x/"], "URL is neither"),
+        (&["explain", "GET", "https://user:CANARY@x/"], ""),
+        (&["explain", "GET", "CANARY"], "URL is neither"),
+        (&["explain", "CANARY CANARY", "/"], "METHOD is not a method"),
+        (&["explain", "--token", "CANARY", "GET"], "<URL>"),
+        (&["explain", "GET", "/", "--listener", "CANARY"], "no listener of this name"),
+        (&["explian", "GET", "/", "--token", "CANARY"], "the command is one of"),
+        (&["CANARY"], "the command is one of"),
+        (&["run", "--token", "CANARY"], "no option --token"),
+        (&["check", "CANARY"], "an argument too many"),
+        (&["emulator", "--secret-key", "CANARY"], "--secret-key <KEY> cannot be used"),
+        (&["emulator", "--webhook-secret", "CANARY"], "--webhook-secret <SECRET> cannot be used"),
+        (&["emulator", "--webhook-url", "https://user:CANARY@x y/"], "--webhook-url <URL> cannot be used"),
+        (&["emulator", "--rate-limit", "CANARY"], "--rate-limit <RATE_LIMIT> is one of: production, development"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mintgate"));
+        let said = said(command.args(arguments).env("MINTGATE_CONFIG", &config), "");
+        assert_eq!(said.code, Some(if said_instead.is_empty() { 0 } else { 2 }), "{arguments:?}: {said:?}");
+        assert!(said.err.contains(said_instead), "{arguments:?}: {said:?}");
+        assert!(!format!("{}{}", said.out, said.err).contains("CANARY"), "{arguments:?}: {said:?}");
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mintgate"));
+    let behind = said(command.arg("--config").arg(&config).args(["check"]), "");
+    assert!(behind.code == Some(2) && behind.err.contains("options stand behind the command"), "{behind:?}");
+}
+
+/// A file of this name, with these routes to one upstream.
+fn written(name: &str, tables: &str) -> PathBuf {
+    let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let clerk = "[clerk]\nsecret_key = { env = \"NO_KEY\" }\nissuer = \"https://clerk.example.com\"\n\
+                 authorized_parties = [\"https://app.example.com\"]\n[upstreams.up]\nurl = \"http://127.0.0.1:1\"\n";
+    std::fs::write(&config, format!("{clerk}{tables}")).unwrap();
+    config
+}
+
+#[test]
+fn a_websocket_is_told_from_what_only_looks_like_one() {
+    let tables = "[[routes]]\nname = \"live\"\nupstream = \"up\"\nwebsocket = { close_at = \"session\", max_lifetime = \"12h\" }\n\
+                  [[routes]]\nname = \"off\"\nmatch = { path = \"/off\" }\nupstream = \"up\"\nwebsocket = false\n\
+                  [[routes]]\nname = \"open\"\nmatch = { path = \"/open\" }\nupstream = \"up\"\nsession = []\n";
+    let config = written("explain-websocket.toml", tables);
+    let token = unsigned(&json!({
+        "iss": "https://clerk.example.com", "azp": "https://app.example.com", "sid": "sess_1", "sub": "user_1",
+        "exp": now_ms() / 1000 + 50,
+    }));
+    let (upgrade, connection) = ("Upgrade: websocket", "Connection: keep-alive, Upgrade");
+    let (version, key) = ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==");
+    let opens = "a tunnel opens when the upstream answers 101\n  is closed  4401 when the session token expires \
+                 (close_at = \"session\"), 1001 after 43200 s (max_lifetime)\nremoved      authorization\n";
+    for (method, url, lines, expected) in [
+        ("GET", "/", &[upgrade, connection, version, key][..], opens),
+        ("GET", "wss://api.example.com/", &[], opens),
+        ("GET", "ws://api.example.com/", &[], opens),
+        ("GET", "wss://api.example.com/open", &[], "is closed  at no expiry"),
+        ("GET", "wss://api.example.com/", &["Sec-WebSocket-Version: 8"], "none: Sec-WebSocket-Version is not 13"),
+        ("POST", "wss://api.example.com/", &[], "none: its method is not GET"),
+        ("GET", "wss://api.example.com/off", &[], "none: the route says websocket = false"),
+        ("GET", "wss://api.example.com/", &["Content-Length: 3"], "none: it has a body"),
+        ("GET", "/", &[upgrade, version, key], "none: Connection does not name Upgrade"),
+        ("GET", "/", &[upgrade, connection, version], "none: Sec-WebSocket-Key does not stand there once"),
+        ("GET", "/", &[upgrade, connection, version, "Sec-WebSocket-Key: eA=="], "none: Sec-WebSocket-Key is not 16"),
+        ("GET", "/", &["Upgrade: websocket/13", connection, version, key], "none: Upgrade names a version"),
+        ("GET", "/", &["Upgrade: h2c", "Connection: Upgrade"], "none: Upgrade names no websocket"),
+    ] {
+        let mut arguments = vec![method, url, "--token", &token];
+        arguments.extend(lines.iter().flat_map(|line| ["--header", line]));
+        let text = said(&mut explain(&config, &arguments), "");
+        assert!(text.code == Some(0) && text.out.contains(expected), "{method} {url} {lines:?}: {text:?}");
+        arguments.push("--json");
+        let report: Value = serde_json::from_str(&said(&mut explain(&config, &arguments), "").out).unwrap();
+        let told = &report["websocket"];
+        assert_eq!(told["ordinary"].is_object(), expected.starts_with("none"), "{told}");
+        assert_eq!(told["opens"].is_object(), !expected.starts_with("none"), "{told}");
+    }
+    let plain = said(&mut explain(&config, &["GET", "/", "--token", &token]), "");
+    assert!(!plain.out.contains("websocket"), "{plain:?}");
+}
+
+#[test]
+fn a_named_session_and_its_caller_are_explained() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("explain-caller");
+    std::fs::write(&file, "CANARY\n").unwrap();
+    let route = |token: &str| {
+        format!(
+            "[[routes]]\nname = \"job\"\nupstream = \"up\"\n\
+             session = [{{ session_id_header = \"x-sid\", trust = \"unverified\", caller_token = {{ file = \"{token}\" }} }}]\n"
+        )
+    };
+    let known = written("explain-named.toml", &route("explain-caller"));
+    let absent = written("explain-named-absent.toml", &route("explain-absent"));
+    let (good, sid) = ("x-mintgate-caller: CANARY", "x-sid: sess_CANARY");
+    for (config, lines, code, expected) in [
+        (
+            &known,
+            &[good, sid][..],
+            0,
+            "found in header x-sid, by its id\n  caller     x-mintgate-caller is the configured",
+        ),
+        (&known, &["x-mintgate-caller: CANARYx", sid], 1, "  caller     x-mintgate-caller is not the configured token"),
+        (&known, &[sid], 1, "  caller     x-mintgate-caller is missing"),
+        (&known, &[good], 1, "session-missing"),
+        (&known, &[good, sid, "Origin: null"], 1, "  caller     refused before the token: Origin"),
+        (&known, &[good, sid, "Host: a.example"], 1, "  caller     refused before the token: Origin"),
+        (&absent, &[good, sid], 0, "  caller     x-mintgate-caller NOT checked"),
+        (&absent, &[sid], 1, "  caller     x-mintgate-caller is missing"),
+    ] {
+        let mut arguments = vec!["GET", "/", "--token", "CANARY"];
+        arguments.extend(lines.iter().flat_map(|line| ["--header", line]));
+        let said = said(&mut explain(config, &arguments), "");
+        assert!(said.code == Some(code) && said.out.contains(expected), "{lines:?}: {said:?}");
+        assert!(said.out.contains("--token is not used"), "{said:?}");
+        assert!(!format!("{}{}", said.out, said.err).contains("CANARY"), "{said:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_told_beside_what_would_be_right() {
+    let tables = "[[routes]]\nname = \"a\"\nmatch = { methods = [\"GET\", \"HEAD\"] }\nupstream = \"up\"\n";
+    let config = written("explain-beside.toml", tables);
+    let claims = |iss: &str, azp: &str| {
+        let exp = now_ms() / 1000 + 50;
+        unsigned(&json!({ "iss": iss, "azp": azp, "sid": "sess_1", "sub": "user_1", "exp": exp }))
+    };
+    let (issuer, party) = ("https://clerk.example.com", "https://app.example.com");
+    for (method, token, expected) in [
+        ("GET", claims("https://other.example", party), "  expected   iss \"https://clerk.example.com\"\n"),
+        ("GET", claims(issuer, "https://evil.example"), "  expected   azp \"https://app.example.com\"\n"),
+        ("DELETE", claims(issuer, party), "route        a\n  matched"),
+        ("DELETE", claims(issuer, party), "methods that are allowed there: GET, HEAD\n"),
+        ("get", claims(issuer, party), "methods are told apart by case"),
+    ] {
+        let said = said(&mut explain(&config, &[method, "/", "--token", &token]), "");
+        assert!(said.code == Some(1) && said.out.contains(expected), "{said:?}");
+    }
+}
+
+#[test]
+fn that_nothing_can_be_said_is_not_a_refusal() {
+    let tables = "[[routes]]\nname = \"a\"\nupstream = \"up\"\n";
+    let config = written("explain-offline.toml", tables);
+    let text = std::fs::read_to_string(&config).unwrap();
+    // Nobody listens on this port.
+    std::fs::write(&config, text.replace("issuer =", "jwks_url = \"http://127.0.0.1:1/jwks\"\nissuer =")).unwrap();
+    let said = said(&mut explain(&config, &["GET", "/", "--online"]), "");
+    assert!(said.code == Some(69) && said.err.contains("http://127.0.0.1:1/jwks"), "{said:?}");
 }

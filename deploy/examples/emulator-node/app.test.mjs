@@ -1,6 +1,7 @@
 // The application's tests: a real Clerk API on loopback, without an account and without the internet.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { after, afterEach, before, test } from "node:test";
@@ -20,7 +21,10 @@ before(async () => {
   base = `http://127.0.0.1:${server.address().port}`;
   const seed = fileURLToPath(new URL("seed.toml", import.meta.url));
   const flags = ["emulator", "--json", "--listen", "127.0.0.1:0", "--seed", seed, "--webhook-url", `${base}/webhooks`];
-  child = spawn(process.env.MINTGATE_BIN ?? "mintgate", flags, { stdio: ["ignore", "pipe", "inherit"] });
+  const binary = process.env.MINTGATE_BIN ?? "mintgate";
+  child = spawn(binary, flags, { stdio: ["ignore", "pipe", "inherit"] });
+  const missing = `cannot start ${binary}: install it into the path, or let MINTGATE_BIN name it`;
+  await once(child, "spawn").catch((cause) => assert.fail(`${missing} (${cause.message})`));
   for await (const line of createInterface({ input: child.stdout })) {
     clerk = JSON.parse(line);
     break;

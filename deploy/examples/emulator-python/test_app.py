@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import threading
 import time
@@ -41,7 +42,10 @@ class AppTest(unittest.TestCase):
         threading.Thread(target=cls.server.serve_forever, daemon=True).start()
         cls.base = f"http://127.0.0.1:{cls.server.server_port}"
         seed = str(pathlib.Path(__file__).with_name("seed.toml"))
-        command = [os.environ.get("MINTGATE_BIN", "mintgate"), "emulator", "--json", "--listen", "127.0.0.1:0"]
+        binary = os.environ.get("MINTGATE_BIN", "mintgate")
+        if shutil.which(binary) is None:
+            raise RuntimeError(f"no {binary} here: install it into the path, or let MINTGATE_BIN name it")
+        command = [binary, "emulator", "--json", "--listen", "127.0.0.1:0"]
         command += ["--seed", seed, "--webhook-url", cls.base + "/webhooks"]
         cls.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         cls.clerk = json.loads(cls.process.stdout.readline())

@@ -9,8 +9,9 @@ use http_body_util::Empty;
 
 use crate::clock::Clock;
 use crate::config::validate::keys as config_keys;
-use crate::config::{Config, KeySource, Route, SessionSource};
+use crate::config::{CallerToken, Config, KeySource, Route, SessionSource};
 use crate::emulator::keys::{CryptoError, SigningKey};
+use crate::headers;
 use crate::lifecycle::Spawner;
 use crate::listener::connection::Connection;
 use crate::metrics::Metrics;
@@ -36,8 +37,14 @@ pub enum NoKeys {
     #[error("cannot set up the client of the issuer")]
     Client(#[from] BuildError),
     /// No keys from the issuer.
-    #[error("cannot fetch the issuer's keys")]
-    Fetch(#[from] FetchError),
+    #[error("cannot fetch the issuer's keys from {url}")]
+    Fetch {
+        /// From where; it holds no user info.
+        url: String,
+        /// What went wrong.
+        #[source]
+        source: FetchError,
+    },
     /// What came holds none.
     #[error("cannot use the issuer's keys")]
     Jwks(#[from] BadJwks),
@@ -50,10 +57,13 @@ fn route<'a>(head: &Parts, plans: &'a Plans, connection: &Connection) -> Option<
     Some(&plans.routes[id.index()].route)
 }
 
-/// Puts the token where the route looks for one first.
-pub(super) fn place(head: &mut Parts, token: &Secret, plans: &Plans, connection: &Connection) {
-    let first =
-        route(head, plans, connection).and_then(|route| route.session.first()).unwrap_or(&SessionSource::Bearer);
+/// Puts the token where the route looks for one first. `false`: it looks for none.
+pub(super) fn place(head: &mut Parts, token: &Secret, plans: &Plans, connection: &Connection) -> bool {
+    let route = route(head, plans, connection);
+    if route.is_some_and(|route| route.session.is_empty()) {
+        return false;
+    }
+    let first = route.and_then(|route| route.session.first()).unwrap_or(&SessionSource::Bearer);
     let (name, prefix, suffix) = match first {
         SessionSource::Bearer => (header::AUTHORIZATION, "Bearer ", ""),
         SessionSource::Header(name) => (name.clone(), "", ""),
@@ -64,6 +74,24 @@ pub(super) fn place(head: &mut Parts, token: &Secret, plans: &Plans, connection:
         value.set_sensitive(true);
         head.headers.append(name, value);
     }
+    true
+}
+
+/// The configuration with the caller token that the request shows, where its own is not here. `None`: all are here.
+pub(super) fn believe_caller(config: &Config, head: &Parts) -> Option<Config> {
+    let unknown =
+        |route: &Route| route.session_id.as_ref().is_some_and(|source| source.caller == CallerToken::Needed(None));
+    if !config.routes.iter().any(unknown) {
+        return None;
+    }
+    let shown = head.headers.get(headers::CALLER)?.to_str().ok()?;
+    let mut config = config.clone();
+    for route in config.routes.iter_mut().filter(|route| unknown(route)) {
+        if let Some(source) = &mut route.session_id {
+            source.caller = CallerToken::Needed(Some(Secret::new(shown)));
+        }
+    }
+    Some(config)
 }
 
 /// The keys to verify with, where there are any.
@@ -77,7 +105,8 @@ pub(super) async fn keys(
         KeySource::Pinned(der) => Ok(Some((KeySet::pinned(der)?, Signature::JwtKey))),
         KeySource::Jwks { url, with_secret, .. } if online => {
             let client = ClerkClient::new(&config.clerk, clock.clone(), Spawner::current(), Arc::clone(metrics))?;
-            let document = client.fetch_jwks(url, *with_secret).await?;
+            let document = client.fetch_jwks(url, *with_secret).await;
+            let document = document.map_err(|source| NoKeys::Fetch { url: url.as_str().to_owned(), source })?;
             Ok(Some((KeySet::parse(&document)?, Signature::Jwks)))
         }
         KeySource::Jwks { .. } | KeySource::None => Ok(None),

@@ -18,27 +18,33 @@ use crate::address::{BoundAddress, ListenAddress, PeerAddress};
 use crate::app::{self, StartError};
 use crate::clock::{Clock, Now};
 use crate::config::{
-    Access, Config, HostPattern, Identity, Listen, MintKind, OnMintError, Route, SessionSource, Source,
+    Access, CallerToken, Config, HostPattern, Identity, Listen, MintKind, Route, SessionIdSource, SessionSource, Source,
 };
+use crate::headers;
 use crate::lifecycle::Spawner;
 use crate::listener::connection::{Connection, Ends};
 use crate::metrics::{Metrics, Verdict as Judged};
 use crate::proxy::admit::{Admitted, Found, admit, consumed, find_plan};
 use crate::proxy::aim;
 use crate::proxy::clean::Consumed;
-use crate::proxy::error::{Code, Error};
+use crate::proxy::error::Error;
 use crate::proxy::gateway::{Gateway, Plan, Plans};
 use crate::proxy::inject::Injected;
-use crate::proxy::request;
+use crate::proxy::request::{self, Target};
 use crate::proxy::tokens::{self, Subject};
 use crate::record::{Peer, Record, Recorder};
+use crate::route::RouteError;
 use crate::secret::Secret;
 use crate::session::credential::{self, Credential, Place};
 use crate::session::jwks::Jwks;
+use crate::session::named::{self, NotACaller};
+use crate::session::{Reason, SessionError};
 use crate::token::{Mint, MintError, MintRequest, Token};
 
-use super::credential::{NoKeys, keys, place, sign_anew};
-use super::report::{Injection, Matched, Report, Session, Signature, Step, Verdict};
+use super::credential::{NoKeys, believe_caller, keys, place, sign_anew};
+use super::follow::may_follow;
+use super::report::{Injection, Matched, Report, Session, Signature, Step, Verdict, WebSocket};
+use super::websocket;
 
 /// A request that is explained.
 pub(super) struct Asked {
@@ -58,6 +64,8 @@ struct Came<'a> {
     connection: &'a Connection,
     trusted: bool,
     signature: Signature,
+    /// The caller token is not here; the request's own stands in its place.
+    caller_unknown: bool,
 }
 
 /// Why nothing can be said.
@@ -92,9 +100,10 @@ pub(super) async fn judge(config: &Config, asked: Asked) -> Result<Report, Judge
     };
     let plans = Plans::new(config, &[]).map_err(StartError::Value)?;
     let connection = Connection::new(ends(asked.listener), None, &config.server.limits);
-    if let Some(token) = &asked.token {
-        place(&mut head, token, &plans, &connection);
-    }
+    let unused = asked.token.as_ref().is_some_and(|token| !place(&mut head, token, &plans, &connection));
+    let believing = believe_caller(config, &head);
+    let caller_unknown = believing.is_some();
+    let config = believing.as_ref().unwrap_or(config);
     let (keys, signature) = match keys(config, asked.online, &metrics, &clock).await? {
         Some((keys, signature)) => (keys, signature),
         None => (sign_anew(&mut head, config, &clock, &plans, &connection)?, Signature::Unchecked),
@@ -105,8 +114,15 @@ pub(super) async fn judge(config: &Config, asked: Asked) -> Result<Report, Judge
     let peer = connection.ends.peer;
     let trusted = gateway.plans.trusted.trusts(peer);
     let mut record = recorder.begin(&Request::from_parts(head.clone(), ()), Peer { address: peer, trusted });
-    let came = Came { connection: &connection, trusted, signature };
-    Ok(explain(&gateway, config, &head, &came, &clock, &mut record).await)
+    let came = Came { connection: &connection, trusted, signature, caller_unknown };
+    let mut report = explain(&gateway, config, &head, &came, &clock, &mut record).await;
+    if unused {
+        report.notes.push("--token is not used: this route looks for no session token".to_owned());
+    }
+    if head.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+        report.notes.push("methods are told apart by case: GET is not get".to_owned());
+    }
+    Ok(report)
 }
 
 /// A caller on this machine.
@@ -138,6 +154,7 @@ async fn explain(
         Err(error) => return report.refused(Step::Head, &error),
     };
     report.host = target.host.as_str().to_owned();
+    let mut handshake = None;
     let found = find_plan(gateway, head, &target).ok();
     if let Some((Plan { route, .. }, preflight)) = found {
         report.preflight = preflight;
@@ -151,13 +168,41 @@ async fn explain(
         {
             session.found(&where_it_stood(&found), &claims(found.token), now.wall);
         }
+        if let Some(source) = &route.session_id {
+            report.session = Some(named(source, head, &target, came));
+        }
+        if let Some((websocket, ask)) = websocket::judge(head, route) {
+            (report.websocket, handshake) = (Some(websocket), ask);
+        }
     }
     let admitted = match admit(gateway, head, &target, trusted, clock, &mut now, record).await {
         Ok(admitted) => admitted,
         Err(error) => {
             let step = match (&error, found) {
                 (Error::OriginForbidden | Error::NotACaller(_), _) => Step::Guard,
+                (Error::Route(RouteError::MethodNotAllowed { allow }), None) => {
+                    report.route = allow.first().and_then(|method| {
+                        let mut taken = head.clone();
+                        taken.method = method.clone();
+                        let (plan, _) = find_plan(gateway, &taken, &target).ok()?;
+                        Some(matched(&plan.route, config, head))
+                    });
+                    let allowed: Vec<&str> = allow.iter().map(Method::as_str).collect();
+                    report.notes.push(format!("methods that are allowed there: {}", allowed.join(", ")));
+                    Step::Route
+                }
                 (_, None) => Step::Route,
+                (Error::Session(SessionError::Invalid(Reason::Issuer)), _) => {
+                    let issuer = config.clerk.issuer.as_deref().unwrap_or("that of the instance");
+                    report.expects(format!("iss \"{issuer}\""));
+                    Step::Session
+                }
+                (Error::Session(SessionError::Invalid(Reason::Azp)), Some((plan, _))) => {
+                    let parties = plan.route.rules.authorized_parties.iter();
+                    let parties: Vec<String> = parties.map(|party| format!("\"{}\"", party.as_str())).collect();
+                    report.expects(format!("azp {}", parties.join(" or ")));
+                    Step::Session
+                }
                 _ => Step::Session,
             };
             return report.refused(step, &error);
@@ -179,6 +224,12 @@ async fn explain(
     if admitted.plan.cleaner.request(&mut left, &consumed, trusted).is_err() {
         return report
             .refused(Step::Clean, &Error::Malformed("Connection names a header that is not the connection's"));
+    }
+    if let Some(handshake) = handshake {
+        handshake.ask(&mut left);
+    }
+    if let Some(WebSocket::Opens { verified, .. }) = &mut report.websocket {
+        *verified = matches!(admitted.caller, Found::Session(..));
     }
     report.removed = removed(&head.headers, &left);
     if let Err(error) = inject(&mut report, &admitted, now) {
@@ -214,6 +265,27 @@ fn matched(route: &Route, config: &Config, head: &Parts) -> Matched {
         upstream: config.upstreams[route.upstream.index()].name.clone(),
         path_there: path,
     }
+}
+
+/// A session that is only named, and whether the caller may do so: by the check that serves requests.
+fn named(source: &SessionIdSource, head: &Parts, target: &Target<'_>, came: &Came<'_>) -> Session {
+    let mut session = Session::new(vec![format!("header {}, which names a session", source.header)], Signature::Absent);
+    if head.headers.contains_key(&source.header) {
+        session.named(format!("header {}, by its id", source.header));
+    }
+    let shown = head.headers.contains_key(headers::CALLER);
+    session.caller_token = Some(match named::admit(&head.headers, target.host.as_str(), target.local, source) {
+        Ok(()) if source.caller == CallerToken::Needless => "needs no token: who may open the socket may name sessions",
+        Ok(()) if came.caller_unknown => "x-mintgate-caller NOT checked: the configured token is not here",
+        Ok(()) => "x-mintgate-caller is the configured token",
+        Err(NotACaller::Unknown) if shown => "x-mintgate-caller is not the configured token",
+        Err(NotACaller::Unknown) => "x-mintgate-caller is missing",
+        Err(NotACaller::NotLocal) => "refused before the token: the listener is not local to this machine",
+        Err(NotACaller::WebPage) => {
+            "refused before the token: Origin, Sec-Fetch-* or a Host that is not localhost or a loopback address"
+        }
+    });
+    session
 }
 
 fn sources(sources: &[SessionSource]) -> Vec<String> {
@@ -295,44 +367,6 @@ fn described(source: &Source) -> (String, Option<u32>) {
         Source::SessionToken => ("the caller's session token".to_owned(), None),
         Source::Value(_) => ("a fixed secret".to_owned(), None),
     }
-}
-
-/// The codes that the request may still meet.
-fn may_follow(admitted: &Admitted<'_, '_>, config: &Config) -> Vec<Code> {
-    let route = &admitted.plan.route;
-    let minted = || {
-        route.inject.iter().filter_map(|injection| match &injection.source {
-            Source::Minted(spec) => Some(spec),
-            _ => None,
-        })
-    };
-    let mut codes = Vec::new();
-    if matches!(admitted.caller, Found::Session(..) | Found::Named(_)) && minted().next().is_some() {
-        // An application of Clerk's is asked as nobody then.
-        codes.extend((!route.clerk_app).then_some(Code::SessionEnded));
-        codes.push(Code::TokenUnfit);
-        if minted().any(|spec| !spec.expect.is_empty()) {
-            codes.push(Code::SessionStale);
-        }
-        if route.on_mint_error == OnMintError::Fail {
-            if minted().any(|spec| matches!(spec.kind, MintKind::Template(_))) {
-                codes.push(Code::TemplateUnknown);
-            }
-            codes.extend([
-                Code::IssuerRejectedKey,
-                Code::IssuerMalformed,
-                Code::IssuerRefused,
-                Code::IssuerUnavailable,
-                Code::IssuerThrottled,
-                Code::IssuerTimeout,
-            ]);
-        }
-    }
-    if config.server.limits.request_body.is_some() {
-        codes.push(Code::BodyTooLarge);
-    }
-    codes.extend([Code::RequestTimeout, Code::UpstreamUnreachable, Code::UpstreamBroken, Code::UpstreamTimeout]);
-    codes
 }
 
 /// What a token says, for a person to look at; nothing is decided by it.

@@ -22,6 +22,10 @@ pub(super) struct Report {
     pub(super) preflight: bool,
     /// `None`: the route is public, or there is none.
     pub(super) session: Option<Session>,
+    /// `None`: it does not ask for another protocol.
+    pub(super) websocket: Option<WebSocket>,
+    /// What was given and changes nothing, and the like.
+    pub(super) notes: Vec<String>,
     pub(super) removed: Vec<String>,
     pub(super) injected: Vec<Injection>,
     #[serde(serialize_with = "with_statuses")]
@@ -48,6 +52,22 @@ pub(super) enum Step {
     Inject,
 }
 
+/// What comes of an `Upgrade`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum WebSocket {
+    /// A tunnel, when the upstream agrees.
+    Opens {
+        close_at: &'static str,
+        /// Seconds.
+        max_lifetime: Option<u64>,
+        /// Whether there is a verified session, so that `close_at` has something to go by.
+        verified: bool,
+    },
+    /// The request goes on as an ordinary one.
+    Ordinary { because: &'static str },
+}
+
 /// A route and why it is this one.
 #[derive(Debug, Serialize)]
 pub(super) struct Matched {
@@ -72,6 +92,10 @@ pub(super) struct Session {
     pub(super) counts_as_none: Option<&'static str>,
     signature: Signature,
     token: Option<Facts>,
+    /// Where a session is only named: what the caller token came to.
+    pub(super) caller_token: Option<&'static str>,
+    /// What the configuration asks for, where the token says otherwise.
+    pub(super) expected: Option<String>,
 }
 
 /// What a token says that is no secret; it is not believed.
@@ -90,6 +114,8 @@ pub(super) enum Signature {
     JwtKey,
     Jwks,
     Unchecked,
+    /// A session that is only named has none.
+    Absent,
 }
 
 /// One header that is set.
@@ -118,7 +144,21 @@ fn harmless(text: &str) -> String {
 
 impl Session {
     pub(super) fn new(looked_for: Vec<String>, signature: Signature) -> Self {
-        Self { looked_for, found_in: None, valid: false, counts_as_none: None, signature, token: None }
+        Self {
+            looked_for,
+            found_in: None,
+            valid: false,
+            counts_as_none: None,
+            signature,
+            token: None,
+            caller_token: None,
+            expected: None,
+        }
+    }
+
+    /// A session is named here.
+    pub(super) fn named(&mut self, place: String) {
+        self.found_in = Some(place);
     }
 
     /// A credential was found here; its token says this.
@@ -165,6 +205,8 @@ impl Report {
             route: None,
             preflight: false,
             session: None,
+            websocket: None,
+            notes: Vec::new(),
             removed: Vec::new(),
             injected: Vec::new(),
             may_follow: Vec::new(),
@@ -185,6 +227,13 @@ impl Report {
         self
     }
 
+    /// The token says something else than this.
+    pub(super) fn expects(&mut self, expected: String) {
+        if let Some(session) = &mut self.session {
+            session.expected = Some(expected);
+        }
+    }
+
     pub(super) fn is_forwarded(&self) -> bool {
         matches!(self.verdict, Verdict::Forwarded)
     }
@@ -203,6 +252,10 @@ impl Report {
             }
         }
         self.write_session(out)?;
+        self.write_websocket(out)?;
+        for note in &self.notes {
+            row(out, "note", note)?;
+        }
         if self.is_forwarded() {
             let none = || "nothing".to_owned();
             row(out, "removed", &if self.removed.is_empty() { none() } else { self.removed.join(", ") })?;
@@ -233,6 +286,33 @@ impl Report {
         row(out, "verdict", &format!("{begin}{text}{end}"))
     }
 
+    fn write_websocket(&self, out: &mut dyn Write) -> io::Result<()> {
+        let row = |out: &mut dyn Write, label: &str, text: &str| writeln!(out, "{label:<13}{text}");
+        match &self.websocket {
+            None => Ok(()),
+            Some(WebSocket::Ordinary { because }) => {
+                row(out, "websocket", &format!("none: {because}; without Upgrade it is a request like any other"))
+            }
+            Some(WebSocket::Opens { close_at, max_lifetime, verified }) => {
+                row(
+                    out,
+                    "websocket",
+                    "a valid handshake, sent on as one: a tunnel opens when the upstream answers 101",
+                )?;
+                let expiry = match (*close_at, verified) {
+                    ("never", _) => "at no expiry (close_at = \"never\")",
+                    (_, false) => "at no expiry: close_at needs a verified session",
+                    ("token", true) => {
+                        "4401 when the first injected token that was minted expires (close_at = \"token\")"
+                    }
+                    (_, true) => "4401 when the session token expires (close_at = \"session\")",
+                };
+                let oldest = max_lifetime.map(|seconds| format!(", 1001 after {seconds} s (max_lifetime)"));
+                row(out, "  is closed", &format!("{expiry}{}", oldest.unwrap_or_default()))
+            }
+        }
+    }
+
     fn write_session(&self, out: &mut dyn Write) -> io::Result<()> {
         let row = |out: &mut dyn Write, label: &str, text: &str| writeln!(out, "{label:<13}{text}");
         let Some(session) = &self.session else {
@@ -253,11 +333,18 @@ impl Report {
         if let Some(token) = &session.token {
             row(out, "  says", &token.text())?;
         }
+        if let Some(expected) = &session.expected {
+            row(out, "  expected", expected)?;
+        }
+        if let Some(caller_token) = session.caller_token {
+            row(out, "  caller", caller_token)?;
+        }
         if session.found_in.is_some() {
             let signature = match session.signature {
                 Signature::JwtKey => "checked with clerk.jwt_key",
                 Signature::Jwks => "checked with the issuer's keys",
                 Signature::Unchecked => "NOT checked: no key is here; --online fetches the issuer's",
+                Signature::Absent => "none: the session is only named, and the caller is believed",
             };
             row(out, "  signature", signature)?;
         }

@@ -26,15 +26,20 @@ pub struct Wish {
     protocol: Protocol,
 }
 
+/// What a request with `Upgrade` asks for.
 #[derive(Debug)]
-enum Protocol {
+pub enum Protocol {
     /// A valid WebSocket handshake.
     WebSocket(Handshake),
     /// It says WebSocket, and is not a valid handshake.
-    Invalid,
+    Invalid(Fault),
     /// h2c, and whatever else: never granted, and no more than a header to be removed.
     Other,
 }
+
+/// The first rule of RFC 6455 section 4.2.1 that a handshake breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault(pub &'static str);
 
 /// The part of a valid handshake that the upstream has to answer.
 #[derive(Debug, Clone)]
@@ -61,20 +66,35 @@ fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers.get_all(header::UPGRADE).iter().flat_map(headers::elements)
 }
 
+// === impl Protocol ===
+
+impl Protocol {
+    /// Judges the head of a request with or without a body.
+    pub fn of(head: &Parts, has_body: bool) -> Self {
+        if !wishes_websocket(&head.headers) {
+            return Self::Other;
+        }
+        let exact = protocols(&head.headers).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
+        let read = if !exact {
+            Err(Fault("Upgrade names a version of websocket, not websocket itself"))
+        } else if head.method != Method::GET {
+            Err(Fault("its method is not GET"))
+        } else if has_body {
+            Err(Fault("it has a body"))
+        } else {
+            Handshake::read(&head.headers)
+        };
+        read.map_or_else(Self::Invalid, Self::WebSocket)
+    }
+}
+
 // === impl Wish ===
 
 impl Wish {
     /// What the request asks for; takes the connection out of its head.
     pub fn of(head: &mut Parts, body: &impl Body) -> Option<Self> {
         let connection = head.extensions.remove::<OnUpgrade>()?;
-        let exact = protocols(&head.headers).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
-        let protocol = if !wishes_websocket(&head.headers) {
-            Protocol::Other
-        } else if exact && head.method == Method::GET && body.is_end_stream() {
-            Handshake::read(&head.headers).map_or(Protocol::Invalid, Protocol::WebSocket)
-        } else {
-            Protocol::Invalid
-        };
+        let protocol = Protocol::of(head, !body.is_end_stream());
         Some(Self { connection, protocol })
     }
 
@@ -104,14 +124,20 @@ fn names_upgrade(headers: &HeaderMap) -> bool {
 
 impl Handshake {
     /// RFC 6455 section 4.2.1, without the parts that the caller of this has looked at.
-    fn read(headers: &HeaderMap) -> Option<Self> {
-        let version = one(headers, &header::SEC_WEBSOCKET_VERSION)?;
-        let key = one(headers, &header::SEC_WEBSOCKET_KEY)?;
-        let nonce = STANDARD.decode(key.as_bytes()).ok()?;
-        if !names_upgrade(headers) || version != "13" || nonce.len() != 16 {
-            return None;
+    fn read(headers: &HeaderMap) -> Result<Self, Fault> {
+        if !names_upgrade(headers) {
+            return Err(Fault("Connection does not name Upgrade"));
         }
-        Some(Self { key: key.clone(), accept: accept(key.as_bytes()) })
+        if one(headers, &header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+            return Err(Fault("Sec-WebSocket-Version is not 13, once"));
+        }
+        let key =
+            one(headers, &header::SEC_WEBSOCKET_KEY).ok_or(Fault("Sec-WebSocket-Key does not stand there once"))?;
+        if STANDARD.decode(key.as_bytes()).is_ok_and(|nonce| nonce.len() == 16) {
+            Ok(Self { key: key.clone(), accept: accept(key.as_bytes()) })
+        } else {
+            Err(Fault("Sec-WebSocket-Key is not 16 bytes in base64"))
+        }
     }
 
     /// Puts the handshake into a cleaned head, as our own to the upstream: nothing that the caller's `Connection` named
@@ -184,7 +210,7 @@ mod tests {
             ("", false),
         ] {
             headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static(key));
-            assert_eq!(Handshake::read(&headers).is_some(), valid, "{key}");
+            assert_eq!(Handshake::read(&headers).is_ok(), valid, "{key}");
         }
     }
 }

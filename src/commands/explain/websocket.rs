@@ -1,0 +1,38 @@
+//! Whether a request that is explained opens a WebSocket, and what ends that.
+
+use http::header::{self, HeaderMap};
+use http::request::Parts;
+
+use crate::config::{CloseAt, Route};
+use crate::proxy::upgrade::handshake::{Handshake, Protocol};
+
+use super::report::WebSocket;
+
+/// What comes of the request's wish for another protocol; `None`: it has none. With the handshake that the upstream
+/// gets, where it gets one.
+pub(super) fn judge(head: &Parts, route: &Route) -> Option<(WebSocket, Option<Handshake>)> {
+    if !head.headers.contains_key(header::UPGRADE) {
+        return None;
+    }
+    let ordinary = |because| Some((WebSocket::Ordinary { because }, None));
+    match (Protocol::of(head, announces_body(&head.headers)), &route.websocket) {
+        (Protocol::Other, _) => ordinary("Upgrade names no websocket, and nothing else is granted"),
+        (Protocol::Invalid(fault), _) => ordinary(fault.0),
+        (Protocol::WebSocket(_), None) => ordinary("the route says websocket = false"),
+        (Protocol::WebSocket(handshake), Some(rules)) => {
+            let close_at = match rules.close_at {
+                CloseAt::Never => "never",
+                CloseAt::Token => "token",
+                CloseAt::Session => "session",
+            };
+            let max_lifetime = rules.max_lifetime.map(|limit| limit.as_secs());
+            Some((WebSocket::Opens { close_at, max_lifetime, verified: false }, Some(handshake)))
+        }
+    }
+}
+
+/// A request that is explained has no body, but may say that it has one.
+fn announces_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
+}
