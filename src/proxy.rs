@@ -27,6 +27,7 @@ use http::{Request, Response, Version, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use crate::config::Wire;
 use crate::headers;
 use crate::listener::connection::Connection;
 use crate::proxy::admit::Found;
@@ -211,6 +212,7 @@ async fn ready<'a, M: Mint>(
     let mut decision = decide(worker, &snapshot.gateway, head, &target, trusted, &mut finish.record).await?;
     // 8. and 9.
     let (plan, host) = (decision.plan, target.host.into_header());
+    let pool = snapshot.pool(plan.route.upstream);
     let replaced = !matches!(decision.consumed, Consumed::Nothing | Consumed::Any);
     let (body, fate) = RequestBody::streaming(incoming, &plan.body);
     let length = match &fate {
@@ -220,7 +222,7 @@ async fn ready<'a, M: Mint>(
     };
     let aim = Aim {
         preserve_host: plan.route.preserve_host,
-        trailers: head.headers.contains_key(header::TE) && request::accepts_trailers(head),
+        trailers: !matches!(pool.upstream().wire, Wire::Http1) && request::accepts_trailers(head),
         body: length,
     };
     let rejectable = Rejectable::new(plan, decision.session.as_ref(), &head.headers, finish.record.is_degraded());
@@ -228,7 +230,7 @@ async fn ready<'a, M: Mint>(
         let (session, now) = (decision.session.as_deref(), worker.clock().now());
         Box::new(switch::member(&snapshot.gateway, plan, rules, session, &mut decision.injected, now))
     });
-    prepare(head, decision, finish, snapshot.pool(plan.route.upstream), &host, length, trusted)?;
+    prepare(head, decision, finish, pool, &host, length, trusted)?;
     Ok(Ready { plan, body, fate, aim, replaced, rejectable, member })
 }
 

@@ -151,11 +151,11 @@ impl Exchange<'_> {
     /// # Errors
     /// When none can be had.
     pub async fn lease(&self, want: Want) -> Result<Lease, ForwardError> {
-        match self.patience.end(Instant::now()) {
-            Some(end) => {
-                tokio::time::timeout_at(end, self.pool.lease(want)).await.map_err(|_| ForwardError::TimedOut)?
-            }
-            None => self.pool.lease(want).await,
+        let end = self.patience.end(Instant::now());
+        let leased = self.pool.lease(want, end);
+        match end {
+            Some(end) => tokio::time::timeout_at(end, leased).await.map_err(|_| ForwardError::TimedOut)?,
+            None => leased.await,
         }
         .map_err(ForwardError::from)
     }

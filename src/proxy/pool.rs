@@ -91,19 +91,19 @@ impl Pool {
     }
 
     /// A connection that can take a request, opened where that is needed. Waits without end where every connection that
-    /// may be open is in use: the caller has a limit. An address that cannot be connected to leads to the next one, as
-    /// nothing has been sent.
+    /// may be open is in use: the caller has a limit, and ends the wait at `end`. An address that cannot be connected to
+    /// leads to the next one, as nothing has been sent.
     ///
     /// # Errors
     /// When none can be opened: what the last address said.
-    pub async fn lease(&self, want: Want) -> Result<Lease, ConnectError> {
+    pub async fn lease(&self, want: Want, end: Option<Instant>) -> Result<Lease, ConnectError> {
         let mut tried = Tried::default();
         let mut seat = self.balance.as_ref().and_then(|balance| balance.any(tried, Instant::now()));
         loop {
             // Without a choice there is no seat.
             let index = seat.as_ref().map_or(0, Seat::index);
             let endpoint = &self.endpoints[index];
-            let error = match endpoint.lease(want).await {
+            let error = match endpoint.lease(want, self.share(tried, end)).await {
                 Ok(held) => {
                     if seat.as_mut().is_some_and(|seat| seat.connected().is_some()) {
                         endpoint.is_back();
@@ -119,6 +119,16 @@ impl Pool {
             }
             tracing::debug!(upstream = self.upstream.name, %error, "trying another address");
         }
+    }
+
+    /// What an attempt to connect may take: no more of the time that is left than falls to one of the addresses that are
+    /// left, so that one which accepts nothing is found out, and leaves the next one its time.
+    fn share(&self, tried: Tried, end: Option<Instant>) -> Option<Duration> {
+        let most = self.upstream.connect_timeout;
+        let (Some(_), Some(end)) = (&self.balance, end) else { return most };
+        let left = u32::try_from(self.endpoints.len() - tried.count()).unwrap_or(u32::MAX).max(1);
+        let share = end.saturating_duration_since(Instant::now()) / left;
+        Some(most.map_or(share, |most| most.min(share)))
     }
 
     /// Closes what has been idle for too long, or with `all` whatever is idle.

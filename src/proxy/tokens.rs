@@ -205,7 +205,7 @@ fn is_issuers_failure(error: &MintError) -> bool {
 
 /// When the first of the minted tokens that a route injects expires, on both clocks; for a connection that outlives its
 /// request. A token that was renewed meanwhile takes the place of the one that was injected, so that this is the expiry
-/// of what is sent. `None`: none of them tells its `exp`.
+/// of what is sent. Where the session token stands in for one, its expiry counts. `None`: none of them tells its `exp`.
 pub fn first_expiry<M: Mint>(
     gateway: &Gateway<M>,
     plan: &Plan,
@@ -214,16 +214,26 @@ pub fn first_expiry<M: Mint>(
     now: Now,
 ) -> Option<(Instant, Wall)> {
     let mut first: Option<(Instant, Wall)> = None;
+    let mut expires = |mono: Instant, wall: Wall| {
+        first = Some(first.map_or((mono, wall), |(a, b)| (a.min(mono), b.min(wall))));
+    };
     for slot in &plan.slots {
         let SlotSource::Token { spec, key } = &slot.source else { continue };
         let key = remembered.token_key(*key, |session| TokenKey::of(gateway.issuer, session, spec));
-        let Some((token, _)) = gateway.tokens.get_fresh(key, now) else { continue };
+        let Some((token, _)) = gateway.tokens.get_fresh(key, now) else {
+            let wall = remembered.session.expires_at;
+            if plan.route.on_mint_error == OnMintError::Session
+                && let Some(mono) = now.mono.checked_add(wall.since(now.wall))
+            {
+                expires(mono, wall);
+            }
+            continue;
+        };
         let (Some(lifetime), Some(expires_at)) = (token.lifetime, token.expires_at) else { continue };
         let Some((_, value)) = injected.iter_mut().find(|(name, _)| *name == slot.header) else { continue };
         let (Ok(sent), Some(mono)) = (value_of(slot, &token), token.sent_at.checked_add(lifetime)) else { continue };
         *value = sent;
-        let wall = expires_at.shifted(token.offset_ms.saturating_neg());
-        first = Some(first.map_or((mono, wall), |(a, b)| (a.min(mono), b.min(wall))));
+        expires(mono, expires_at.shifted(token.offset_ms.saturating_neg()));
     }
     first
 }

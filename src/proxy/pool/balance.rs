@@ -208,6 +208,11 @@ impl Tried {
         Self(self.0 | 1 << index)
     }
 
+    /// How many.
+    pub(super) fn count(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
     fn contains(self, index: usize) -> bool {
         self.0 & 1 << index != 0
     }

@@ -107,10 +107,10 @@ impl Endpoint {
         Some(Held { connection, permit: None })
     }
 
-    /// A connection that can take a request, opened where that is needed.
-    pub(super) async fn lease(&self, want: Want) -> Result<Held, ConnectError> {
+    /// A connection that can take a request, opened where that is needed. `within`: what an attempt to open one may take.
+    pub(super) async fn lease(&self, want: Want, within: Option<Duration>) -> Result<Held, ConnectError> {
         let http1 = want == Want::Own || self.spoken() == Some(Protocol::Http1);
-        if !http1 && let Some(connection) = self.http2(want).await? {
+        if !http1 && let Some(connection) = self.http2(want, within).await? {
             // HTTP/2 counts connections, not streams: no permit.
             let permit = if matches!(connection, Leased::Http1(_)) { self.permit().await } else { None };
             return Ok(Held { connection, permit });
@@ -124,7 +124,7 @@ impl Endpoint {
         if want == Want::Own && permit.is_some() {
             self.http1.give_way();
         }
-        let connection = self.open(want).await?;
+        let connection = self.open(want, within).await?;
         Ok(Held { permit: permit.filter(|_| matches!(connection, Leased::Http1(_))), connection })
     }
 
@@ -136,7 +136,7 @@ impl Endpoint {
 
     /// A place on an HTTP/2 connection; or, where it turns out that HTTP/1.1 is spoken, a connection of that for whoever
     /// has found it out, and `None` for those who waited meanwhile.
-    async fn http2(&self, want: Want) -> Result<Option<Leased>, ConnectError> {
+    async fn http2(&self, want: Want, within: Option<Duration>) -> Result<Option<Leased>, ConnectError> {
         let max_streams = self.upstream.pool.max_streams;
         if want == Want::Any
             && let Some(stream) = self.http2.take(max_streams)
@@ -158,9 +158,9 @@ impl Endpoint {
             if full && let Some(stream) = self.http2.take_any() {
                 return Ok(Some(Leased::Http2(stream)));
             }
-            self.open(want).await.map(Some)
+            self.open(want, within).await.map(Some)
         };
-        match self.upstream.connect_timeout {
+        match within {
             // Those who wait for their turn behind an attempt that hangs wait no longer than it may hang.
             Some(limit) => tokio::time::timeout(limit, opened)
                 .await
@@ -170,8 +170,8 @@ impl Endpoint {
     }
 
     /// Opens a connection, and tells the balance how that went.
-    async fn open(&self, want: Want) -> Result<Leased, ConnectError> {
-        let opened = self.connect(want).await;
+    async fn open(&self, want: Want, within: Option<Duration>) -> Result<Leased, ConnectError> {
+        let opened = self.connect(want, within).await;
         if let Some(balance) = &self.balance {
             match (balance.attempted(self.index, opened.is_ok(), Instant::now()), &opened) {
                 (Some(Change::Out(time)), Err(error)) => tracing::warn!(
@@ -200,7 +200,7 @@ impl Endpoint {
         tracing::info!(upstream = self.upstream.name, address = %self.address(), "an address takes requests again");
     }
 
-    async fn connect(&self, want: Want) -> Result<Leased, ConnectError> {
+    async fn connect(&self, want: Want, within: Option<Duration>) -> Result<Leased, ConnectError> {
         // Only HTTP/1.1 can be upgraded.
         let offer = if want == Want::Own { Offer::Http1 } else { Offer::Negotiate };
         // To keep: a reload in the middle of a handshake does not change it.
@@ -209,7 +209,7 @@ impl Endpoint {
             (Some(tls), Wire::Tls(configured)) => Some(Secure { tls, name: &configured.names[self.index], offer }),
             _ => None,
         };
-        let stream = connect(self.address(), secure, self.upstream.connect_timeout).await?;
+        let stream = connect(self.address(), secure, within).await?;
         let protocol = self.protocol(&stream, offer)?;
         let refused = |source| ConnectError::Handshake { address: self.address().to_string(), source };
         if want == Want::Own {

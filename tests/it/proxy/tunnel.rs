@@ -69,6 +69,14 @@ async fn a_websocket_ends_with_the_token_that_it_was_given() {
 }
 
 #[tokio::test]
+async fn a_websocket_ends_with_the_session_token_that_stands_in_for_a_minted_one() {
+    let tables = minting("{ close_at = \"token\" }\non_mint_error = \"session\"").replace("custom_hasura", "nowhere");
+    let (code, reason, seconds) = ended(&tables, true, async |_| {}).await;
+    assert_eq!((code, reason.as_str()), (4401, "token expired"));
+    assert!((58..=61).contains(&seconds), "the upstream has a token of a minute: {seconds}");
+}
+
+#[tokio::test]
 async fn a_websocket_ends_with_its_session_token() {
     let (code, reason, seconds) = ended(&minting("{ close_at = \"session\" }"), true, async |_| {}).await;
     assert_eq!((code, reason.as_str()), (4401, "session expired"));

@@ -11,7 +11,7 @@ use crate::support::directory::Directory;
 use crate::support::doors::Door;
 use crate::support::gateway::Gateway;
 use crate::support::http2::{self, full};
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{OK, Upstream};
 use crate::support::wire::Wire;
 
 /// A public route to the upstream `up` with these keys.
@@ -36,6 +36,32 @@ fn refusing() -> (std::net::TcpListener, SocketAddr) {
     let listener: std::net::TcpListener = socket.into();
     let address = listener.local_addr().unwrap();
     (listener, address)
+}
+
+/// An address that takes no connection and refuses none: its backlog is full for as long as this is held.
+fn deaf() -> (socket2::Socket, Vec<std::net::TcpStream>, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(0).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)).ok();
+    let held: Vec<_> = std::iter::from_fn(connect).take(16).collect();
+    assert!(held.len() < 16, "the backlog is never full");
+    (socket, held, address)
+}
+
+#[tokio::test]
+async fn an_address_that_takes_no_connection_leaves_the_next_one_its_time() {
+    let upstream = Upstream::answering(OK).await;
+    let (_socket, _held, deaf) = deaf();
+    // To connect may take longer than the answer, so the time of the answer is what ends the attempt.
+    let keys = format!("{}\nconnect_timeout = \"30s\"\nresponse_timeout = \"6s\"", urls(&[deaf, upstream.address]));
+    let gateway = to(&keys).await;
+    let asks = (0..12).map(|_| async {
+        let mut client = Wire::connect(gateway.address).await;
+        client.ask(get("/", "")).await.outcome().0
+    });
+    assert_eq!(futures_util::future::join_all(asks).await, [200; 12]);
 }
 
 #[tokio::test]
