@@ -152,3 +152,67 @@ where
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
+
+    use super::*;
+    use crate::proxy::upgrade::registry::Tunnels;
+
+    /// An upstream that has said all it had to say and hears nothing any more.
+    struct Gone {
+        says: Vec<u8>,
+        at: usize,
+    }
+
+    impl AsyncRead for Gone {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let count = buf.remaining().min(self.says.len() - self.at);
+            buf.put_slice(&self.says[self.at..self.at + count]);
+            self.at += count;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Gone {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// To let go of a socket with something unread resets it, and takes with it what is on its way to that end: so the
+    /// caller is heard out.
+    #[tokio::test(start_paused = true)]
+    async fn the_last_words_of_an_upstream_reach_a_caller_that_goes_on_sending() {
+        let (mut caller, here) = tokio::io::duplex(1024);
+        let member = Tunnels::default().add(Member::default());
+        let upstream = Gone { says: vec![0; 100_000], at: 0 };
+        let tunnel = Tunnel::new(here, upstream, member);
+        let exchange = async {
+            let (mut reader, mut writer) = tokio::io::split(&mut caller);
+            let send = async {
+                for _ in 0..100 {
+                    writer.write_all(&[0x82, 0x80, 0, 0, 0, 0].repeat(100)).await?;
+                }
+                writer.shutdown().await
+            };
+            let mut heard = Vec::new();
+            let (sent, read) = tokio::join!(send, reader.read_to_end(&mut heard));
+            (sent.map_err(|error| error.kind()), read.map_err(|error| error.kind()))
+        };
+        let (ending, heard) = tokio::join!(tunnel, exchange);
+        assert_eq!(heard, (Ok(()), Ok(100_000)));
+        assert_eq!(ending.broken, Some(Broken::Upstream));
+    }
+}

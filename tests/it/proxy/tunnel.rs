@@ -227,28 +227,6 @@ async fn what_is_in_flight_arrives_before_the_end() {
 }
 
 #[tokio::test]
-async fn the_last_words_of_an_upstream_reach_a_caller_that_goes_on_sending() {
-    let big = frame(0x82, &vec![5; 3_000_000]);
-    let sent = big.clone();
-    let upstream = agreeing(move |mut visit| {
-        let sent = sent.clone();
-        // Gone with what it says, and with everything unread that it hears.
-        async move { visit.wire.send(&sent).await }
-    })
-    .await;
-    let (gateway, _upstream) = in_front_of(upstream, PUBLIC).await;
-    let mut client = Wire::connect(gateway.address).await;
-    client.open("/", "").await;
-    let mut got = Vec::new();
-    while got.len() < big.len() {
-        client.send(masked(0x82, b"more")).await;
-        got.extend(client.take((big.len() - got.len()).min(10_000)).await.unwrap());
-    }
-    assert!(got == big);
-    assert!(client.is_closed().await);
-}
-
-#[tokio::test]
 async fn an_end_that_does_not_follow_the_other_is_cut_off() {
     let (gateway, _upstream) = in_front_of(agreeing(|_| async {}).await, PUBLIC).await;
     let mut client = Wire::connect(gateway.address).await;

@@ -209,7 +209,7 @@ async fn an_ejected_address_is_left_alone_for_ten_seconds_and_then_tried_by_one_
 async fn an_address_that_dies_under_kept_connections_is_left() {
     let dying = Upstream::scripted(|mut visit| async move {
         visit.request().await;
-        visit.wire.send(crate::support::upstream::OK).await;
+        visit.wire.send(OK).await;
     })
     .await;
     let alive = Upstream::ok(Door::tcp().await);
