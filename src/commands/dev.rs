@@ -2,6 +2,7 @@
 //! application, or as a user's own configuration says.
 
 mod guide;
+mod key;
 mod stage;
 
 use std::io;
@@ -29,6 +30,7 @@ use crate::surface::Surface;
 use crate::telemetry::{self, FilterFrom, LogFormat};
 
 use self::guide::{Example, Guide};
+use self::key::WithKey;
 use self::stage::{Clerk, Wishes};
 
 /// Where the emulator and the echo listen unless the port is taken.
@@ -167,7 +169,7 @@ pub fn run(args: &Args, environment: &dyn Environment, to: &mut Console<'_>) -> 
         writeln!(to.err, "error: --upstream: {problem}")?;
         return Ok(ExitCode::from(BAD_USAGE));
     }
-    let script = match script(args.config.as_deref(), environment) {
+    let script = match script(args, environment) {
         Ok((script, warnings)) => {
             write!(to.err, "{}", warnings.render(to.err_colours))?;
             script
@@ -197,20 +199,24 @@ fn bad_upstream(url: &str) -> Option<String> {
     let text = format!("[upstreams.a]\nurl = {quoted}\n[[routes]]\nname = \"a\"\nupstream = \"a\"\nsession = []\n");
     let parsed = validate::parse(&text, Path::new(""), &validate::Process, Secrets::Optional);
     let problem = |problems: Diagnostics| problems.titles().next().unwrap_or("not an upstream").to_owned();
-    parsed.err().map(problem)
+    // What was typed is not shown: it may hold a password.
+    parsed.err().map(|problems| format!("{}; write http://127.0.0.1:3000, or {ECHO_NAME}", problem(problems)))
 }
 
 /// The user's configuration, or `dev`'s own.
 fn script<'a>(
-    path: Option<&'a Path>,
+    args: &'a Args,
     environment: &dyn Environment,
 ) -> Result<(Script<'a>, Diagnostics), (PathBuf, Diagnostics)> {
+    let path = args.config.as_deref();
     let at = path.unwrap_or(Path::new("dev.toml"));
     let text = match path {
-        None => OWN.to_owned(),
+        None if args.upstream.as_deref().is_none_or(|upstream| upstream == ECHO_NAME) => OWN.to_owned(),
+        None => OWN.replace("\"echo\"", "\"app\"").replace("upstreams.echo", "upstreams.app"),
         // What cannot be read is what `load` complains of below.
         Some(path) => environment.read(path).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default(),
     };
+    let environment = &WithKey::new(&text, environment);
     let loaded = match path {
         None => validate::parse(&text, at, environment, Secrets::Replaced),
         Some(path) => validate::load(path, environment, Secrets::Replaced),

@@ -24,7 +24,7 @@ use crate::surface::Surface;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Where to listen; port 0 takes a free one. Keep it on loopback: whoever reaches it gets session tokens.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6470")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:6470", value_parser = address)]
     listen: SocketAddr,
     /// The secret key that callers must present: sk_test_... or sk_live_...
     #[arg(long, value_name = "KEY", default_value = DEFAULT_SECRET_KEY)]
@@ -88,6 +88,10 @@ pub enum EmulatorError {
 
 /// What is under way at the first signal gets so long to finish: a scripted fault may hang for ever.
 const DRAIN: Duration = Duration::from_secs(5);
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "not an IP address with a port, such as 127.0.0.1:6470 or 127.0.0.1:0")
+}
 
 /// Serves until a signal. What is wrong with the seed goes to `err`, with the exit status of a bad configuration.
 ///

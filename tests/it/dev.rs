@@ -169,6 +169,31 @@ async fn dev_plays_a_users_configuration() {
 }
 
 #[tokio::test]
+async fn dev_plays_a_configuration_of_a_machine_that_this_is_not() {
+    let config = file(
+        "dev-elsewhere.toml",
+        r#"
+        [clerk]
+        secret_key = { env = "MINTGATE_TEST_NOT_SET" }
+        publishable_key = "${MINTGATE_TEST_NO_KEY}"
+        [server]
+        listen = ["127.0.0.1:6468", "unix:/absent/mintgate/proxy.sock"]
+        [[routes]]
+        name = "all"
+        upstream = "http://127.0.0.1:1"
+        [[routes]]
+        name = "local"
+        match = { listener = "unix:/absent/mintgate/proxy.sock", path = "/local" }
+        upstream = "http://127.0.0.1:1"
+        "#,
+    );
+    let dev = Dev::start(&["--config", config.to_str().unwrap(), "--upstream", "echo"], &[]).await;
+    assert_eq!(dev.pasted()["method"], "GET");
+    let (told, place) = (dev.told(), "unix:/absent/mintgate/proxy.sock is served at unix:");
+    assert!(told.contains(place), "{told}");
+}
+
+#[tokio::test]
 async fn dev_stands_before_an_application() {
     let shutdown = Shutdown::new();
     let application = axum::Router::new()

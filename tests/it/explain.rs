@@ -533,6 +533,21 @@ fn what_is_wrong_is_told_beside_what_would_be_right() {
 }
 
 #[test]
+fn a_credential_that_is_passed_over_is_named() {
+    let tables = "[[routes]]\nname = \"a\"\nupstream = \"up\"\nsession = [\"bearer\", \"cookie\"]\n";
+    let config = written("explain-passed.toml", tables);
+    for (line, expected) in [
+        ("Authorization: CANARY", "note         Authorization lacks the scheme"),
+        ("Authorization: Basic CANARY", "note         Authorization has another scheme"),
+        ("Cookie: __session_other=CANARY; __client_uat_other=1", "note         cookie __session_other is passed over"),
+    ] {
+        let said = said(&mut explain(&config, &["GET", "/", "--header", line]), "");
+        assert!(said.code == Some(1) && said.out.contains(expected), "{said:?}");
+        assert!(!said.out.contains("CANARY"), "{said:?}");
+    }
+}
+
+#[test]
 fn that_nothing_can_be_said_is_not_a_refusal() {
     let tables = "[[routes]]\nname = \"a\"\nupstream = \"up\"\n";
     let config = written("explain-offline.toml", tables);

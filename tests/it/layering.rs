@@ -176,6 +176,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("commands/emulator", (13, 1)),
     ("commands/run", (13, 1)),
     ("commands/dev/guide", (13, 1)),
+    ("commands/dev/key", (13, 1)),
     ("commands/dev/stage", (13, 1)),
     ("commands/dev", (13, 2)),
     ("commands/explain/report", (13, 0)),

@@ -151,6 +151,7 @@ fn listen(
     if !list.iter().any(is_tcp) {
         list.insert(0, format!("127.0.0.1:{GATEWAY}").into());
     }
+    let moved = move_sockets(&mut list, environment, notes);
     let mut port = wishes.port;
     for (index, entry) in list.iter_mut().enumerate().filter(|(_, entry)| is_tcp(entry)) {
         let text = address_text(entry, environment);
@@ -170,6 +171,14 @@ fn listen(
         }
     }
     server.insert("listen".to_owned(), Value::Array(list));
+    for (from, to) in moved {
+        for route in file.get_mut("routes").and_then(Value::as_array_mut).into_iter().flatten() {
+            let named = route.get_mut("match").and_then(|at| at.get_mut("listener"));
+            if let Some(named) = named.filter(|named| named.as_str() == Some(&from)) {
+                *named = to.clone().into();
+            }
+        }
+    }
     let admin = table(file, "admin");
     let text = admin.get("listen").and_then(Value::as_str).unwrap_or_default();
     let text = expand(text, &|name| environment.var(name)).unwrap_or_default().into_owned();
@@ -177,6 +186,27 @@ fn listen(
     let address = on_loopback(text.parse().unwrap_or(usual), wishes.admin_port, free, notes)?;
     admin.insert("listen".to_owned(), address.to_string().into());
     Ok(())
+}
+
+/// Every Unix socket at a place of its own: the folder of a service may not be here, and its socket not ours to take.
+/// The addresses before and after, for routes that name a listener by its address.
+fn move_sockets(list: &mut [Value], environment: &dyn Environment, notes: &mut Vec<String>) -> Vec<(String, String)> {
+    let mut moved = Vec::new();
+    for (index, entry) in list.iter_mut().enumerate() {
+        let from = address_text(entry, environment);
+        if !from.starts_with("unix:") {
+            continue;
+        }
+        let socket = format!("mintgate-dev-{}-{index}.sock", std::process::id());
+        let to = format!("unix:{}", std::env::temp_dir().join(socket).display());
+        notes.push(format!("{from} is served at {to} instead."));
+        match entry {
+            Value::Table(table) => drop(table.insert("address".to_owned(), to.clone().into())),
+            other => *other = to.clone().into(),
+        }
+        moved.push((from, to));
+    }
+    moved
 }
 
 /// The address of a listener, with its variables in it.

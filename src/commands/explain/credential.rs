@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::proxy::gateway::Plans;
 use crate::proxy::request;
 use crate::secret::Secret;
+use crate::session::cookies;
 use crate::session::credential::{self, CookieRules};
 use crate::session::jwks::keys::{BadJwks, BadKey, KeySet};
 use crate::token::clerk::{BuildError, ClerkClient, FetchError};
@@ -92,6 +93,28 @@ pub(super) fn believe_caller(config: &Config, head: &Parts) -> Option<Config> {
         }
     }
     Some(config)
+}
+
+/// What looks like a credential where the route looks and was passed over, and why; names alone.
+pub(super) fn passed_over(head: &Parts, route: &Route) -> Vec<String> {
+    let mut notes = Vec::new();
+    let line = head.headers.get(header::AUTHORIZATION).and_then(|line| line.to_str().ok()).map(str::trim);
+    if let Some(line) = line.filter(|line| !line.is_empty() && route.session.contains(&SessionSource::Bearer)) {
+        let why = if line.contains(' ') { "has another scheme" } else { "lacks the scheme" };
+        notes.push(format!("Authorization {why}: Bearer TOKEN is what is looked for"));
+    }
+    if route.session.contains(&SessionSource::Cookie) {
+        let ours = |name: &str| name == "__session" || name.starts_with("__session_");
+        let pairs = cookies::pairs(&head.headers);
+        let names = pairs.filter_map(|pair| std::str::from_utf8(pair.name).ok().map(str::to_owned));
+        for name in names.filter(|name| ours(name)) {
+            notes.push(format!(
+                "cookie {} is passed over: it is empty, of another instance, or Clerk's rule takes the other one",
+                name.escape_debug()
+            ));
+        }
+    }
+    notes
 }
 
 /// The keys to verify with, where there are any.

@@ -41,7 +41,7 @@ use crate::session::named::{self, NotACaller};
 use crate::session::{Reason, SessionError};
 use crate::token::{Mint, MintError, MintRequest, Token};
 
-use super::credential::{NoKeys, believe_caller, keys, place, sign_anew};
+use super::credential::{NoKeys, believe_caller, keys, passed_over, place, sign_anew};
 use super::follow::may_follow;
 use super::report::{Injection, Matched, Report, Session, Signature, Step, Verdict, WebSocket};
 use super::websocket;
@@ -167,6 +167,8 @@ async fn explain(
             (&mut report.session, credential::find(&head.headers, &route.session, rules, now.wall))
         {
             session.found(&where_it_stood(&found), &claims(found.token), now.wall);
+        } else if report.session.is_some() {
+            report.notes.extend(passed_over(head, route));
         }
         if let Some(source) = &route.session_id {
             report.session = Some(named(source, head, &target, came));
