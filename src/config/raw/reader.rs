@@ -164,7 +164,9 @@ impl Reader<'_> {
                 let advice = match error {
                     ExpandError::Lone => "write `$$` for a dollar, `${NAME}` for an environment variable",
                     ExpandError::Open | ExpandError::Name => "write `${NAME}` or `${NAME:-default}`",
-                    ExpandError::Unset => "set it, or give a default: `${NAME:-default}`",
+                    ExpandError::Unset => {
+                        "set it, name a file that has it (--env-file), or give a default: `${NAME:-default}`"
+                    }
                 };
                 self.problems.error(span, error.to_string()).advice(advice);
                 None

@@ -353,7 +353,7 @@ fn a_variable_that_is_not_set_is_an_error() {
     5 | timeout = "${NOT_SET}"
       |           ^^^^^^^^^^^^
       |
-      = help: set it, or give a default: `${NAME:-default}`
+      = help: set it, name a file that has it (--env-file), or give a default: `${NAME:-default}`
 
     error: a `$` that begins nothing
      --> /etc/mintgate/mintgate.toml:6:13
