@@ -16,8 +16,8 @@ use crate::proxy::aim::BadTarget;
 use crate::proxy::forward::ForwardError;
 use crate::proxy::grpc::is_grpc;
 use crate::route::RouteError;
-use crate::session::SessionError;
 use crate::session::named::NotACaller;
+use crate::session::{Reason, SessionError};
 use crate::token::MintError;
 
 /// Why a request was not answered by its upstream.
@@ -145,10 +145,34 @@ impl Error {
         }
     }
 
+    /// What to do. A fresh token, which is the usual way out of `session-invalid`, helps against some reasons alone.
+    fn detail(&self) -> &'static str {
+        let Self::Session(SessionError::Invalid(reason)) = self else { return self.code().row().detail };
+        match reason {
+            Reason::Azp => {
+                "The session token was issued to an application of another origin (`azp`). The operator lists that origin in \
+                 clerk.authorized_parties, or the token comes from the wrong application."
+            }
+            Reason::Issuer | Reason::UnknownKey => {
+                "The session token is of another Clerk instance, or its key is not known here. Compare the keys of the \
+                 application with those of the gateway."
+            }
+            Reason::Category | Reason::NotASessionToken => {
+                "This is no session token. Send what getToken() gives without a template, not a template's token or a key."
+            }
+            Reason::NotYetValid => {
+                "The session token begins in the future. Compare the clocks of the machines, then get a fresh one."
+            }
+            Reason::Malformed | Reason::Algorithm | Reason::Signature | Reason::Claims | Reason::OutdatedCookie => {
+                self.code().row().detail
+            }
+        }
+    }
+
     /// The answer, as `application/problem+json` (RFC 9457), or to a gRPC caller as trailers only.
     pub fn answer(&self, asked: &Asked, request_id: &str) -> Response<bytes::Bytes> {
         let code = self.code();
-        let mut answer = if asked.grpc { grpc(code) } else { problem(code, self.reason(), request_id) };
+        let mut answer = if asked.grpc { grpc(code) } else { problem(code, self.detail(), self.reason(), request_id) };
         let headers = answer.headers_mut();
         headers.insert(headers::ERROR, HeaderValue::from_static(code.as_str()));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -178,14 +202,14 @@ impl Error {
     }
 }
 
-fn problem(code: Code, reason: Option<&str>, request_id: &str) -> Response<bytes::Bytes> {
+fn problem(code: Code, detail: &str, reason: Option<&str>, request_id: &str) -> Response<bytes::Bytes> {
     let row = code.row();
     let problem = Problem {
         r#type: format!("urn:mintgate:error:{}", code.as_str()),
         title: row.title,
         status: row.status,
         code: code.as_str(),
-        detail: row.detail,
+        detail,
         reason,
         request_id,
     };
@@ -251,7 +275,7 @@ impl Asked {
 
 /// What a connection beyond `max_connections` gets.
 pub fn overloaded() -> Vec<u8> {
-    let body = problem(Code::Overloaded, None, "-").into_body();
+    let body = problem(Code::Overloaded, Code::Overloaded.row().detail, None, "-").into_body();
     let head = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nx-mintgate-error: overloaded\r\n\
          cache-control: no-store\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
@@ -263,7 +287,6 @@ pub fn overloaded() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Reason;
 
     fn answer(error: impl Into<Error>) -> Response<bytes::Bytes> {
         error.into().answer(&Asked::default(), "r1")
@@ -292,6 +315,18 @@ mod tests {
         let body: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
         assert_eq!((&body["code"], &body["reason"]), (&"session-invalid".into(), &"signature".into()));
         assert_eq!((&body["request_id"], &body["status"]), (&"r1".into(), &401.into()));
+    }
+
+    #[test]
+    fn a_fresh_token_is_advised_only_where_it_helps() {
+        for (reason, fresh) in
+            [(Reason::Signature, true), (Reason::Azp, false), (Reason::Issuer, false), (Reason::Category, false)]
+        {
+            let answer = answer(SessionError::Invalid(reason));
+            let body: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+            let detail = body["detail"].as_str().unwrap();
+            assert_eq!(detail.contains("fresh"), fresh, "{detail}");
+        }
     }
 
     #[test]

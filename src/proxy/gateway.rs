@@ -176,6 +176,10 @@ impl<M: Mint> Gateway<M> {
             && (checked.is_ok() || foreign)
             && !remembered.verdict(guard, |session| verify::permits(session, rules))
         {
+            if tracing::enabled!(tracing::Level::DEBUG) {
+                let unmet = verify::unmet(session, rules).join(", ");
+                tracing::debug!(route = plan.route.name, unmet, "the session is not what the route asks for");
+            }
             return Err(SessionError::Forbidden.into());
         }
         checked?;

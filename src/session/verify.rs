@@ -109,12 +109,20 @@ pub fn check(
     Ok(())
 }
 
+/// What of the route's demands the session does not meet: keys of the configuration, never a value.
+pub fn unmet(session: &Session, rules: &SessionRules) -> Vec<String> {
+    let impersonated = (!rules.allow_impersonation && session.impersonated).then(|| "allow_impersonation".to_owned());
+    let unmet = rules.require.iter().filter(|requirement| !has(session, requirement));
+    impersonated.into_iter().chain(unmet.map(|requirement| format!("require.{:?}", requirement.claim))).collect()
+}
+
+fn has(session: &Session, requirement: &Requirement) -> bool {
+    session.value(&requirement.claim).is_some_and(|value| requirement.one_of.contains(&value))
+}
+
 /// Whether the session is what the route asks for. Depends on nothing else, so its outcome may be remembered.
 pub fn permits(session: &Session, rules: &SessionRules) -> bool {
-    let has = |requirement: &Requirement| {
-        session.value(&requirement.claim).is_some_and(|value| requirement.one_of.contains(&value))
-    };
-    (rules.allow_impersonation || !session.impersonated) && rules.require.iter().all(has)
+    (rules.allow_impersonation || !session.impersonated) && rules.require.iter().all(|one| has(session, one))
 }
 
 #[cfg(test)]

@@ -39,12 +39,26 @@ pub(crate) struct Draft {
     has_jwt_key: bool,
     jwks_url: Option<ApiUrl>,
     jwks_refresh: Duration,
+    written: Written,
+}
+
+/// What stands in the section, also where it was refused: nobody is told then that it is missing.
+struct Written {
+    publishable_key: bool,
+    authorized_parties: bool,
 }
 
 /// Reads the section.
 pub(crate) fn read(raw: raw::Clerk, cx: &mut Context<'_>) -> Draft {
     let has_secret = !raw.secret_key.is_absent();
     let has_jwt_key = !raw.jwt_key.is_absent();
+    let written = Written {
+        publishable_key: !raw.publishable_key.is_absent(),
+        authorized_parties: raw
+            .authorized_parties
+            .get()
+            .map_or(!raw.authorized_parties.is_absent(), |list| !list.is_empty()),
+    };
     let publishable_key = publishable_key(&raw.publishable_key, cx);
     let secret_keys = secret_keys(&raw.secret_key, publishable_key.as_ref(), cx);
     let issuer = match raw.issuer.get() {
@@ -84,7 +98,7 @@ pub(crate) fn read(raw: raw::Clerk, cx: &mut Context<'_>) -> Draft {
         budget: budget(raw.budget, development, cx),
     };
     let jwks_refresh = cx.period(&raw.jwks_refresh, 300 * SECOND, SECOND);
-    Draft { clerk, has_secret, has_jwt_key, jwks_url, jwks_refresh }
+    Draft { clerk, has_secret, has_jwt_key, jwks_url, jwks_refresh, written }
 }
 
 /// Origins, without repetition.
@@ -134,13 +148,13 @@ impl Draft {
                 }
             };
         }
-        if let Some(span) = &needs.open_cookie {
+        if let (Some(span), false) = (&needs.open_cookie, self.written.authorized_parties) {
             cx.problems
                 .warning(span, "cookies are taken, and `authorized_parties` does not say from which origins")
                 .label("this route takes the session cookie")
                 .advice("list your application's origins in `clerk.authorized_parties`, or take \"bearer\" alone");
         }
-        if let (Some(span), None) = (&needs.cookie, &clerk.publishable_key) {
+        if let (Some(span), false) = (&needs.cookie, self.written.publishable_key) {
             cx.problems
                 .warning(span, "without `clerk.publishable_key` the cookie's suffix is not known")
                 .label("this route takes the session cookie")
@@ -187,6 +201,14 @@ fn secret_keys(
         if secret.expose().contains(char::is_whitespace) || secret.header("Bearer ").is_err() {
             cx.error(&at.span, "the secret key holds characters that no secret key has")
                 .advice("it is one word of ASCII characters, such as `sk_live_...`");
+        } else if secret.expose().starts_with(['"', '\'']) {
+            cx.problems
+                .warning(&at.span, "the secret key begins with a quotation mark")
+                .advice("some shells and tools keep the quotes of NAME=\"value\": leave them out");
+        } else if secret.expose().starts_with("pk_") {
+            cx.problems
+                .warning(&at.span, "this is a publishable key, not a secret key")
+                .advice("secret keys begin with sk_live_ or sk_test_");
         } else if publishable.is_some_and(|key| is_of_other_kind(&secret, key)) {
             cx.problems
                 .warning(&at.span, "the secret key and `publishable_key` belong to two instances")

@@ -102,7 +102,8 @@ fn route(
 ) -> Option<Route> {
     let name = name(&raw, place, cx);
     let session = guards::session(&raw.session, cx);
-    let public = session.is_empty() && !session_id::is_named(&raw.session) && !matches!(raw.session, Field::Bad);
+    // As it was written: a list of words that were refused makes no route public.
+    let public = raw.session.get().is_some_and(|list| list.is_empty());
     let rules = SessionRules {
         allow_pending: raw.allow_pending.or(false),
         authorized_parties: guards::authorized_parties(&raw.authorized_parties, clerk, cx),

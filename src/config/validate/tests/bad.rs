@@ -479,3 +479,33 @@ fn a_path_that_looks_like_a_pattern_is_warned_of() {
         assert!(advice.is_none_or(|advice| said.contains(&advice)), "{said}");
     }
 }
+
+#[test]
+fn what_was_refused_is_not_said_to_be_missing() {
+    let source = super::LEAST
+        .replace("[\"bearer\"]", "[\"Bearer\", \"cookies\"]")
+        .replace("[clerk]", "[clerk]\npublishable_key = \"pk_live_xxx\"\nauthorized_parties = [\"app.example.com\"]");
+    let said = said(&source);
+    assert_eq!(said.matches("error: ").count(), 4, "{said}");
+    assert!(!said.contains("public route") && !said.contains("warning"), "{said}");
+    let cookie = said_of_cookie();
+    assert!(!cookie.contains("is not known") && !cookie.contains("from which origins"), "{cookie}");
+}
+
+fn said_of_cookie() -> String {
+    said(
+        &super::LEAST.replace("[\"bearer\"]", "[\"cookie\"]").replace(
+            "[clerk]",
+            "[clerk]\npublishable_key = \"pk_live_xxx\"\nauthorized_parties = [\"app.example.com\"]",
+        ),
+    )
+}
+
+#[test]
+fn a_secret_key_that_is_none_is_warned_of() {
+    for (key, words) in [("pk_live_x", "a publishable key, not a secret key"), ("'sk_live_x'", "a quotation mark")] {
+        let outside = super::outside().var("CLERK_SECRET_KEY", key);
+        let (_, warnings) = super::parse_in(&outside, super::LEAST).unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert!(warnings.to_string().contains(words), "{warnings}");
+    }
+}
