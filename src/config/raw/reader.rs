@@ -214,7 +214,7 @@ impl Read for String {
         let DeValue::String(text) = value.get_ref() else {
             let problem = reader.wrong_type(value, "a string");
             if matches!(value.get_ref(), DeValue::Integer(_) | DeValue::Float(_)) {
-                problem.advice("durations and sizes are strings with a unit: \"30s\", \"64KiB\"");
+                problem.advice("write it in quotes; durations and sizes have a unit: \"30s\", \"64KiB\"");
             }
             return None;
         };

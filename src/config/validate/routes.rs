@@ -19,6 +19,28 @@ use super::names::{LABEL, MOST, is_label};
 use super::upstreams::Upstreams;
 use super::{guards, headers, inject, net, retry, session_id};
 
+/// Those that callers use, out of IANA's registry.
+const KNOWN_METHODS: [&str; 18] = [
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "TRACE",
+    "QUERY",
+    "COPY",
+    "LOCK",
+    "MKCOL",
+    "MOVE",
+    "PROPFIND",
+    "PROPPATCH",
+    "REPORT",
+    "SEARCH",
+    "UNLOCK",
+];
+
 /// What all routes together are made of.
 pub(crate) struct Routes {
     /// What `match.listener` can name.
@@ -282,7 +304,14 @@ fn methods(field: &Field<Vec<At<String>>>, cx: &mut Context<'_>) -> Vec<Method> 
             Ok(method) if methods.contains(&method) => {
                 cx.error(&at.span, "this method is listed already");
             }
-            Ok(method) => methods.push(method),
+            Ok(method) => {
+                if !KNOWN_METHODS.contains(&method.as_str()) {
+                    cx.problems
+                        .warning(&at.span, "no registered method has this name")
+                        .label("matches requests with this very method");
+                }
+                methods.push(method);
+            }
             Err(_) => {
                 cx.error(&at.span, "not a method");
             }

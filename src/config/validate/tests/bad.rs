@@ -54,7 +54,7 @@ fn every_problem_is_reported() {
     3 | idle_timeout = 30
       |                ^^ not a string
       |
-      = help: durations and sizes are strings with a unit: "30s", "64KiB"
+      = help: write it in quotes; durations and sizes have a unit: "30s", "64KiB"
 
     error: expected a list, found a string
      --> /etc/mintgate/mintgate.toml:4:10
@@ -507,5 +507,13 @@ fn a_secret_key_that_is_none_is_warned_of() {
         let outside = super::outside().var("CLERK_SECRET_KEY", key);
         let (_, warnings) = super::parse_in(&outside, super::LEAST).unwrap_or_else(|wrong| panic!("{wrong}"));
         assert!(warnings.to_string().contains(words), "{warnings}");
+    }
+}
+
+#[test]
+fn a_method_that_nobody_registered_is_warned_of() {
+    for (method, warned) in [("FETCH", true), ("PROPFIND", false), ("GET", false)] {
+        let said = said(&route(&format!("match = {{ methods = [\"{method}\"] }}")));
+        assert_eq!(said.contains("warning: no registered method has this name"), warned, "{said}");
     }
 }

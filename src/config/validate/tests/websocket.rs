@@ -127,6 +127,6 @@ fn the_shape_is_checked() {
     8 | websocket = { max_lifetime = 60 }
       |                              ^^ not a string
       |
-      = help: durations and sizes are strings with a unit: "30s", "64KiB"
+      = help: write it in quotes; durations and sizes have a unit: "30s", "64KiB"
     "#);
 }
