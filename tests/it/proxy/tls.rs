@@ -222,6 +222,12 @@ async fn cleartext_on_a_tls_listener_reaches_nobody() {
     let rest = wire.until_closed().await;
     assert!(!rest.starts_with(b"HTTP/"), "{rest:?}");
     assert_eq!(secure.upstream.count(), 0);
+    assert_eq!(secure.gateway.metric("mintgate_tls_handshake_errors_total").await, "1");
+    // Who says nothing is no fault of anybody's.
+    let mut probe = Wire::connect(secure.gateway.address).await;
+    probe.finish().await;
+    assert!(probe.until_closed().await.is_empty());
+    assert_eq!(secure.gateway.metric("mintgate_tls_handshake_errors_total").await, "1");
 }
 
 #[tokio::test]

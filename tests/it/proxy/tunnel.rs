@@ -235,7 +235,7 @@ async fn an_end_that_does_not_follow_the_other_is_cut_off() {
     tokio::time::pause();
     let began = Instant::now();
     for _ in 0..200 {
-        if value(&gateway, "mintgate_websockets{route=\"all\"}").await == "0" {
+        if gateway.metric("mintgate_websockets{route=\"all\"}").await == "0" {
             assert!(began.elapsed() <= Duration::from_secs(20));
             return;
         }
@@ -244,27 +244,21 @@ async fn an_end_that_does_not_follow_the_other_is_cut_off() {
     panic!("it is still open");
 }
 
-async fn value(gateway: &Gateway, name: &str) -> String {
-    let scrape = Wire::connect(gateway.admin).await.ask("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
-    let found = scrape.text().lines().find_map(|line| line.strip_prefix(name).map(|value| value.trim().to_owned()));
-    found.unwrap_or_else(|| panic!("{name}\n{}", scrape.text()))
-}
-
 #[tokio::test]
 async fn an_open_websocket_is_counted_until_it_ends() {
     let (gateway, _upstream) = in_front_of(echo().await, PUBLIC).await;
     let mut client = Wire::connect(gateway.address).await;
     client.open("/", "").await;
-    assert_eq!(value(&gateway, "mintgate_websockets{route=\"all\"}").await, "1");
-    assert_eq!(value(&gateway, "mintgate_connections{listener=\"127.0.0.1:0\"}").await, "1");
+    assert_eq!(gateway.metric("mintgate_websockets{route=\"all\"}").await, "1");
+    assert_eq!(gateway.metric("mintgate_connections{listener=\"127.0.0.1:0\"}").await, "1");
     client.send(masked(0x88, b"\x03\xe8")).await;
     client.until_closed().await;
     drop(client);
     for _ in 0..500 {
-        if value(&gateway, "mintgate_websockets{route=\"all\"}").await == "0" {
-            assert_eq!(value(&gateway, "mintgate_connections{listener=\"127.0.0.1:0\"}").await, "0");
+        if gateway.metric("mintgate_websockets{route=\"all\"}").await == "0" {
+            assert_eq!(gateway.metric("mintgate_connections{listener=\"127.0.0.1:0\"}").await, "0");
             let line = "mintgate_requests_total{route=\"all\",status=\"1xx\",code=\"\"}";
-            assert_eq!(value(&gateway, line).await, "1");
+            assert_eq!(gateway.metric(line).await, "1");
             return;
         }
         tokio::task::yield_now().await;

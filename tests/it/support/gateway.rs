@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::eventually;
 use super::issuer::Issuer;
+use super::wire::Wire;
 
 /// The origin of the application to which session tokens are issued, and unless told otherwise the only authorized party.
 pub(crate) const PARTY: &str = "https://app.example.com";
@@ -190,6 +191,16 @@ impl Gateway {
     /// A gateway with these tables and defaults for everything else.
     pub(crate) async fn start(tables: impl Into<String>) -> Self {
         Boot::new(tables).start().await
+    }
+
+    /// A value out of a scrape, as it is written there.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    pub(crate) async fn metric(&self, name: &str) -> String {
+        let scrape = Wire::connect(self.admin).await.ask("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
+        let found = scrape.text().lines().find_map(|line| line.strip_prefix(name).map(|value| value.trim().to_owned()));
+        found.unwrap_or_else(|| panic!("{name}\n{}", scrape.text()))
     }
 
     /// A fresh session token of `alice` or `bob`.
