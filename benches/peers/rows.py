@@ -1,0 +1,134 @@
+"""The rows of the report: which peers, under which load, and what is looked at."""
+
+from dataclasses import dataclass
+from typing import Callable
+
+import load
+from material_sets import FEW, FRESH, MANY, file
+from peers import LARGE
+
+SESSIONS, MANY_SESSIONS = 1000, 100_000
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One line of a row: a peer under a load. `warm` comes before, uncounted; `drive` is what is measured."""
+
+    key: str
+    peer: str
+    warm: Callable
+    drive: Callable
+    label: str = ""
+    base: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """`base` is the variant that those without one of their own are compared with, `against` what the report calls it.
+    `figure` names what the row is about."""
+
+    title: str
+    says: str
+    variants: list
+    base: str = ""
+    against: str = "nginx"
+    figure: str = "cpu_us"
+    sets: tuple = (FEW,)
+    rounds: int = 0
+    bodies: bool = False
+
+
+def few(url, seconds, **more):
+    return load.wrk(url, seconds, file(FEW), SESSIONS, **more)
+
+
+def plain(*peers, **more):
+    """Each peer with all its sessions in turn."""
+    return [Variant(peer, peer, lambda url: few(url, 1, **more), lambda url, seconds: few(url, seconds, **more))
+            for peer in peers]
+
+
+def fresh(url, seconds):
+    # The first thousand are those that the warm-up sent.
+    return load.wrk(url, seconds, file(FRESH), 10**9, start=SESSIONS, once=True)
+
+
+def every_new(*peers):
+    warm = lambda url: load.wrk(url, 1, file(FRESH), SESSIONS)
+    return [Variant(peer, peer, warm, fresh) for peer in peers]
+
+
+def steady(*peers):
+    drive = lambda url, seconds: load.constant(url, seconds, file(FEW), 5000)
+    return [Variant(peer, peer, lambda url: drive(url, 1), drive) for peer in peers]
+
+
+def h2(*peers):
+    drive = lambda url, seconds: load.h2load(url, seconds, file(FEW))
+    return [Variant(peer, peer, lambda url: drive(url, 1), drive) for peer in peers]
+
+
+def fill_up(url):
+    """Until one pass has sent every credential with good answers alone: then each session's token is in memory."""
+    for _ in range(30):
+        seen = load.wrk(url, 5, file(MANY), MANY_SESSIONS)
+        if seen["requests"] > MANY_SESSIONS * 1.1 and seen["bad"] == 0:
+            return
+    raise SystemExit("the sessions did not all get their tokens")
+
+
+def many(peer, name):
+    """The same peer, with the sessions of one set and of the other."""
+    return [
+        Variant(f"{name}-1000", peer, lambda url: load.wrk(url, 2, file(MANY), SESSIONS),
+                lambda url, seconds: load.wrk(url, seconds, file(MANY), SESSIONS), f"{name}, 1000 sessions", f"{name}-1000"),
+        Variant(f"{name}-100000", peer, fill_up, lambda url, seconds: load.wrk(url, seconds, file(MANY), MANY_SESSIONS),
+                f"{name}, 100 000 sessions", f"{name}-1000"),
+    ]
+
+
+def million(*peers):
+    """256 connections, for as long as a million requests take by what the warm-up saw."""
+    def variant(peer):
+        seen = {}
+
+        def warm(url):
+            said = few(url, 2, connections=256)
+            seen["rate"] = said["requests"] / said["seconds"]
+
+        return Variant(peer, peer, warm, lambda url, _: few(url, int(1_050_000 / seen["rate"]) + 1, connections=256))
+    return [variant(peer) for peer in peers]
+
+
+ALL = ("nginx", "haproxy", "nginx-lua", "envoy-jwt-cache", "envoy-jwt", "node", "mintgate")
+
+ROWS = {
+    "warm": Row("Warm sessions", "64 connections kept alive, 1000 sessions in turn, tokens in memory.",
+                plain(*ALL), "nginx"),
+    "verify": Row("Every credential new", "As above, but no credential is sent twice: each is verified. Minted tokens are in memory.",
+                  every_new("mintgate", "envoy-jwt"), "envoy-jwt", "Envoy", sets=(FRESH,)),
+    "access": Row("Every request logged", "As the first, with a line for each request written to a file.",
+                  plain("nginx", "mintgate", "nginx-log", "mintgate-log"), "nginx"),
+    "rate": Row("Latency at 5000 requests/s", "64 connections, one session; times count from when a request was due.",
+                steady("nginx", "mintgate"), "nginx", figure="p99_us"),
+    "tls": Row("TLS in", "As the first, over TLS 1.3 with connections kept alive.", plain("nginx-tls", "mintgate-tls"), "nginx-tls"),
+    "h2in": Row("HTTP/2 in", "8 connections with 8 streams each, clear text, one session; HTTP/1.1 to the upstream.",
+                h2("nginx-h2in", "mintgate-h2in"), "nginx-h2in"),
+    "h2out": Row("HTTP/2 out", "As the first, with clear-text HTTP/2 to the upstream. nginx has no HTTP/2 in `proxy_pass`: its line is "
+                 "`grpc_pass`, which sends one request at a time on a connection.",
+                 plain("nginx-h2out", "haproxy-h2out", "envoy-h2out", "mintgate-h2out"), "nginx-h2out"),
+    "body-down": Row("Answers of 100 KB", "As the first; bodies stream.",
+                     plain("nginx", "mintgate", target="/large"), "nginx", bodies=True),
+    "body-up": Row("Requests of 100 KB", "As the first; bodies stream, in nginx with `proxy_request_buffering off`.",
+                   plain("nginx", "mintgate", target="/sink", body=LARGE), "nginx", bodies=True),
+    "rss": Row("Memory", "Resident at 256 connections after a million requests, 1000 sessions in turn.",
+               million(*(peer for peer in ALL if peer != "envoy-jwt")), "nginx", figure="rss_mb", rounds=1),
+    "ready": Row("Ready after start", "From the start of the process to the first 200 of `/readyz`; the key is in a file.",
+                 [Variant("mintgate", "mintgate", None, None)], figure="ready_ms", rounds=11),
+    "sessions": Row("Many sessions", 'As the first; mintgate with `max_bytes = "2GiB"` and `max_session_bytes = "1GiB"`. '
+                    "nginx, which looks at none of them, shows what the load itself changes.",
+                    many("mintgate-large", "mintgate") + many("nginx", "nginx"), against="1000 sessions", sets=(MANY,)),
+}
+
+# What --rows takes: a name of its own stands for two rows.
+NAMES = {**{name: [name] for name in ROWS if not name.startswith("body-")}, "body": ["body-down", "body-up"]}
