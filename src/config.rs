@@ -269,6 +269,11 @@ pub struct Cache {
 // === impl Config ===
 
 impl Config {
+    /// Whether some route points into the claims of sessions, beyond the values that have names.
+    pub fn reads_claims(&self) -> bool {
+        self.routes.iter().flat_map(Route::claims).any(|claim| matches!(claim, Claim::Pointer(_)))
+    }
+
     /// The templates that routes mint from.
     pub fn templates(&self) -> impl Iterator<Item = &TemplateName> {
         self.minted.iter().filter_map(|kind| match kind {

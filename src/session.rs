@@ -61,8 +61,8 @@ pub struct Session {
     /// Digest of org id, role, slug, sorted permissions and `act`, v1 and v2 alike: what a minted token depends on
     /// beside the session itself.
     pub scope: Digest,
-    /// The claims as they were signed.
-    pub claims: Box<RawValue>,
+    /// The claims as they were signed. `None`: no route reads any beyond those above, and they are not kept.
+    pub claims: Option<Box<RawValue>>,
     /// The key that signed them.
     pub key: KeyId,
 }
@@ -211,11 +211,13 @@ impl Session {
             Claim::OrgRole => org.and_then(|org| org.role.as_deref()).map(str::to_owned),
             Claim::OrgSlug => org.and_then(|org| org.slug.as_deref()).map(str::to_owned),
             Claim::Azp => self.azp.as_deref().map(str::to_owned),
-            Claim::Pointer(pointer) => match serde_json::from_str(json::at(&self.claims, pointer)?.get()).ok()? {
-                serde_json::Value::String(text) => Some(text),
-                other @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => Some(other.to_string()),
-                _ => None,
-            },
+            Claim::Pointer(pointer) => {
+                match serde_json::from_str(json::at(self.claims.as_deref()?, pointer)?.get()).ok()? {
+                    serde_json::Value::String(text) => Some(text),
+                    other @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => Some(other.to_string()),
+                    _ => None,
+                }
+            }
         }
     }
 
@@ -223,7 +225,7 @@ impl Session {
     /// what is absent.
     pub fn json(&self, claim: &Claim) -> Option<String> {
         match claim {
-            Claim::Pointer(pointer) => json::at(&self.claims, pointer).map(|raw| raw.get().to_owned()),
+            Claim::Pointer(pointer) => json::at(self.claims.as_deref()?, pointer).map(|raw| raw.get().to_owned()),
             named => self.value(named).map(|text| serde_json::Value::String(text).to_string()),
         }
     }

@@ -30,9 +30,14 @@ pub use self::freshness::Freshness;
 use self::freshness::{Life, Rules};
 
 /// What a token is minted and kept for. A structured value, never joined strings: two different keys share neither an
-/// entry nor a flight. Cheap to clone; hashed once, when made.
+/// entry nor a flight. Cheap to clone; hashed once, when made. The hash stands beside the parts and not among them: a hit
+/// that is found by the key that it was kept under touches none of them.
 #[derive(Clone)]
-pub struct TokenKey(Arc<KeyParts>);
+pub struct TokenKey {
+    parts: Arc<KeyParts>,
+    /// Uniformly spread over all parts.
+    hash: u64,
+}
 
 /// The parts of a [`TokenKey`].
 #[derive(Debug, PartialEq, Eq)]
@@ -51,8 +56,6 @@ pub struct KeyParts {
     pub scope: Scope,
     /// What the token must say, or nobody gets it. The scope has a digest of it.
     pub expected: Box<[Expected]>,
-    /// Uniformly spread over all parts.
-    hash: u64,
 }
 
 /// An issuer's identity: a digest of its API URL and instance.
@@ -217,28 +220,30 @@ impl TokenKey {
             scope_digest,
         ])
         .prefix();
-        Self(Arc::new(KeyParts { issuer, sid, sub, kind, expires_in, scope, expected: expected.into(), hash }))
+        let expected = expected.into();
+        Self { parts: Arc::new(KeyParts { issuer, sid, sub, kind, expires_in, scope, expected }), hash }
     }
 
     /// The parts.
     pub fn parts(&self) -> &KeyParts {
-        &self.0
+        &self.parts
     }
 
     /// Bytes that the key holds, for weighing.
     pub fn weight(&self) -> usize {
-        let kind = match &self.0.kind {
+        let kind = match &self.parts.kind {
             Kind::Template(name) => name.as_str().len(),
             Kind::Session => 0,
         };
-        let ids = self.0.sid.as_str().len() + self.0.sub.as_ref().map_or(0, |sub| sub.as_str().len());
-        size_of::<KeyParts>() + ids + kind + self.0.expected.iter().map(Expected::weight).sum::<usize>()
+        let parts = self.parts();
+        let ids = parts.sid.as_str().len() + parts.sub.as_ref().map_or(0, |sub| sub.as_str().len());
+        size_of::<KeyParts>() + ids + kind + parts.expected.iter().map(Expected::weight).sum::<usize>()
     }
 }
 
 impl PartialEq for TokenKey {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+        Arc::ptr_eq(&self.parts, &other.parts) || (self.hash == other.hash && self.parts == other.parts)
     }
 }
 
@@ -246,13 +251,13 @@ impl Eq for TokenKey {}
 
 impl Hash for TokenKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0.hash);
+        state.write_u64(self.hash);
     }
 }
 
 impl fmt::Debug for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.parts.fmt(f)
     }
 }
 

@@ -36,7 +36,7 @@ pub fn build<M: Mint>(
     let tokens = TokenCache::new(&config.cache, clock.clone(), control.clone(), Jitter::random(), Arc::clone(metrics));
     let sessions = Sessions {
         cookies: CookieRules::new(&config.clerk),
-        verifier: Verifier::new(&config.clerk),
+        verifier: Verifier::new(&config.clerk).with_claims(config.reads_claims()),
         jwks,
         memory: Memory::new(config.cache.max_session_bytes),
         revoked: Arc::new(Revoked::new(Arc::clone(metrics))),

@@ -299,6 +299,23 @@ pub enum Claim {
 #[error("a template name has 1 to 128 of the characters A-Z a-z 0-9 _ -")]
 pub struct BadTemplateName;
 
+// === impl Route ===
+
+impl Route {
+    /// Every value of a session that it reads.
+    pub fn claims(&self) -> impl Iterator<Item = &Claim> {
+        let injected = self.inject.iter().flat_map(|injection| match &injection.source {
+            Source::Minted(spec) => {
+                let expected = spec.expect.iter().map(|expectation| &expectation.claim);
+                expected.chain(&spec.vary).collect()
+            }
+            Source::Claim(claim) => vec![claim],
+            Source::SessionToken | Source::Value(_) => Vec::new(),
+        });
+        self.rules.require.iter().map(|requirement| &requirement.claim).chain(injected)
+    }
+}
+
 // === impl SessionRules ===
 
 impl SessionRules {

@@ -211,7 +211,8 @@ impl Weighed for Arc<Remembered> {
         let org = session.org.as_ref().map_or(0, |org| {
             org.id.len() + org.role.as_deref().map_or(0, str::len) + org.slug.as_deref().map_or(0, str::len)
         });
-        let texts = ids + org + session.azp.as_deref().map_or(0, str::len) + session.claims.get().len();
+        let claims = session.claims.as_ref().map_or(0, |claims| claims.get().len());
+        let texts = ids + org + session.azp.as_deref().map_or(0, str::len) + claims;
         // The ids inside a token key are shared; a header value is seldom longer than the longest id.
         let slots = self.keys.len() * (size_of::<OnceLock<TokenKey>>() + size_of::<KeyParts>())
             + self.values.len() * (size_of::<OnceLock<Option<HeaderValue>>>() + 64)
@@ -251,7 +252,7 @@ mod tests {
             impersonated: false,
             org: None,
             scope: Digest::of(b""),
-            claims: RawValue::from_string(json!("x".repeat(claims_bytes)).to_string()).unwrap(),
+            claims: RawValue::from_string(json!("x".repeat(claims_bytes)).to_string()).ok(),
             key: signer().keys().find(Some("ins_test")).unwrap().id().clone(),
         }
     }

@@ -19,6 +19,8 @@ use jws::Jws;
 #[derive(Debug, Clone, Default)]
 pub struct Verifier {
     expected: Expected,
+    /// Keeps no claims but those that every session has: they would be a third of what is remembered of it.
+    forgets_claims: bool,
 }
 
 // === impl Verifier ===
@@ -30,7 +32,12 @@ impl Verifier {
             issuer: clerk.issuer.as_deref().map(Into::into),
             audience: clerk.audience.iter().map(|audience| audience.as_str().into()).collect(),
         };
-        Self { expected }
+        Self { expected, forgets_claims: false }
+    }
+
+    /// Whether claims are kept that routes can point to; by default they are.
+    pub fn with_claims(self, kept: bool) -> Self {
+        Self { forgets_claims: !kept, ..self }
     }
 
     /// Everything that does not depend on the time or the route. Algorithm, key, signature, category, claims, in this
@@ -67,7 +74,7 @@ impl Verifier {
         if !jws.may_be_session() {
             return Err(SessionError::Invalid(Reason::Category));
         }
-        claims::session(payload, key.id().clone(), &self.expected).map_err(SessionError::Invalid)
+        claims::session(payload, key.id().clone(), &self.expected, !self.forgets_claims).map_err(SessionError::Invalid)
     }
 }
 

@@ -82,8 +82,8 @@ enum Audience {
     Several(Vec<String>),
 }
 
-/// The session that the payload describes.
-pub(super) fn session(payload: Vec<u8>, key: KeyId, expected: &Expected) -> Result<Session, Reason> {
+/// The session that the payload describes; with all its claims where they are `kept`.
+pub(super) fn session(payload: Vec<u8>, key: KeyId, expected: &Expected, kept: bool) -> Result<Session, Reason> {
     let payload = String::from_utf8(payload).map_err(|_| Reason::Malformed)?;
     if !json::is_strict_object(&payload) {
         return Err(Reason::Malformed);
@@ -108,7 +108,7 @@ pub(super) fn session(payload: Vec<u8>, key: KeyId, expected: &Expected) -> Resu
         org,
         scope,
         key,
-        claims: RawValue::from_string(payload).map_err(|_| Reason::Malformed)?,
+        claims: kept.then(|| RawValue::from_string(payload)).transpose().map_err(|_| Reason::Malformed)?,
     };
     Ok(session)
 }

@@ -98,6 +98,26 @@ fn what_is_minted_is_read() {
 }
 
 #[test]
+fn whoever_points_into_the_claims_is_found() {
+    for named in [
+        inject("claim = \"sub\""),
+        inject("template = \"a\", expect = { \"/o/id\" = \"org_id\" }, vary = [\"azp\"]"),
+        inject("session_token = true"),
+        with("require = { org_role = \"org:admin\" }"),
+    ] {
+        assert!(!good(&named).reads_claims(), "{named}");
+    }
+    for pointing in [
+        inject("claim = \"/role\""),
+        inject("template = \"a\", expect = { \"/o/id\" = \"/role\" }"),
+        inject("template = \"a\", vary = [\"azp\", \"/role\"]"),
+        with("require = { org_role = \"org:admin\", \"/role\" = \"a\" }"),
+    ] {
+        assert!(good(&pointing).reads_claims(), "{pointing}");
+    }
+}
+
+#[test]
 fn what_cannot_be_minted_is_refused() {
     let session = "minted_session_token = true";
     refused(
