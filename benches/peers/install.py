@@ -24,8 +24,8 @@ def present(package):
     return asked.stdout == "installed"
 
 
-def debian():
-    missing = [package for package in PACKAGES if not present(package)]
+def debian(more):
+    missing = [package for package in [*PACKAGES, *more] if not present(package)]
     missing += [] if shutil.which("node") else ["nodejs"]
     missing += [] if shutil.which("npm") else ["npm"]
     if not missing:
@@ -60,8 +60,6 @@ def node():
 
 
 def constant_rate():
-    if oha():
-        return
     if not shutil.which("cargo"):
         raise SystemExit("the row `rate` needs oha: put it into the path, or cargo to build it with")
     call("cargo", "install", "-q", "--locked", "--root", CARGO, f"oha@{OHA}",
@@ -70,8 +68,9 @@ def constant_rate():
 
 def install(rows):
     print("installing what is missing", flush=True)
-    debian()
+    build = "rate" in rows and not oha()
+    debian(["build-essential"] if build else [])
     python()
     node()
-    if "rate" in rows:
+    if build:
         constant_rate()
