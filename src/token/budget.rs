@@ -137,8 +137,11 @@ impl Limiter {
         };
         let mut pause = self.paused_until.subscribe();
         let turn = async {
-            // A session that is too fast waits aside and does not hold up the line.
-            sleep_until(from).await;
+            // A session that is too fast waits aside and does not hold up the line. Every other one does not sleep at
+            // all: the timer counts in milliseconds, so to sleep until now is to sleep for one of them.
+            if from > now {
+                sleep_until(from).await;
+            }
             self.turn().await
         };
         tokio::pin!(turn);
@@ -218,6 +221,7 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use tokio::task::JoinHandle;
     use tokio::time::{advance, sleep};
 
@@ -276,6 +280,14 @@ mod tests {
             Err(MintError::Throttled { retry_after }) => Some(retry_after),
             _ => None,
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_need_not_wait_does_not_sleep() {
+        let limiter = Limiter::new(&config(), metrics());
+        // Between two ticks of the timer, where a sleep that is over already would last until the next.
+        advance(Duration::from_micros(400)).await;
+        assert!(matches!(limiter.admit(&request(&key(1))).now_or_never(), Some(Ok(_))));
     }
 
     #[tokio::test(start_paused = true)]
