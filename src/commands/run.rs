@@ -3,6 +3,9 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
+
+use aws_lc_rs::rand;
 
 use crate::app::{self, Process};
 use crate::clock::Clock;
@@ -54,12 +57,21 @@ pub fn run(
     let from = if filter.is_some() { FilterFrom::Environment } else { FilterFrom::Config };
     let guard = telemetry::init(filter.as_deref().unwrap_or(&config.log.filter), from, config.log.format)?;
     let dropped = guard.dropped();
+    gather_entropy();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let inherited = Inherited::from_environment(environment.var("LISTEN_FDNAMES").as_deref());
     let served = runtime.block_on(serve(config, Box::new(dropped), inherited));
     drop(runtime);
     drop(guard);
     served.map(|()| ExitCode::SUCCESS)
+}
+
+/// The first random number of a process costs aws-lc 50 ms of gathering entropy. Drawn here, beside the start, it does not hold up
+/// the worker, and with it every connection there, that would mint or shake hands first.
+fn gather_entropy() {
+    let draw = || _ = rand::fill(&mut [0]);
+    // Without this thread whoever draws first waits, as said.
+    drop(thread::Builder::new().name("entropy".to_owned()).spawn(draw));
 }
 
 async fn serve(config: Config, dropped: app::DroppedLines, inherited: Inherited) -> Result<(), RunError> {
