@@ -169,9 +169,9 @@ fn exchange<'a, M: Mint>(
                 }
             };
         }
-        let mut lease = match pool.ready(now) {
-            Some(lease) => lease,
-            None => Box::pin(exchange.lease(Want::Any)).await?,
+        let (mut lease, now) = match pool.ready(now) {
+            Some(lease) => (lease, now),
+            None => (Box::pin(exchange.lease(Want::Any)).await?, Instant::now()),
         };
         // Which version of HTTP and whose `Host` the head speaks is known only now.
         aim.at(&lease, &mut head)?;
@@ -181,7 +181,7 @@ fn exchange<'a, M: Mint>(
             let copy = exchange.copy(&request, lease.protocol());
             (lease.send(request), retry, copy)
         };
-        let mut answer = match exchange.in_time(sent).await? {
+        let mut answer = match exchange.in_time(sent, now).await? {
             Ok(response) => exchange.accept(response, lease)?,
             Err(error) => {
                 // Before another one is asked for: it may hold the last place among `max_connections`.

@@ -8,6 +8,7 @@ pub mod jwks;
 pub mod memory;
 pub mod named;
 pub mod revoked;
+pub mod tag;
 pub mod verify;
 
 #[cfg(test)]

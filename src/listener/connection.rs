@@ -313,10 +313,7 @@ impl Connection {
 
 /// Up to a tenth earlier: connections that began together do not end together.
 fn earlier(age: Duration) -> Duration {
-    let mut random = [0; 4];
-    // Without randomness they do end together, which is what was configured.
-    let part = aws_lc_rs::rand::fill(&mut random).map_or(0, |()| u32::from_be_bytes(random));
-    age.mul_f64(1.0 - f64::from(part) / f64::from(u32::MAX) / 10.0)
+    age.mul_f64(1.0 - fastrand::f64() / 10.0)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -12,6 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use crate::listener::connection::{Secured, Version};
+use crate::transport::io::poll_write_pieces;
 use crate::transport::tls::server::Leaf;
 
 /// As it was accepted, on the runtime that accepted it.
@@ -127,7 +128,11 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        on!(self, poll_write_vectored(cx, bufs))
+        match self.get_mut() {
+            Self::Tcp(stream) => poll_write_pieces(Pin::new(stream), cx, bufs),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream, _) => Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

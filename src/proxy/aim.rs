@@ -60,8 +60,12 @@ pub fn write(
     } else if head.uri.authority().is_some() {
         head.uri = origin_form(&head.uri);
     }
-    let named = if route.preserve_host { host.clone() } else { pool.host().clone() };
-    head.headers.insert(header::HOST, named);
+    // One `Host` was let in, so the caller's own stands there already; HTTP/2 may have had it in the target alone.
+    if !route.preserve_host {
+        head.headers.insert(header::HOST, pool.host().clone());
+    } else if !head.headers.contains_key(header::HOST) {
+        head.headers.insert(header::HOST, host.clone());
+    }
     head.version = Version::HTTP_11;
     frame(&mut head.headers, &head.method, body);
     if connection.version() == connection::Version::Http2 && pool.upstream().wire != Wire::Http2 {

@@ -175,7 +175,7 @@ impl Exchange<'_> {
         let (mut head, body) = again.into_parts();
         self.aim.at(&lease, &mut head)?;
         let sent = lease.send(Request::from_parts(head, body));
-        let response = self.in_time(sent).await?.map_err(|error| failure(error.error, self.fate))?;
+        let response = self.in_time(sent, Instant::now()).await?.map_err(|error| failure(error.error, self.fate))?;
         self.accept(response, lease)
     }
 
@@ -188,10 +188,11 @@ impl Exchange<'_> {
         repeatable.then(|| Copy::of(request))
     }
 
-    /// Waits for the response head. On HTTP/1 the connection's own timer waits too; a stream of HTTP/2 is a task of its
-    /// own and needs its own.
-    pub fn in_time<F: Future>(&self, answer: F) -> InTime<'_, F> {
-        let wait = Wait { patience: self.patience, timer: None, limit: None, progress: 0 };
+    /// Waits for the response head to a request that was sent `now`. On HTTP/1 the connection's own timer waits too; a
+    /// stream of HTTP/2 is a task of its own and needs its own.
+    pub fn in_time<F: Future>(&self, answer: F, now: Instant) -> InTime<'_, F> {
+        let limit = self.patience.end(now);
+        let wait = Wait { patience: self.patience, timer: None, limit, progress: 0 };
         InTime { answer, connection: self.connection, fate: self.fate, wait }
     }
 }
@@ -262,7 +263,7 @@ impl Wait {
     fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection, fate: Option<&BodyFate>) -> Poll<()> {
         loop {
             let progress = fate.map_or(0, BodyFate::progress);
-            if self.limit.is_none() || progress != self.progress {
+            if progress != self.progress {
                 self.progress = progress;
                 self.limit = self.patience.end(Instant::now());
             }

@@ -12,7 +12,8 @@ use crate::metrics::Metrics;
 use crate::proxy::clean::{self, Cleaner};
 use crate::proxy::inject::{Slot, SlotIndex};
 use crate::route::Router;
-use crate::secret::{Digest, NotHeaderSafe};
+use crate::secret::NotHeaderSafe;
+use crate::session::tag::Tag;
 use crate::session::credential::{CookieRules, Credential};
 use crate::session::jwks::Jwks;
 use crate::session::memory::{Memory, Remembered, Slots};
@@ -151,12 +152,12 @@ impl<M: Mint> Gateway<M> {
         now: &mut Now,
     ) -> Result<Arc<Remembered>, VerifyError> {
         let sessions = &self.sessions;
-        let digest = Digest::of(credential.token.as_bytes());
-        let remembered = if let Some(remembered) = sessions.memory.get(&digest, self.number, &sessions.jwks) {
+        let tag = sessions.memory.tag(credential.token);
+        let remembered = if let Some(remembered) = sessions.memory.get(tag, self.number, &sessions.jwks) {
             remembered
         } else {
             // Rarer than a hit, and big: boxed, so that the future of every request stays small.
-            let verified = Box::pin(self.verify_anew(credential.token, digest, *now)).await?;
+            let verified = Box::pin(self.verify_anew(credential.token, tag, *now)).await?;
             // It may have waited for a key: what follows is judged by the time after that.
             *now = clock.now();
             verified
@@ -186,7 +187,7 @@ impl<M: Mint> Gateway<M> {
         Ok(remembered)
     }
 
-    async fn verify_anew(&self, token: &str, digest: Digest, now: Now) -> Result<Arc<Remembered>, VerifyError> {
+    async fn verify_anew(&self, token: &str, tag: Tag, now: Now) -> Result<Arc<Remembered>, VerifyError> {
         let sessions = &self.sessions;
         if !sessions.jwks.is_ready() {
             // No token is at fault while no key is known.
@@ -202,7 +203,7 @@ impl<M: Mint> Gateway<M> {
             }
             verified => verified?,
         };
-        Ok(sessions.memory.remember(digest, session, self.number, self.plans.slots, now.wall, sessions.skew))
+        Ok(sessions.memory.remember(tag, session, self.number, self.plans.slots, now.wall, sessions.skew))
     }
 }
 

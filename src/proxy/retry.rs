@@ -126,7 +126,7 @@ impl Retry<'_> {
         let request = Request::from_parts(head, body);
         let copy = exchange.copy(&request, lease.protocol());
         let sent = lease.send(request);
-        match exchange.in_time(sent).await? {
+        match exchange.in_time(sent, Instant::now()).await? {
             Ok(response) => exchange.accept(response, lease),
             Err(error) => {
                 drop(lease);

@@ -11,6 +11,7 @@ use http::{Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
 use crate::clock::Now;
 use crate::config::{CloseAt, WebSocket};
@@ -62,7 +63,7 @@ pub async fn ask(exchange: &Exchange<'_>, handshake: &Handshake, mut head: Parts
     let mut lease = exchange.lease(Want::Own).await?;
     exchange.aim.at(&lease, &mut head)?;
     let sent = lease.send(Request::from_parts(head, RequestBody::empty()));
-    let mut response = exchange.in_time(sent).await?.map_err(|error| ForwardError::Broken(error.error))?;
+    let mut response = exchange.in_time(sent, Instant::now()).await?.map_err(|error| ForwardError::Broken(error.error))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return exchange.accept(response, lease).map(|answer| Asked::Refused(Box::new(answer)));
     }

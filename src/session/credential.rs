@@ -88,7 +88,7 @@ pub fn find<'a>(
     now: Wall,
 ) -> Result<Credential<'a>, SessionError> {
     // Wherever it stands in the order: of two lines somebody else may read the other one.
-    if sources.contains(&SessionSource::Bearer) {
+    if sources.first() != Some(&SessionSource::Bearer) && sources.contains(&SessionSource::Bearer) {
         only(headers, &header::AUTHORIZATION)?;
     }
     for source in sources {
@@ -146,8 +146,15 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
         (Some(line), None) => line,
         (Some(_), Some(_)) => return Err(SessionError::Ambiguous),
     };
-    let text = HeaderValue::to_str(line).map_err(|_| SessionError::Invalid(Reason::Malformed))?.trim_ascii();
+    let text = visible(line).ok_or(SessionError::Invalid(Reason::Malformed))?.trim_ascii();
     Ok(if text.is_empty() { None } else { Some(text) })
+}
+
+/// As [`HeaderValue::to_str`], which looks at one byte after the other: a header value holds no control characters but
+/// the tab, so that ASCII is all there is to look for, and that goes by many bytes at once.
+fn visible(line: &HeaderValue) -> Option<&str> {
+    let bytes = line.as_bytes();
+    if bytes.is_ascii() { str::from_utf8(bytes).ok() } else { None }
 }
 
 // === impl Credential ===

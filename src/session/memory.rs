@@ -1,4 +1,4 @@
-//! Verified sessions by a digest of their credential, so that a hot session costs no RSA operation.
+//! Verified sessions by a tag of their credential, so that a hot session costs no RSA operation.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -11,9 +11,9 @@ use http::HeaderValue;
 use crate::bounded::{Bounded, Prehashed, Weighed};
 use crate::clock::Wall;
 use crate::record::Caller;
-use crate::secret::Digest;
 use crate::session::Session;
 use crate::session::jwks::Jwks;
+use crate::session::tag::{Tag, Tagger};
 use crate::token::{KeyParts, TokenKey};
 
 /// An entry is verified anew after this long, however long its token lives.
@@ -23,6 +23,7 @@ const LONGEST: Duration = Duration::from_hours(24);
 #[derive(Clone)]
 pub struct Memory {
     map: Arc<Bounded<Key, Arc<Remembered>>>,
+    tagger: Arc<Tagger>,
 }
 
 /// A verified session, with what the snapshot that verified it derives from it again and again.
@@ -51,21 +52,25 @@ pub struct Slots {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Key(Digest);
+struct Key(Tag);
 
 // === impl Memory ===
 
 impl Memory {
     /// Holds about so many bytes.
     pub fn new(max_bytes: u64) -> Self {
-        let map = Arc::new(Bounded::new(max_bytes));
-        Self { map }
+        Self { map: Arc::new(Bounded::new(max_bytes)), tagger: Arc::new(Tagger::new()) }
+    }
+
+    /// What a credential is remembered under.
+    pub fn tag(&self, credential: &str) -> Tag {
+        self.tagger.tag(credential.as_bytes())
     }
 
     /// The session that this credential proved, when the same snapshot verified it and its key is still in the set.
     /// An entry that is not so is removed. Whether the session has expired is for the check on every request to say.
-    pub fn get(&self, credential: &Digest, snapshot: u64, jwks: &Jwks) -> Option<Arc<Remembered>> {
-        let key = Key(*credential);
+    pub fn get(&self, credential: Tag, snapshot: u64, jwks: &Jwks) -> Option<Arc<Remembered>> {
+        let key = Key(credential);
         let found = self.map.get(&key)?;
         if found.snapshot == snapshot && found.key_is_in(jwks) {
             return Some(found);
@@ -77,7 +82,7 @@ impl Memory {
     /// Remembers a session until it has expired; one that has is only wrapped.
     pub fn remember(
         &self,
-        credential: Digest,
+        credential: Tag,
         session: Session,
         snapshot: u64,
         slots: Slots,
@@ -224,6 +229,7 @@ impl Weighed for Arc<Remembered> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Digest;
     use crate::clock::Clock;
     use crate::lifecycle::{Shutdown, Spawner};
     use crate::metrics::{Metrics, Names};
@@ -262,11 +268,11 @@ mod tests {
     }
 
     fn put(memory: &Memory, credential: &str, session: Session) {
-        memory.remember(Digest::of(credential.as_bytes()), session, 7, Slots::default(), now(), SKEW);
+        memory.remember(memory.tag(credential), session, 7, Slots::default(), now(), SKEW);
     }
 
     fn has(memory: &Memory, credential: &str, snapshot: u64, jwks: &Jwks) -> bool {
-        memory.get(&Digest::of(credential.as_bytes()), snapshot, jwks).is_some()
+        memory.get(memory.tag(credential), snapshot, jwks).is_some()
     }
 
     #[test]
@@ -322,7 +328,7 @@ mod tests {
         // A renewed entry has its own deadline, not that of the one before.
         let long = Session { expires_at: Wall::from_seconds(i64::MAX), ..session(10) };
         put(&memory, "b", long);
-        assert_eq!(memory.get(&Digest::of(b"b"), 7, &jwks()).unwrap().keep_until, now().plus(LONGEST));
+        assert_eq!(memory.get(memory.tag("b"), 7, &jwks()).unwrap().keep_until, now().plus(LONGEST));
     }
 
     #[test]

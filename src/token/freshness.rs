@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use tokio::time::Instant;
 
 use crate::clock::{Now, Wall};
@@ -140,14 +139,10 @@ impl Border {
 // === impl Jitter ===
 
 impl Jitter {
-    /// Random numbers.
+    /// Random numbers, for spreading and for nothing that an attacker must not guess: the first secure one of a process
+    /// takes 100 ms to gather entropy, and would be asked for while the first caller waits.
     pub fn random() -> Self {
-        let source = SystemRandom::new();
-        Self(Arc::new(move || {
-            let mut bytes = [0; 4];
-            // Without randomness everything is equally early, which is as good as none.
-            source.fill(&mut bytes).map_or(0.5, |()| f64::from(u32::from_be_bytes(bytes)) / 4_294_967_296.0)
-        }))
+        Self(Arc::new(fastrand::f64))
     }
 
     /// Always the same number.

@@ -69,6 +69,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("transport/connect", (2, 2)),
     ("transport", (2, 3)),
     ("session/json", (2, 0)),
+    ("session/tag", (2, 0)),
     ("session", (2, 1)),
     // 3: parts of sessions and tokens, listeners
     ("session/cookies", (3, 0)),
