@@ -10,7 +10,7 @@ use crate::support::wire::{Message, Wire};
 async fn with_issuer(answer: &str, more: &str) -> (Gateway, Upstream, Upstream) {
     let (upstream, issuer) = (Upstream::answering(OK).await, Upstream::answering(answer).await);
     let tables = MINTING.replace("{up}", &upstream.url()).replace("inject", &format!("{more}\ninject"));
-    let gateway = Boot::new(tables).clerk("timeout = \"500ms\"").issuer(issuer.address).start().await;
+    let gateway = Boot::new(tables).clerk("timeout = \"2s\"").issuer(issuer.address).start().await;
     (gateway, upstream, issuer)
 }
 
@@ -98,7 +98,7 @@ async fn an_issuer_that_is_silent_is_a_timeout_and_one_that_is_gone_is_unavailab
         listener.local_addr().unwrap()
     };
     for (issuer, status, code) in [(silent.address, 504, "issuer-timeout"), (gone, 503, "issuer-unavailable")] {
-        let boot = Boot::new(MINTING.replace("{up}", &upstream.url())).clerk("timeout = \"500ms\"").issuer(issuer);
+        let boot = Boot::new(MINTING.replace("{up}", &upstream.url())).clerk("timeout = \"2s\"").issuer(issuer);
         let gateway = boot.start().await;
         assert_eq!(ask(&gateway).await.outcome(), (status, code));
     }
