@@ -63,7 +63,8 @@ pub async fn ask(exchange: &Exchange<'_>, handshake: &Handshake, mut head: Parts
     let mut lease = exchange.lease(Want::Own).await?;
     exchange.aim.at(&lease, &mut head)?;
     let sent = lease.send(Request::from_parts(head, RequestBody::empty()));
-    let mut response = exchange.in_time(sent, Instant::now()).await?.map_err(|error| ForwardError::Broken(error.error))?;
+    let mut response =
+        exchange.in_time(sent, Instant::now()).await?.map_err(|error| ForwardError::Broken(error.error))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return exchange.accept(response, lease).map(|answer| Asked::Refused(Box::new(answer)));
     }

@@ -229,10 +229,10 @@ impl Weighed for Arc<Remembered> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Digest;
     use crate::clock::Clock;
     use crate::lifecycle::{Shutdown, Spawner};
     use crate::metrics::{Metrics, Names};
+    use crate::secret::Digest;
     use crate::session::jwks::{FetchError, FetchKeys, Pace};
     use crate::session::testing::{self, signer, stranger, with};
     use crate::session::{SessionId, UserId};
