@@ -23,7 +23,7 @@ pub(crate) fn main(words: &[String]) -> ExitCode {
         sizes[0], sizes[1]
     );
     println!("|---|---|---|---|");
-    rounds("session by digest", 2_000_000, [&few, &many].map(|known| move |caller| known.session(caller)), sizes);
+    rounds("session by tag", 2_000_000, [&few, &many].map(|known| move |caller| known.session(caller)), sizes);
     rounds("token by key", 2_000_000, [&few, &many].map(|known| move |caller| known.token(caller)), sizes);
     rounds("session, then its token", 1_000_000, [&few, &many].map(|known| move |caller| known.both(caller)), sizes);
     let mut decisions = [&few, &many].map(|known| Decisions::new(&known.world, known.world.worker.clone()));

@@ -1,10 +1,10 @@
-//! Looking up a session by its credential's digest, and a token by its key, among few and many.
+//! Looking up a session by its credential's tag, and a token by its key, among few and many.
 
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion};
 use mintgate::metrics::CacheName;
-use mintgate::secret::Digest;
+use mintgate::session::tag::Tag;
 
 use crate::world::{Dice, Room, World, write};
 
@@ -30,7 +30,7 @@ pub(crate) fn bench(criterion: &mut Criterion, sizes: &[usize]) {
 /// Callers in memory, and what finds them.
 pub(crate) struct Known {
     pub(crate) world: World,
-    digests: Vec<Digest>,
+    tags: Vec<Tag>,
     keys: Vec<mintgate::token::TokenKey>,
 }
 
@@ -39,16 +39,16 @@ impl Known {
         let world = World::new(Room::default());
         world.populate(size);
         let mut credential = world.credential();
-        let digests: Vec<Digest> = (0..size)
+        let tags: Vec<Tag> = (0..size)
             .map(|caller| {
                 write(&mut credential, caller);
-                Digest::of(credential.as_bytes())
+                world.gateway.sessions.memory.tag(&credential)
             })
             .collect();
         let sessions = &world.gateway.sessions;
-        let found = |digest| sessions.memory.get(digest, world.gateway.number, &sessions.jwks).unwrap();
-        let keys = digests.iter().map(|digest| world.key(&found(digest)).clone()).collect();
-        Self { world, digests, keys }
+        let found = |tag: &Tag| sessions.memory.get(*tag, world.gateway.number, &sessions.jwks).unwrap();
+        let keys = tags.iter().map(|tag| world.key(&found(tag)).clone()).collect();
+        Self { world, tags, keys }
     }
 
     /// Callers.
@@ -64,10 +64,10 @@ impl Known {
         (gateway.sessions.memory.bytes() >> 20, u64::try_from(tokens).unwrap() >> 20)
     }
 
-    /// One look-up by a digest.
+    /// One look-up by a tag.
     pub(crate) fn session(&self, caller: usize) {
-        let (gateway, digest) = (&self.world.gateway, &self.digests[caller]);
-        black_box(gateway.sessions.memory.get(digest, gateway.number, &gateway.sessions.jwks).unwrap());
+        let (gateway, tag) = (&self.world.gateway, self.tags[caller]);
+        black_box(gateway.sessions.memory.get(tag, gateway.number, &gateway.sessions.jwks).unwrap());
     }
 
     /// One look-up by a token's key.
@@ -80,7 +80,7 @@ impl Known {
     pub(crate) fn both(&self, caller: usize) {
         let (world, gateway) = (&self.world, &self.world.gateway);
         let now = world.clock.now();
-        let found = gateway.sessions.memory.get(&self.digests[caller], gateway.number, &gateway.sessions.jwks);
+        let found = gateway.sessions.memory.get(self.tags[caller], gateway.number, &gateway.sessions.jwks);
         let found = found.unwrap();
         black_box(gateway.tokens.get_fresh(world.key(&found), now).unwrap());
     }

@@ -26,7 +26,6 @@ use mintgate::proxy::request::target;
 use mintgate::proxy::worker::Worker;
 use mintgate::proxy::{Decision, decide};
 use mintgate::record::Peer;
-use mintgate::secret::Digest;
 use mintgate::session::jwks::Jwks;
 use mintgate::session::jwks::keys::KeySet;
 use mintgate::session::memory::Remembered;
@@ -181,9 +180,10 @@ impl World {
     /// Remembers a caller's session, as its first request would.
     pub(crate) fn remember(&self, caller: usize, credential: &mut String) -> Arc<Remembered> {
         write(credential, caller);
-        let (sessions, digest) = (&self.gateway.sessions, Digest::of(credential.as_bytes()));
+        let sessions = &self.gateway.sessions;
+        let tag = sessions.memory.tag(credential);
         let (gateway, slots) = (&self.gateway, self.gateway.plans.slots);
-        sessions.memory.remember(digest, self.session(caller), gateway.number, slots, self.clock.wall(), sessions.skew)
+        sessions.memory.remember(tag, self.session(caller), gateway.number, slots, self.clock.wall(), sessions.skew)
     }
 
     /// The key of the token that the first route injects.
