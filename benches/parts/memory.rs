@@ -183,8 +183,9 @@ fn connections(count: usize) -> u64 {
     })
 }
 
-/// Bytes of this process in memory.
+/// Bytes of this process in memory, without those of files.
 fn resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
-    text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let kib = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
