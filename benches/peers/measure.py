@@ -66,6 +66,8 @@ def once(process, behind, drive, url, seconds):
     wall, total, ours, peer = (after - start for after, start in zip(now(), before))
     others = total - ours - peer
     seen["foreign"] = round(max(0.0, others / wall), 3)
+    # What the load and the upstream spent on their CPU: while it is less than the peer's, the peer is the limit.
+    seen["load_us"] = ours / max(seen["requests"], 1) * 1e6
     seen["cpu_us"] = peer / max(seen["requests"], 1) * 1e6
     seen["rss_mb"] = watched.resident / 2**20
     # Where the credentials ran out, wrk counts the rest of the time as if it had gone on.

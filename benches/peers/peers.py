@@ -82,7 +82,8 @@ def envoy(jwt=False, cache=False, to=UPSTREAM, h2=False):
         with open(fill("envoy-jwt.yaml", CACHE=JWT_CACHE if cache else "")) as file:
             text = file.read().rstrip("\n")
     path = fill("envoy.yaml", FILTER=text, PROTOCOL=H2_CLUSTER if h2 else "", TO=to)
-    return [os.path.join(VENV, "bin", "envoy"), "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "error"], {}
+    program = os.path.join(VENV, "bin", "envoy")
+    return [program, "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "error"], {}
 
 
 def node():

@@ -59,9 +59,12 @@ def table(name, kept):
     """A row of the report: a line for each variant."""
     row, found = ROWS[name], kept["found"]
     compared = any(row.base or one.base for one in row.variants)
+    # With several peers the reader wants to know how mintgate stands to each.
+    ours = [one.key for one in row.variants if one.key.startswith("mintgate")] if len(row.variants) > 2 else []
     timed = row.figure == "p99_us"
     memory = row.figure != "ready_ms"
     head = ["", HEADS[row.figure], "min to max"] + ([f"against {row.against}"] if compared else [])
+    head += ["mintgate against it"] if len(ours) == 1 else []
     head += ["p50, us", "CPU, us/request"] if timed else []
     head += ["requests/s", "its CPU busy", "resident, MB"] if memory and not timed and row.figure != "rss_mb" else []
     head += ["requests"] if row.figure == "rss_mb" else []
@@ -72,6 +75,8 @@ def table(name, kept):
         cells = [label(one), number(value), f"{number(low)} to {number(high)}"]
         if compared:
             cells.append(number(value / middle(found[one.base or row.base], row.figure)[0], 2))
+        if len(ours) == 1:
+            cells.append(number(middle(found[ours[0]], row.figure)[0] / value, 2))
         if timed:
             cells += [number(middle(runs, "p50_us")[0], 0), number(middle(runs, "cpu_us")[0])]
         elif row.figure == "rss_mb":
@@ -97,8 +102,8 @@ def label(one):
 def notes(row, found):
     said = []
     if any((util := middle(runs, "util")) and util[0] < SATURATED for runs in found.values()) and row.figure == "cpu_us":
-        said.append("(*) The load or the upstream was the limit, not the peer: its requests/s say nothing, and a peer that is not "
-                    "busy wakes more often for its work.")
+        said.append("(*) The load or the upstream was the limit, not the peer: its requests/s say nothing, and a peer that is "
+                    "not busy wakes more often for its work.")
     disturbed = sum(run["foreign"] > FOREIGN for runs in found.values() for run in runs)
     if disturbed:
         said.append(f"{disturbed} of {sum(map(len, found.values()))} measurements were disturbed by other processes.")
@@ -115,12 +120,14 @@ def write(about):
     lines = [
         "# What a request costs, beside the peers",
         "",
-        "`benches/peers/run` wrote this file; [how it measures](peers/README.md). Compare lines of one table: absolute figures "
-        "move with the machine.",
+        "`benches/peers/run` wrote this file; [how it measures](peers/README.md). Compare lines of one table: absolute "
+        "figures move with the machine.",
         "",
-        f"- Machine: {place['processor']}, {place['cores']} cores, {place['memory']}; {place['system']}, Linux {place['kernel']}.",
-        "- Versions: " + ", ".join(f"{name} {value}" for name, value in used.items()) + ". In brackets: the binary's SHA-256.",
-        "- Every peer has one worker, alone on one CPU; the load and the upstream share another. Figures are medians of the rounds.",
+        f"- Machine: {place['processor']}, {place['cores']} cores, {place['memory']}; {place['system']}, "
+        f"Linux {place['kernel']}.",
+        "- Versions: " + ", ".join(map(" ".join, used.items())) + ". In brackets: the binary's SHA-256.",
+        "- Every peer has one worker, alone on one CPU; the load and the upstream share another. Figures are medians of the "
+        "rounds.",
         "",
         "![CPU time per request of each peer](results.svg)",
     ]
@@ -133,7 +140,7 @@ def write(about):
         file.write("\n".join(lines) + "\n")
     with open(os.path.join(BENCHES, "results.svg"), "w") as file:
         file.write(plot(bars(rows)))
-    print(f"wrote benches/RESULTS.md and benches/results.svg: {', '.join(rows)}")
+    print(f"  wrote benches/RESULTS.md and benches/results.svg: {', '.join(rows)}", flush=True)
     return [name for name, kept in rows.items() if any(run["bad"] for runs in kept["found"].values() for run in runs)]
 
 

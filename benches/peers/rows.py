@@ -81,8 +81,8 @@ def h2(*peers):
 
 def fill_up(url):
     """Until one pass has sent every credential with good answers alone: then each session's token is in memory."""
-    for _ in range(30):
-        seen = load.wrk(url, 5, file(MANY), MANY_SESSIONS)
+    for seconds in range(5, 60, 5):
+        seen = load.wrk(url, seconds, file(MANY), MANY_SESSIONS)
         if seen["requests"] > MANY_SESSIONS * 1.1 and seen["bad"] == 0:
             return
     raise SystemExit("the sessions did not all get their tokens")
@@ -90,11 +90,13 @@ def fill_up(url):
 
 def many(peer, name):
     """The same peer, with the sessions of one set and of the other."""
+    def drive(sessions):
+        return lambda url, seconds: load.wrk(url, seconds, file(MANY), sessions)
+
+    base = f"{name}-1000"
     return [
-        Variant(f"{name}-1000", peer, lambda url: load.wrk(url, 2, file(MANY), SESSIONS),
-                lambda url, seconds: load.wrk(url, seconds, file(MANY), SESSIONS), f"{name}, 1000 sessions", f"{name}-1000"),
-        Variant(f"{name}-100000", peer, fill_up, lambda url, seconds: load.wrk(url, seconds, file(MANY), MANY_SESSIONS),
-                f"{name}, 100 000 sessions", f"{name}-1000"),
+        Variant(base, peer, lambda url: settle(drive(SESSIONS), url), drive(SESSIONS), f"{name}, 1000 sessions", base),
+        Variant(f"{name}-100000", peer, fill_up, drive(MANY_SESSIONS), f"{name}, 100 000 sessions", base),
     ]
 
 
@@ -110,34 +112,59 @@ def million(url, _):
 ALL = ("nginx", "haproxy", "nginx-lua", "envoy-jwt-cache", "envoy-jwt", "node", "mintgate")
 
 ROWS = {
-    "warm": Row("Warm sessions", "64 connections kept alive, 1000 sessions in turn, tokens in memory.",
-                plain(*ALL), "nginx"),
-    "verify": Row("Every credential new", "As above, but no credential is sent twice: each is verified. Minted tokens are in memory.",
-                  every_new("mintgate", "envoy-jwt"), "envoy-jwt", "Envoy", sets=(FRESH,)),
-    "access": Row("Every request logged", "As the first, with a line for each request written to a file.",
-                  plain("nginx", "mintgate", "nginx-log", "mintgate-log"), "nginx"),
-    "rate": Row("Latency at 5000 requests/s", "64 connections, one session; times count from when a request was due.",
-                steady("nginx", "mintgate"), "nginx", figure="p99_us"),
-    "tls": Row("TLS in", "As the first, over TLS 1.3 with connections kept alive.", plain("nginx-tls", "mintgate-tls"), "nginx-tls"),
-    "h2in": Row("HTTP/2 in", "8 connections with 8 streams each, clear text, one session; HTTP/1.1 to the upstream.",
-                h2("nginx-h2in", "mintgate-h2in"), "nginx-h2in"),
-    "h2out": Row("HTTP/2 out", "As the first, with clear-text HTTP/2 to the upstream. nginx has no HTTP/2 in `proxy_pass`: its line is "
-                 "`grpc_pass`, which sends one request at a time on a connection.",
-                 plain("nginx-h2out", "haproxy-h2out", "envoy-h2out", "mintgate-h2out"), "nginx-h2out"),
-    "body-down": Row("Answers of 100 KB", "As the first; bodies stream.",
-                     plain("nginx", "mintgate", target="/large"), "nginx", bodies=True),
-    "body-up": Row("Requests of 100 KB", "As the first; bodies stream, in nginx with `proxy_request_buffering off`.",
-                   plain("nginx", "mintgate", target="/sink", body=LARGE), "nginx", bodies=True),
-    "rss": Row("Memory", "Resident at 256 connections after a million requests, 1000 sessions in turn. nginx closes a connection after its "
-               "default of 1000 requests, since it frees memory with it; in the other rows it keeps them.",
-               [Variant(peer, peer, lambda url: settle(few, url), million) for peer in
-                ("nginx-closed", "haproxy", "nginx-lua-closed", "envoy-jwt-cache", "node", "mintgate")],
-               "nginx-closed", figure="rss_mb", rounds=1),
-    "ready": Row("Ready after start", "From the start of the process to the first 200 of `/readyz`; the key is in a file.",
-                 [Variant("mintgate", "mintgate", None, None)], figure="ready_ms", rounds=11),
-    "sessions": Row("Many sessions", 'As the first; mintgate with `max_bytes = "2GiB"` and `max_session_bytes = "1GiB"`. '
-                    "nginx, which looks at none of them, shows what the load itself changes.",
-                    many("mintgate-large", "mintgate") + many("nginx", "nginx"), against="1000 sessions", sets=(MANY,)),
+    "warm": Row(
+        "Warm sessions",
+        "64 connections kept alive, 1000 sessions in turn, tokens in memory.",
+        plain(*ALL), "nginx"),
+    "verify": Row(
+        "Every credential new",
+        "As the first, but no credential is sent twice: each is verified. Minted tokens are in memory.",
+        every_new("mintgate", "envoy-jwt"), "envoy-jwt", "Envoy", sets=(FRESH,)),
+    "access": Row(
+        "Every request logged",
+        "As the first, with a line for each request written to a file.",
+        plain("nginx", "mintgate", "nginx-log", "mintgate-log"), "nginx"),
+    "rate": Row(
+        "Latency at 5000 requests/s",
+        "64 connections, one session; times count from when a request was due.",
+        steady("nginx", "mintgate"), "nginx", figure="p99_us"),
+    "tls": Row(
+        "TLS in",
+        "As the first, over TLS 1.3 with connections kept alive.",
+        plain("nginx-tls", "mintgate-tls"), "nginx-tls"),
+    "h2in": Row(
+        "HTTP/2 in",
+        "8 connections with 8 streams each, clear text, one session; HTTP/1.1 to the upstream.",
+        h2("nginx-h2in", "mintgate-h2in"), "nginx-h2in"),
+    "h2out": Row(
+        "HTTP/2 out",
+        "As the first, with clear-text HTTP/2 to the upstream. nginx has no HTTP/2 in `proxy_pass`: its line is `grpc_pass`, "
+        "which sends one request at a time on a connection.",
+        plain("nginx-h2out", "haproxy-h2out", "envoy-h2out", "mintgate-h2out"), "nginx-h2out"),
+    "body-down": Row(
+        "Answers of 100 KB",
+        "As the first; bodies stream.",
+        plain("nginx", "mintgate", target="/large"), "nginx", bodies=True),
+    "body-up": Row(
+        "Requests of 100 KB",
+        "As the first; bodies stream, in nginx with `proxy_request_buffering off`.",
+        plain("nginx", "mintgate", target="/sink", body=LARGE), "nginx", bodies=True),
+    "rss": Row(
+        "Memory",
+        "Resident at 256 connections after a million requests, 1000 sessions in turn. nginx closes a connection after its "
+        "default of 1000 requests, since it frees memory with it; in the other rows it keeps them.",
+        [Variant(peer, peer, lambda url: settle(few, url), million) for peer in
+         ("nginx-closed", "haproxy", "nginx-lua-closed", "envoy-jwt-cache", "node", "mintgate")],
+        "nginx-closed", figure="rss_mb", rounds=1),
+    "ready": Row(
+        "Ready after start",
+        "From the start of the process to the first 200 of `/readyz`; the key is in a file.",
+        [Variant("mintgate", "mintgate", None, None)], figure="ready_ms", rounds=11),
+    "sessions": Row(
+        "Many sessions",
+        'As the first; mintgate with `max_bytes = "2GiB"` and `max_session_bytes = "1GiB"`. nginx, which looks at none of '
+        "them, shows what the load itself changes.",
+        many("mintgate-large", "mintgate") + many("nginx", "nginx"), against="1000 sessions", sets=(MANY,)),
 }
 
 # What --rows takes: a name of its own stands for two rows.

@@ -13,7 +13,8 @@ function M.mint()
     ngx.req.read_body()
     local now = ngx.time()
     local claims = string.format(
-        '{"iss":"https://clerk.peers.test","sub":"user_of_%s","sid":"%s","template":"%s","role":"user","iat":%d,"nbf":%d,"exp":%d}',
+        '{"iss":"https://clerk.peers.test","sub":"user_of_%s","sid":"%s","template":"%s","role":"user",'
+            .. '"iat":%d,"nbf":%d,"exp":%d}',
         session, session, template, now, now - 5, now + 3300)
     ngx.header["Content-Type"] = "application/json"
     local answer = '{"object":"token","jwt":"' .. HEAD .. "." .. base64url(claims) .. "." .. SIGNATURE .. '"}'

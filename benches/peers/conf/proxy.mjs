@@ -1,4 +1,5 @@
-// What a team writes in Node to do mintgate's work: a Map of verified credentials, a Map of minted tokens, undici to forward.
+// What a team writes in Node to do mintgate's work: a Map of verified credentials, a Map of minted tokens, undici to
+// forward.
 import { createPublicKey, verify } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
@@ -16,7 +17,8 @@ const json = (part) => JSON.parse(Buffer.from(part, "base64url"));
 function check(token) {
   const [head, payload, signature, more] = token.split(".");
   if (signature === undefined || more !== undefined || json(head).alg !== "RS256") throw new Error("no session token");
-  if (!verify("sha256", Buffer.from(`${head}.${payload}`), key, Buffer.from(signature, "base64url"))) throw new Error("signature");
+  const signed = Buffer.from(`${head}.${payload}`);
+  if (!verify("sha256", signed, key, Buffer.from(signature, "base64url"))) throw new Error("signature");
   return json(payload);
 }
 
