@@ -162,7 +162,7 @@ fn the_defaults_of_upstreams_and_routes_are_those_of_the_design() {
     let pool = &upstream.pool;
     assert_eq!(
         (pool.max_idle, pool.idle_timeout, pool.max_connections, pool.max_streams),
-        (64, Some(seconds(4)), None, 100)
+        (1024, Some(seconds(4)), None, 100)
     );
     assert_eq!(upstream.max_header_bytes, 16 << 10);
     assert!(upstream.remove_headers.is_empty());

@@ -196,7 +196,7 @@ fn upstream(
 
 fn pool(raw: &raw::Pool, cx: &mut Context<'_>) -> Pool {
     Pool {
-        max_idle: cx.count(&raw.max_idle, 64, 0..=1_000_000),
+        max_idle: cx.count(&raw.max_idle, 1024, 0..=1_000_000),
         idle_timeout: cx.limit(&raw.idle_timeout, Some(4 * SECOND)),
         max_connections: Some(cx.count(&raw.max_connections, 0, 0..=1_000_000)).filter(|most| *most > 0),
         max_streams: cx.count(&raw.max_streams, 100, 1..=1_000_000),
