@@ -10,6 +10,7 @@ pub mod emulator;
 pub mod env_file;
 pub mod explain;
 pub mod run;
+pub mod seal;
 pub mod signals;
 pub mod usage;
 

@@ -115,7 +115,8 @@ pub fn handle<M: Mint>(
         let mut answer = match forwarded.await {
             Ok(Forwarded::Answer(answer, deadline)) => {
                 let (head, incoming) = answer.into_parts();
-                let body = ResponseBody::incoming(incoming, &snapshot.gateway.plans.response, finish, deadline);
+                let body =
+                    ResponseBody::incoming(incoming, &snapshot.gateway.plans.response_trailers, finish, deadline);
                 Response::from_parts(head, body)
             }
             Ok(Forwarded::Tunnel(agreed, member)) => {

@@ -10,6 +10,7 @@ use aws_lc_rs::rand;
 use crate::app::{self, Process};
 use crate::clock::Clock;
 use crate::commands::check;
+use crate::commands::seal::seal;
 use crate::commands::signals::Signals;
 use crate::config::Config;
 use crate::config::validate::{self, Environment, Secrets};
@@ -44,6 +45,8 @@ pub fn run(
     colours: bool,
     err: &mut dyn Write,
 ) -> Result<ExitCode, RunError> {
+    // Before anything secret is read.
+    let sealed = seal();
     let path = match validate::locate(config, environment) {
         Ok(path) => path,
         Err(error) => return Ok(check::no_config(&error, err)?),
@@ -57,6 +60,9 @@ pub fn run(
     let from = if filter.is_some() { FilterFrom::Environment } else { FilterFrom::Config };
     let guard = telemetry::init(filter.as_deref().unwrap_or(&config.log.filter), from, config.log.format)?;
     let dropped = guard.dropped();
+    if let Err(error) = sealed {
+        tracing::warn!(%error, "a core dump of this process could hold secrets");
+    }
     gather_entropy();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let inherited = Inherited::from_environment(environment.var("LISTEN_FDNAMES").as_deref());

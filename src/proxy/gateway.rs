@@ -80,6 +80,8 @@ pub struct Plans {
     pub upstreams: Box<[Destination]>,
     /// Leaves every upstream's response.
     pub response: Arc<NameSet>,
+    /// Leaves the trailers of every upstream's response.
+    pub response_trailers: Arc<NameSet>,
     /// Whose pages may read our errors.
     pub parties: Box<[Origin]>,
     /// Whose forwarding headers are believed.
@@ -249,6 +251,7 @@ impl Plans {
             routes: routes.into(),
             upstreams: destinations,
             response: Arc::new(clean::response_names()),
+            response_trailers: Arc::new(response_trailers()),
             parties: config.clerk.authorized_parties.clone().into(),
             trusted: config.server.trusted_proxies.clone(),
             max_header_bytes: config.server.limits.max_header_bytes,
@@ -257,6 +260,26 @@ impl Plans {
             slots: Slots { keys: index.keys(), values: index.values(), verdicts: index.verdicts() },
         })
     }
+}
+
+/// What means a message's head alone (RFC 9110 section 6.5.1): a caller that takes trailers for headers would read another
+/// message than its upstream has sent.
+fn response_trailers() -> NameSet {
+    let mut names = clean::response_names();
+    for name in [
+        header::AUTHORIZATION,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_RANGE,
+        header::CONTENT_TYPE,
+        header::COOKIE,
+        header::HOST,
+        header::SET_COOKIE,
+        header::TRAILER,
+    ] {
+        names.insert(&name);
+    }
+    names
 }
 
 /// The headers on which the answers of a route depend; a shared cache in front sees no credential otherwise.

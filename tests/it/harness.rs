@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::{self, BufRead as _};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -376,9 +376,15 @@ impl Answer {
 impl Binary {
     /// Starts the binary with a configuration of this text and waits until it is ready.
     pub(crate) async fn start(name: &str, config: &str, vars: &[(&str, &str)]) -> Self {
+        Self::start_under(":", name, config, vars).await
+    }
+
+    /// The same, after that line of a shell, such as `ulimit -n 64`.
+    pub(crate) async fn start_under(line: &str, name: &str, config: &str, vars: &[(&str, &str)]) -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.toml"));
         std::fs::write(&path, config).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mintgate"));
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{line}\nexec \"$0\" \"$@\"")).arg(env!("CARGO_BIN_EXE_mintgate"));
         command.arg("run").arg("--config").arg(&path).envs(vars.iter().copied());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (log, stderr) = (Arc::<Mutex<String>>::default(), child.stderr.take().unwrap());
@@ -427,6 +433,17 @@ impl Binary {
     /// Its process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Sends it SIGTERM.
+    pub(crate) fn terminate(&self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Everything that it has written to its log.

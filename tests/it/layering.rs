@@ -172,6 +172,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("commands/check", (13, 0)),
     ("commands/console", (13, 0)),
     ("commands/env_file", (13, 0)),
+    ("commands/seal", (13, 0)),
     ("commands/signals", (13, 0)),
     ("commands/usage", (13, 0)),
     ("commands/emulator", (13, 1)),

@@ -2,6 +2,9 @@
 //!
 //! `MINTGATE_WEBSOCKETS=1000` opens so many instead, and so many again; the bytes that each took are printed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
 use crate::harness::{Binary, until};
 use crate::support::websocket::{agreeing, masked};
 use crate::support::wire::Wire;
@@ -14,11 +17,17 @@ const EACH: u64 = 6 * 1024;
 #[tokio::test]
 async fn an_idle_websocket_holds_no_buffer() {
     let count: u64 = std::env::var("MINTGATE_WEBSOCKETS").map_or(300, |count| count.parse().unwrap());
-    let upstream = agreeing(|mut visit| async move {
-        // One frame each way, so that whatever is needed to pass it has been needed.
-        let Ok(frame) = visit.wire.frame().await else { return };
-        visit.wire.send(crate::support::websocket::frame(frame.first, &frame.payload)).await;
-        visit.wire.wait().await;
+    let ended = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&ended);
+    let upstream = agreeing(move |mut visit| {
+        let counted = Arc::clone(&counted);
+        async move {
+            // One frame each way, so that whatever is needed to pass it has been needed.
+            let Ok(frame) = visit.wire.frame().await else { return };
+            visit.wire.send(crate::support::websocket::frame(frame.first, &frame.payload)).await;
+            visit.wire.wait().await;
+            counted.fetch_add(1, SeqCst);
+        }
     })
     .await;
     let config = format!(
@@ -44,7 +53,7 @@ async fn an_idle_websocket_holds_no_buffer() {
     let each: Vec<u64> = each.collect();
     eprintln!("{count} more, twice: {each:?} bytes each; resident {resident:?} KiB");
     assert!(*each.iter().min().unwrap() < EACH, "{each:?} bytes for each idle WebSocket");
+    let count = open.len();
     drop(open);
-    until("everything is closed", || std::fs::read_dir(format!("/proc/{}/fd", binary.id())).unwrap().count() < 100)
-        .await;
+    until("everything is closed", || ended.load(SeqCst) == count).await;
 }

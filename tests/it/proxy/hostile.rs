@@ -1,6 +1,12 @@
 //! Foreign collections of hostile HTTP, sent through the gateway: whatever it makes of them, the upstream sees strict
 //! HTTP and nothing smuggled, and a caller sees one answer to one request.
 
+mod callers;
+mod floods;
+mod frames;
+mod messages;
+mod process;
+
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;

@@ -1,0 +1,134 @@
+//! HTTP/2 callers that make the gateway work for nothing: each ends its own connection and costs nobody else anything.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Fate, HEADERS, PING, ROOT, RST_STREAM, SETTINGS, WINDOW_UPDATE, fate,
+    frame, hello, indexed, literal,
+};
+use crate::harness::Binary;
+use crate::proxy::{PUBLIC, behind, get};
+use crate::support::gateway::Gateway;
+use crate::support::upstream::{OK, Upstream};
+use crate::support::wire::Wire;
+
+/// Requests of one connection of which a bounded part is enough to end it.
+const STREAMS: u32 = 10_000;
+
+async fn others_are_served(gateway: &Gateway) {
+    let mut client = Wire::connect(gateway.address).await;
+    assert_eq!(client.ask(get("/", "")).await.outcome(), (200, ""));
+}
+
+fn requests(mut each: impl FnMut(u32) -> Vec<u8>) -> Vec<u8> {
+    let mut bytes = hello();
+    for number in 0..STREAMS {
+        let stream = 2 * number + 1;
+        bytes.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, ROOT));
+        bytes.extend(each(stream));
+    }
+    bytes
+}
+
+/// Case 23, CVE-2023-44487. Fails without `max_pending_accept_reset_streams` (with any number in its place).
+#[tokio::test]
+async fn rapid_resets_end_their_connection() {
+    let (gateway, upstream) = behind(PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    client.send(requests(|stream| frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()))).await;
+    client.until_closed().await;
+    assert!(upstream.connections() < 500, "{}", upstream.connections());
+    others_are_served(&gateway).await;
+}
+
+/// Case 23, CVE-2025-8671 (MadeYouReset): the caller makes the gateway reset its own streams. Fails without
+/// `max_local_error_reset_streams`.
+#[tokio::test]
+async fn resets_that_the_caller_provokes_end_the_connection() {
+    let (gateway, upstream) = behind(PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    client.send(requests(|stream| frame(WINDOW_UPDATE, 0, stream, &0_u32.to_be_bytes()))).await;
+    client.until_closed().await;
+    assert!(upstream.connections() < 2000, "{}", upstream.connections());
+    others_are_served(&gateway).await;
+}
+
+/// Case 23, RUSTSEC-2024-0332. Fails without `max_header_list_size`, out of which h2 makes its limit of frames.
+#[tokio::test]
+async fn a_head_that_never_ends_ends_the_connection() {
+    let (gateway, upstream) = behind(PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    client.send([hello(), frame(HEADERS, END_STREAM, 1, ROOT)].concat()).await;
+    for number in 0..1000 {
+        let field = literal(format!("x-{number}").as_bytes(), b"");
+        if client.try_send(frame(CONTINUATION, 0, 1, &field)).await.is_err() {
+            break;
+        }
+    }
+    client.until_closed().await;
+    assert_eq!(upstream.count(), 0);
+    others_are_served(&gateway).await;
+}
+
+/// Cases 23 and 25: a head of 5 KB that is 4 MB when it is unpacked. Fails without `max_header_list_size` together with
+/// the check of `max_header_bytes` in `proxy::request`.
+#[tokio::test]
+async fn a_head_that_is_small_only_until_it_is_unpacked_is_refused() {
+    let (gateway, upstream) = behind(PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    // 0xbe is the first entry of the dynamic table.
+    let packed = [ROOT, &indexed(b"x-big", &[b'a'; 4000]), &[0xbe; 1000]].concat();
+    client.send([hello(), frame(HEADERS, END_STREAM | END_HEADERS, 1, &packed)].concat()).await;
+    assert!(fate(&mut client).await != Fate::Ok);
+    assert_eq!(upstream.count(), 0);
+    others_are_served(&gateway).await;
+}
+
+/// Case 23, RUSTSEC-2026-0258. The defence is in h2, from 0.4.16 on; with an older one the connection stays open.
+#[tokio::test]
+async fn empty_frames_of_a_body_end_the_connection() {
+    let (gateway, _upstream) = behind(PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    client.send([hello(), frame(HEADERS, END_HEADERS, 1, ROOT)].concat()).await;
+    client.send(frame(DATA, 0, 1, b"").repeat(100_000)).await;
+    client.until_closed().await;
+    others_are_served(&gateway).await;
+}
+
+/// Case 23: what is asked for and costs an answer is answered, and nothing of it is gathered.
+#[tokio::test]
+async fn floods_of_control_frames_take_no_memory() {
+    const GROWTH_KIB: u64 = 16 * 1024;
+    const FRAMES: usize = 200_000;
+    let upstream = Upstream::answering(OK).await;
+    let config = format!(
+        "[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [[routes]]\nname = \"public\"\nupstream = \"{}\"\nsession = []\n",
+        upstream.url()
+    );
+    let binary = Binary::start("floods", &config, &[]).await;
+    let before = binary.resident_kib();
+    for flood in [
+        frame(PING, 0, 0, b"12345678"),
+        frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0xff, 0xff]),
+        frame(WINDOW_UPDATE, 0, 0, &0_u32.to_be_bytes()),
+        // PRIORITY, of streams that there are not.
+        frame(2, 0, 7, &[0, 0, 0, 3, 1]),
+    ] {
+        let (mut answers, mut say) = TcpStream::connect(binary.address).await.unwrap().into_split();
+        let flood = async {
+            // It may be cut off, which is as good.
+            let _ = say.write_all(&[hello(), flood.repeat(FRAMES)].concat()).await;
+            drop(say);
+        };
+        let read = async {
+            let mut scratch = vec![0; 8192];
+            while answers.read(&mut scratch).await.is_ok_and(|count| count > 0) {}
+        };
+        tokio::time::timeout(crate::support::PATIENCE, async { tokio::join!(flood, read) }).await.unwrap();
+    }
+    let grown = binary.resident_kib().saturating_sub(before);
+    assert!(grown < GROWTH_KIB, "{grown} KiB");
+    assert_eq!(Wire::connect(binary.address).await.ask(get("/", "")).await.status(), 200);
+}
