@@ -11,8 +11,8 @@ pub mod freshness;
 pub mod retry;
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -35,9 +35,12 @@ use self::freshness::{Life, Rules};
 #[derive(Clone)]
 pub struct TokenKey {
     parts: Arc<KeyParts>,
-    /// Uniformly spread over all parts.
+    /// Uniformly spread over all parts but `expected`, of which the scope has a digest.
     hash: u64,
 }
+
+/// Under what the hashes of all keys of this process are made, so that nobody can choose parts that collide.
+static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// The parts of a [`TokenKey`].
 #[derive(Debug, PartialEq, Eq)]
@@ -199,27 +202,7 @@ impl TokenKey {
     ) -> Self {
         let kind = spec.kind.clone();
         let expires_in = spec.expires_in;
-        let (kind_tag, name): (&[u8], &[u8]) = match &kind {
-            Kind::Template(name) => (b"template", name.as_str().as_bytes()),
-            Kind::Session => (b"session", b""),
-        };
-        let (scope_tag, scope_digest): (&[u8], &[u8]) = match &scope {
-            Scope::Claims(digest) => (b"claims", digest.as_bytes()),
-            Scope::Neutral => (b"neutral", b""),
-        };
-        let seconds = expires_in.unwrap_or(0).to_be_bytes();
-        let hash = Digest::of_parts([
-            issuer.0.as_bytes().as_slice(),
-            sid.as_str().as_bytes(),
-            // No user's id is empty.
-            sub.as_ref().map_or("", UserId::as_str).as_bytes(),
-            kind_tag,
-            name,
-            &seconds,
-            scope_tag,
-            scope_digest,
-        ])
-        .prefix();
+        let hash = SEED.hash_one((&issuer, &sid, &sub, &kind, expires_in, &scope));
         let expected = expected.into();
         Self { parts: Arc::new(KeyParts { issuer, sid, sub, kind, expires_in, scope, expected }), hash }
     }

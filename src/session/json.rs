@@ -12,13 +12,30 @@ use serde_json::value::RawValue;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
 
-/// Any JSON value in which no object has two equal keys.
-struct Unique;
+/// A JSON value in which no object has two equal keys.
+#[derive(Debug)]
+pub(crate) enum Value<'a> {
+    Null,
+    Integer(i64),
+    /// Written with a fraction or an exponent.
+    Float(f64),
+    Text(Text<'a>),
+    List(Vec<Value<'a>>),
+    /// Its members, in the order of their names.
+    Object(Vec<(Text<'a>, Value<'a>)>),
+    /// A boolean, or a whole number that is no `Integer`.
+    Other,
+}
+
+/// The same where what it holds does not matter.
+pub(crate) struct Unique;
 
 /// The same, and the outermost value is an object.
 struct UniqueObject;
 
 struct TextVisitor;
+
+struct ValueVisitor;
 
 struct UniqueVisitor;
 
@@ -26,6 +43,16 @@ struct UniqueVisitor;
 /// escaped twin is a duplicate. Numbers beyond a double and unpaired surrogates are refused too.
 pub(crate) fn is_strict_object(text: &str) -> bool {
     serde_json::from_str::<UniqueObject>(text).is_ok()
+}
+
+/// Whether no two of the names are equal. Sorted, not compared pair by pair: who writes the JSON chooses how many there
+/// are. Most have sorted them already.
+pub(crate) fn are_distinct(names: &mut [Text<'_>]) -> bool {
+    let ascend = |names: &[Text<'_>]| names.is_sorted_by(|a, b| a < b);
+    ascend(names) || {
+        names.sort_unstable();
+        ascend(names)
+    }
 }
 
 /// For `#[serde(default, deserialize_with)]`: an absent field is `None`, but `null` is not absent.
@@ -79,6 +106,81 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 }
 
+// === impl Value ===
+
+impl Value<'_> {
+    /// The text, if it is one.
+    pub(crate) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text.as_str()),
+            _ => None,
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(ValueVisitor)
+    }
+}
+
+impl<'de> Visitor<'de> for ValueVisitor {
+    type Value = Value<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON without duplicate keys")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value<'de>, E> {
+        Ok(Value::Integer(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value<'de>, E> {
+        Ok(i64::try_from(number).map_or(Value::Other, Value::Integer))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Value<'de>, E> {
+        Ok(Value::Float(number))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Value<'de>, E> {
+        TextVisitor.visit_borrowed_str(text).map(Value::Text)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Value<'de>, E> {
+        TextVisitor.visit_str(text).map(Value::Text)
+    }
+
+    fn visit_unit<E>(self) -> Result<Value<'de>, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value<'de>, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = list.next_element()? {
+            values.push(value);
+        }
+        Ok(Value::List(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value<'de>, A::Error> {
+        // Room for an organization.
+        let mut members: Vec<(Text<'de>, Value<'de>)> = Vec::with_capacity(6);
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        let ascend = |members: &[(Text<'de>, _)]| members.is_sorted_by(|(a, _), (b, _)| a < b);
+        if !ascend(&members) {
+            members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        }
+        if ascend(&members) { Ok(Value::Object(members)) } else { Err(Error::custom("duplicate key")) }
+    }
+}
+
 // === impl Unique, UniqueObject ===
 
 impl<'de> Deserialize<'de> for Unique {
@@ -129,14 +231,12 @@ impl<'de> Visitor<'de> for UniqueVisitor {
         Ok(())
     }
 
-    // Sorted, not compared pair by pair: the caller chooses how many keys there are.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut keys: Vec<Text<'de>> = Vec::new();
         while let Some((key, Unique)) = map.next_entry()? {
             keys.push(key);
         }
-        keys.sort_unstable();
-        if keys.is_sorted_by(|a, b| a < b) { Ok(()) } else { Err(Error::custom("duplicate key")) }
+        if are_distinct(&mut keys) { Ok(()) } else { Err(Error::custom("duplicate key")) }
     }
 }
 

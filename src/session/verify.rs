@@ -13,7 +13,7 @@ use crate::session::jwks::keys::{Key, KeySet};
 use crate::session::{Reason, Session, SessionError};
 
 use claims::Expected;
-use jws::Jws;
+use jws::{Judged, Jws};
 
 /// Verifies session tokens of one instance. Knows no time: its verdict on a text and a key never changes.
 #[derive(Debug, Clone, Default)]
@@ -46,9 +46,13 @@ impl Verifier {
     /// # Errors
     /// `Invalid`, with the first reason that was met.
     pub fn verify(&self, token: &str, keys: &KeySet) -> Result<Session, SessionError> {
-        let jws = Jws::parse(token, MAX_TOKEN_BYTES).map_err(SessionError::Invalid)?;
-        let key = keys.find(jws.kid()).ok_or(SessionError::Invalid(Reason::UnknownKey))?;
-        self.open(&jws, key)
+        let jws = Jws::split(token, MAX_TOKEN_BYTES).map_err(SessionError::Invalid)?;
+        if let Some(key) = keys.of_header(jws.header()) {
+            return self.session(&jws, key);
+        }
+        let header = jws.judge().map_err(SessionError::Invalid)?;
+        let key = keys.find(header.kid()).ok_or(SessionError::Invalid(Reason::UnknownKey))?;
+        self.open(&jws, &header, key)
     }
 
     /// As [`Verifier::verify`] with the current keys; a token that names an unknown key may wait up to `patience` for
@@ -58,22 +62,35 @@ impl Verifier {
     /// As [`Verifier::verify`].
     pub async fn verify_or_fetch(&self, token: &str, jwks: &Jwks, patience: Duration) -> Result<Session, SessionError> {
         const UNKNOWN: SessionError = SessionError::Invalid(Reason::UnknownKey);
-        let parsed = Jws::parse(token, MAX_TOKEN_BYTES).map_err(SessionError::Invalid)?;
+        let jws = Jws::split(token, MAX_TOKEN_BYTES).map_err(SessionError::Invalid)?;
         let keys = jwks.current();
-        if let Some(key) = keys.find(parsed.kid()) {
-            return self.open(&parsed, key);
+        if let Some(key) = keys.of_header(jws.header()) {
+            return self.session(&jws, key);
+        }
+        let header = jws.judge().map_err(SessionError::Invalid)?;
+        if let Some(key) = keys.find(header.kid()) {
+            return self.open(&jws, &header, key);
         }
         // No fetch helps a token that names none.
-        let kid = parsed.kid().ok_or(UNKNOWN)?;
+        let kid = header.kid().ok_or(UNKNOWN)?;
         let keys = jwks.newer_than(&keys, patience).await.ok_or(UNKNOWN)?;
-        self.open(&parsed, keys.find(Some(kid)).ok_or(UNKNOWN)?)
+        self.open(&jws, &header, keys.find(Some(kid)).ok_or(UNKNOWN)?)
     }
 
-    fn open(&self, jws: &Jws<'_>, key: &Key) -> Result<Session, SessionError> {
-        let payload = jws.open(key.parsed()).map_err(SessionError::Invalid)?;
-        if !jws.may_be_session() {
-            return Err(SessionError::Invalid(Reason::Category));
+    fn open(&self, jws: &Jws<'_>, header: &Judged, key: &Key) -> Result<Session, SessionError> {
+        if header.may_be_session() {
+            let session = self.session(jws, key)?;
+            key.remember_header(jws.header());
+            return Ok(session);
         }
+        // The category of a token that nobody signed means nothing.
+        jws.open(key.parsed()).map_err(SessionError::Invalid)?;
+        Err(SessionError::Invalid(Reason::Category))
+    }
+
+    /// The session of a token whose header says that it may be one, of this key.
+    fn session(&self, jws: &Jws<'_>, key: &Key) -> Result<Session, SessionError> {
+        let payload = jws.open(key.parsed()).map_err(SessionError::Invalid)?;
         claims::session(payload, key.id().clone(), &self.expected, !self.forgets_claims).map_err(SessionError::Invalid)
     }
 }

@@ -88,9 +88,10 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("listener/watched", (3, 2)),
     ("listener", (3, 3)),
     // 4: verification, the ways to a token, small HTTP surfaces
-    ("session/verify/claims", (4, 0)),
+    ("session/verify/claims/permissions", (4, 0)),
+    ("session/verify/claims", (4, 1)),
     ("session/verify/jws", (4, 0)),
-    ("session/verify", (4, 1)),
+    ("session/verify", (4, 2)),
     ("session/memory", (4, 0)),
     ("session/named", (4, 0)),
     ("token/clerk/answer", (4, 0)),

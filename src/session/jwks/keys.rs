@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::OnceLock;
 
 use aws_lc_rs::rsa::PublicEncryptingKey;
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
@@ -27,6 +28,8 @@ pub struct KeySet {
 pub struct Key {
     id: KeyId,
     parsed: ParsedPublicKey,
+    /// The header of the first session token that it verified in its set, as it stood there. All others have the same.
+    header: OnceLock<Box<str>>,
 }
 
 /// A JWKS document from which no key can be used.
@@ -112,6 +115,13 @@ impl KeySet {
         self.pinned.as_ref().or_else(|| self.keys.get(kid?))
     }
 
+    /// The key that a token with exactly this header names, where it has verified one before: what such a header says,
+    /// and which of these keys it names, is known.
+    pub fn of_header(&self, header: &str) -> Option<&Key> {
+        let of = |key: &&Key| key.header.get().is_some_and(|known| **known == *header);
+        self.pinned.iter().chain(self.keys.values()).find(of)
+    }
+
     /// Whether a key that verified something is still here: the same key, not another one with its `kid`.
     pub fn holds(&self, id: &KeyId) -> bool {
         self.pinned.iter().chain(self.keys.values()).any(|key| key.id == *id)
@@ -169,12 +179,18 @@ fn usable(raw: &RawValue) -> Option<(Box<str>, Key)> {
 impl Key {
     fn new(name: &str, parsed: ParsedPublicKey) -> Self {
         let digest = URL_SAFE_NO_PAD.encode(Digest::of(parsed.as_ref()).as_bytes());
-        Self { id: KeyId::new(&format!("{name}#{digest}")), parsed }
+        Self { id: KeyId::new(&format!("{name}#{digest}")), parsed, header: OnceLock::new() }
     }
 
     /// Its `kid` with a digest of the key: Clerk's `kid` is the instance's id and may stay when the key changes.
     pub fn id(&self) -> &KeyId {
         &self.id
+    }
+
+    /// For [`KeySet::of_header`]. Only the header of a session token whose signature fits, found in this key's set by
+    /// what it says, may come here.
+    pub fn remember_header(&self, header: &str) {
+        self.header.get_or_init(|| header.into());
     }
 
     /// For verifying.

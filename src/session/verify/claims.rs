@@ -1,14 +1,20 @@
 //! The claims of a session token, v1 and v2 alike (contract section 3.1), read from a payload whose signature fits.
 
+mod permissions;
+
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::clock::Wall;
 use crate::secret::Digest;
-use crate::session::json::{self, Text};
+use crate::session::json::{self, Text, Unique, Value};
 use crate::session::{KeyId, Org, Reason, Session, SessionId, UserId};
+
+use permissions::Permissions;
 
 /// How the id of a machine begins.
 const MACHINE: &str = "mch_";
@@ -21,169 +27,141 @@ pub(super) struct Expected {
     pub(super) audience: Box<[Box<str>]>,
 }
 
-/// The fixed claims. What an instance may have put under another meaning (`o` before v2, `org_*` since) is read only
-/// where it counts.
-#[derive(Deserialize)]
+/// The fixed claims, read in the one pass that also refuses what is not strict JSON. Their types are looked at after it,
+/// and those of what an instance may have put under another meaning (`o` before v2, `org_*` since) only where it counts.
+#[derive(Default)]
 struct Claims<'a> {
-    #[serde(borrow)]
-    sid: Text<'a>,
-    #[serde(borrow)]
-    sub: Text<'a>,
-    exp: i64,
-    #[serde(default, deserialize_with = "json::present")]
-    nbf: Option<i64>,
-    #[serde(default, deserialize_with = "json::present")]
-    iat: Option<i64>,
-    #[serde(borrow)]
-    iss: Option<&'a RawValue>,
-    #[serde(borrow)]
-    azp: Option<&'a RawValue>,
-    #[serde(borrow)]
-    aud: Option<&'a RawValue>,
-    #[serde(borrow)]
-    sts: Option<&'a RawValue>,
+    sid: Option<Value<'a>>,
+    sub: Option<Value<'a>>,
+    exp: Option<Value<'a>>,
+    nbf: Option<Value<'a>>,
+    iat: Option<Value<'a>>,
+    iss: Option<Value<'a>>,
+    azp: Option<Value<'a>>,
+    aud: Option<Value<'a>>,
+    sts: Option<Value<'a>>,
+    act: Option<Value<'a>>,
+    v: Option<Value<'a>>,
+    o: Option<Value<'a>>,
+    fea: Option<Value<'a>>,
+    org_id: Option<Value<'a>>,
+    org_role: Option<Value<'a>>,
+    org_slug: Option<Value<'a>>,
+    org_permissions: Option<Value<'a>>,
+}
+
+/// The actor as it is written.
+#[derive(Deserialize)]
+struct Actor<'a> {
     #[serde(borrow)]
     act: Option<&'a RawValue>,
-    #[serde(borrow)]
-    v: Option<&'a RawValue>,
-    #[serde(borrow)]
-    o: Option<&'a RawValue>,
-    #[serde(borrow)]
-    fea: Option<&'a RawValue>,
-    #[serde(borrow)]
-    org_id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    org_role: Option<&'a RawValue>,
-    #[serde(borrow)]
-    org_slug: Option<&'a RawValue>,
-    #[serde(borrow)]
-    org_permissions: Option<&'a RawValue>,
 }
 
-/// `o` of version 2.
-#[derive(Deserialize)]
-struct OrgV2<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
-    #[serde(borrow)]
-    slg: Option<Text<'a>>,
-    #[serde(borrow)]
-    rol: Option<Text<'a>>,
-    #[serde(borrow)]
-    per: Option<Text<'a>>,
-    #[serde(borrow)]
-    fpm: Option<Text<'a>>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Audience {
-    One(String),
-    Several(Vec<String>),
-}
+struct ClaimsVisitor;
 
 /// The session that the payload describes; with all its claims where they are `kept`.
 pub(super) fn session(payload: Vec<u8>, key: KeyId, expected: &Expected, kept: bool) -> Result<Session, Reason> {
     let payload = String::from_utf8(payload).map_err(|_| Reason::Malformed)?;
-    if !json::is_strict_object(&payload) {
-        return Err(Reason::Malformed);
-    }
-    let claims: Claims<'_> = serde_json::from_str(&payload).map_err(|_| Reason::Claims)?;
+    let claims: Claims<'_> = serde_json::from_str(&payload).map_err(|_| Reason::Malformed)?;
+    let sid = required(claims.sid.as_ref().and_then(Value::text))?;
+    let sub = required(claims.sub.as_ref().and_then(Value::text))?;
+    let expires_at = required(seconds(claims.exp.as_ref())?)?;
+    let not_before = seconds(claims.nbf.as_ref())?;
+    let issued_at = seconds(claims.iat.as_ref())?;
     expected.check(&claims)?;
     // A machine's token, whatever else it says: Clerk's SDK takes none that begins so for a session's.
-    if claims.sub.as_str().starts_with(MACHINE) {
+    if sub.starts_with(MACHINE) {
         return Err(Reason::NotASessionToken);
     }
     let (org, permissions) = claims.org()?;
-    let scope = scope(org.as_ref(), permissions, claims.act);
+    let act = match present(claims.act.as_ref()) {
+        // Rare. Only the text tells how it is written.
+        Some(_) => serde_json::from_str::<Actor<'_>>(&payload).map_err(|_| Reason::Malformed)?.act,
+        None => None,
+    };
     let session = Session {
-        sid: SessionId::new(claims.sid.as_str()).map_err(|_| Reason::Claims)?,
-        sub: UserId::new(claims.sub.as_str()).map_err(|_| Reason::Claims)?,
-        expires_at: Wall::from_seconds(claims.exp),
-        not_before: claims.nbf.map(Wall::from_seconds),
-        issued_at: claims.iat.map(Wall::from_seconds),
-        azp: lenient::<Text<'_>>(claims.azp).as_ref().map(boxed),
-        pending: lenient::<Text<'_>>(claims.sts).is_some_and(|sts| sts.as_str() == "pending"),
-        impersonated: claims.act.is_some(),
+        sid: SessionId::new(sid).map_err(|_| Reason::Claims)?,
+        sub: UserId::new(sub).map_err(|_| Reason::Claims)?,
+        expires_at,
+        not_before,
+        issued_at,
+        // One of another type is none: it equals nothing, and where nothing is compared with it, Clerk's SDK takes the
+        // token.
+        azp: claims.azp.as_ref().and_then(Value::text).map(Into::into),
+        pending: claims.sts.as_ref().and_then(Value::text) == Some("pending"),
+        impersonated: act.is_some(),
+        scope: scope(org.as_ref(), permissions, act),
         org,
-        scope,
         key,
         claims: kept.then(|| RawValue::from_string(payload)).transpose().map_err(|_| Reason::Malformed)?,
     };
     Ok(session)
 }
 
-/// A claim of this type, or none; `null` is none.
-fn optional<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Result<Option<T>, Reason> {
-    raw.map_or(Ok(None), |raw| serde_json::from_str(raw.get()).map_err(|_| Reason::Claims))
+fn required<T>(claim: Option<T>) -> Result<T, Reason> {
+    claim.ok_or(Reason::Claims)
 }
 
-/// A claim of this type, or none; one of another type is none too. For claims that are compared alone: an odd one equals
-/// nothing, and where nothing is compared with it, Clerk's SDK takes the token.
-fn lenient<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
-    serde_json::from_str(raw?.get()).ok()
+/// For claims whose `null` is none.
+fn present<'a, 'b>(claim: Option<&'b Value<'a>>) -> Option<&'b Value<'a>> {
+    claim.filter(|value| !matches!(value, Value::Null))
 }
 
-fn boxed(text: &Text<'_>) -> Box<str> {
-    text.as_str().into()
+/// A time, or none; `null` is not none.
+fn seconds(claim: Option<&Value<'_>>) -> Result<Option<Wall>, Reason> {
+    match claim {
+        None => Ok(None),
+        Some(&Value::Integer(seconds)) => Ok(Some(Wall::from_seconds(seconds))),
+        Some(_) => Err(Reason::Claims),
+    }
+}
+
+/// A text, or none; `null` is none.
+fn optional<'b>(claim: Option<&'b Value<'_>>) -> Result<Option<&'b str>, Reason> {
+    present(claim).map(|value| required(value.text())).transpose()
 }
 
 /// What a minted token depends on beside the session: organization, role, slug, the set of permissions and the actor.
 ///
 /// Canonical, so that a session token that is issued again keeps its minted tokens: permissions are sorted and counted
 /// once, in their long form for both versions; the actor's members are taken in the order of their names. Each part is
-/// told from an absent one and carries its length, so no two sessions share a digest by the way their values join.
-fn scope(org: Option<&Org>, mut permissions: Vec<String>, act: Option<&RawValue>) -> Digest {
-    permissions.sort_unstable();
-    permissions.dedup();
-    let actor: BTreeMap<Text<'_>, &RawValue> = match act.map(|act| (act, serde_json::from_str(act.get()))) {
-        None => BTreeMap::new(),
-        Some((_, Ok(members))) => members,
-        // Not an object: it stands for itself.
-        Some((act, Err(_))) => BTreeMap::from([(Text("".into()), act)]),
-    };
-    let mut parts: Vec<&[u8]> = Vec::new();
-    put(&mut parts, org.map(|org| &*org.id));
-    put(&mut parts, org.and_then(|org| org.role.as_deref()));
-    put(&mut parts, org.and_then(|org| org.slug.as_deref()));
-    for permission in &permissions {
-        put(&mut parts, Some(permission));
+/// told from an absent one and has an end of its own, so no two sessions share a digest by the way their values join.
+fn scope(org: Option<&Org>, mut permissions: Permissions, act: Option<&RawValue>) -> Digest {
+    let mut bytes = Vec::with_capacity(256);
+    put(&mut bytes, org.map(|org| &*org.id));
+    put(&mut bytes, org.and_then(|org| org.role.as_deref()));
+    put(&mut bytes, org.and_then(|org| org.slug.as_deref()));
+    for permission in permissions.each_once() {
+        put(&mut bytes, Some(permission));
     }
-    put(&mut parts, None);
-    put(&mut parts, act.map(|_| "act"));
-    for (name, value) in &actor {
-        put(&mut parts, Some(name.as_str()));
-        put(&mut parts, Some(value.get()));
-    }
-    Digest::of_parts(parts)
-}
-
-fn put<'a>(parts: &mut Vec<&'a [u8]>, part: Option<&'a str>) {
-    match part {
-        Some(part) => parts.extend([b"+", part.as_bytes()]),
-        None => parts.push(b"-"),
-    }
-}
-
-/// The long form of version 2's permissions, as Clerk's SDK unpacks it: the features of `fea` that an organization has
-/// (`o:billing`), and for each a number in `fpm` whose bits name permissions of `per`: `org:billing:manage`.
-/// `None` when they do not fit together.
-fn unpack(features: &str, names: &str, maps: &str) -> Option<Vec<String>> {
-    let names: Vec<&str> = names.split(',').map(str::trim).collect();
-    let features = features.split(',').filter_map(|feature| feature.trim().split_once(':'));
-    let features = features.filter(|(scope, _)| scope.contains('o')).map(|(_, feature)| feature);
-    let mut unpacked = Vec::new();
-    let mut maps = maps.split(',');
-    for feature in features {
-        let Some(map) = maps.next() else { break };
-        let map: u64 = map.trim().parse().ok()?;
-        if names.len() < 64 && map >> names.len() != 0 {
-            return None;
+    put(&mut bytes, None);
+    if let Some(act) = act {
+        if let Ok(members) = serde_json::from_str::<BTreeMap<Text<'_>, &RawValue>>(act.get()) {
+            put(&mut bytes, Some("act"));
+            for (name, value) in &members {
+                put(&mut bytes, Some(name.as_str()));
+                put(&mut bytes, Some(value.get()));
+            }
+        } else {
+            // Not an object: it stands for itself.
+            put(&mut bytes, None);
+            put(&mut bytes, Some(act.get()));
         }
-        let granted = names.iter().take(64).enumerate().filter(|(bit, _)| map >> bit & 1 == 1);
-        unpacked.extend(granted.map(|(_, name)| format!("org:{feature}:{name}")));
     }
-    Some(unpacked)
+    Digest::of(&bytes)
+}
+
+/// The two bytes are in no UTF-8.
+fn put(bytes: &mut Vec<u8>, part: Option<&str>) {
+    const END: u8 = 0xff;
+    const ABSENT: u8 = 0xfe;
+    match part {
+        Some(part) => {
+            bytes.extend_from_slice(part.as_bytes());
+            bytes.push(END);
+        }
+        None => bytes.push(ABSENT),
+    }
 }
 
 // === impl Expected ===
@@ -191,58 +169,126 @@ fn unpack(features: &str, names: &str, maps: &str) -> Option<Vec<String>> {
 impl Expected {
     fn check(&self, claims: &Claims<'_>) -> Result<(), Reason> {
         if let Some(issuer) = &self.issuer
-            && lenient::<Text<'_>>(claims.iss).is_none_or(|iss| iss.as_str() != &**issuer)
+            && claims.iss.as_ref().and_then(Value::text) != Some(&**issuer)
         {
             return Err(Reason::Issuer);
         }
         if self.audience.is_empty() {
             return Ok(());
         }
-        let named = match optional::<Audience>(claims.aud)? {
-            None => Vec::new(),
-            Some(Audience::One(one)) => vec![one],
-            Some(Audience::Several(several)) => several,
+        let ours = |name: &str| self.audience.iter().any(|own| **own == *name);
+        let named = match &claims.aud {
+            Some(Value::Text(one)) => ours(one.as_str()),
+            Some(Value::List(several)) => {
+                several.iter().all(|name| name.text().is_some()) && several.iter().filter_map(Value::text).any(ours)
+            }
+            _ => false,
         };
-        let ours = |name: &String| self.audience.iter().any(|own| **own == **name);
-        if named.iter().any(ours) { Ok(()) } else { Err(Reason::Claims) }
+        if named { Ok(()) } else { Err(Reason::Claims) }
     }
 }
 
 // === impl Claims ===
 
-impl Claims<'_> {
+impl<'a> Claims<'a> {
+    fn slot(&mut self, name: &str) -> Option<&mut Option<Value<'a>>> {
+        let slot = match name {
+            "sid" => &mut self.sid,
+            "sub" => &mut self.sub,
+            "exp" => &mut self.exp,
+            "nbf" => &mut self.nbf,
+            "iat" => &mut self.iat,
+            "iss" => &mut self.iss,
+            "azp" => &mut self.azp,
+            "aud" => &mut self.aud,
+            "sts" => &mut self.sts,
+            "act" => &mut self.act,
+            "v" => &mut self.v,
+            "o" => &mut self.o,
+            "fea" => &mut self.fea,
+            "org_id" => &mut self.org_id,
+            "org_role" => &mut self.org_role,
+            "org_slug" => &mut self.org_slug,
+            "org_permissions" => &mut self.org_permissions,
+            _ => return None,
+        };
+        Some(slot)
+    }
+
     /// The active organization and its permissions in their long form.
-    fn org(&self) -> Result<(Option<Org>, Vec<String>), Reason> {
+    fn org(&self) -> Result<(Option<Org>, Permissions), Reason> {
         // The same number in every notation, as JavaScript compares it.
-        let second = lenient::<f64>(self.v).is_some_and(|v| v.to_bits() == 2_f64.to_bits());
+        let second = match self.v {
+            Some(Value::Integer(version)) => version == 2,
+            Some(Value::Float(version)) => version.to_bits() == 2_f64.to_bits(),
+            _ => false,
+        };
         if second { self.org_v2() } else { self.org_v1() }
     }
 
-    fn org_v1(&self) -> Result<(Option<Org>, Vec<String>), Reason> {
-        let Some(id) = optional::<Text<'_>>(self.org_id)?.filter(|id| !id.as_str().is_empty()) else {
-            return Ok((None, Vec::new()));
+    fn org_v1(&self) -> Result<(Option<Org>, Permissions), Reason> {
+        let mut permissions = Permissions::default();
+        let Some(id) = optional(self.org_id.as_ref())?.filter(|id| !id.is_empty()) else {
+            return Ok((None, permissions));
         };
-        let role = optional::<Text<'_>>(self.org_role)?;
-        let slug = optional::<Text<'_>>(self.org_slug)?;
-        let permissions = optional::<Vec<String>>(self.org_permissions)?.unwrap_or_default();
-        Ok((Some(Org { id: boxed(&id), role: role.as_ref().map(boxed), slug: slug.as_ref().map(boxed) }), permissions))
+        let role = optional(self.org_role.as_ref())?.map(Into::into);
+        let slug = optional(self.org_slug.as_ref())?.map(Into::into);
+        match present(self.org_permissions.as_ref()) {
+            None => {}
+            Some(Value::List(list)) => {
+                for permission in list {
+                    permissions.add(&[required(permission.text())?]);
+                }
+            }
+            Some(_) => return Err(Reason::Claims),
+        }
+        Ok((Some(Org { id: id.into(), role, slug }), permissions))
     }
 
-    fn org_v2(&self) -> Result<(Option<Org>, Vec<String>), Reason> {
-        let Some(org) = optional::<OrgV2<'_>>(self.o)? else { return Ok((None, Vec::new())) };
-        if org.id.as_str().is_empty() {
-            return Err(Reason::Claims);
-        }
-        let role = org.rol.as_ref().map(|role| format!("org:{}", role.as_str()).into());
-        let features = optional::<Text<'_>>(self.fea)?;
-        let permissions = match (&features, &org.per, &org.fpm) {
-            (Some(features), Some(names), Some(maps)) => {
-                let packed = [features, names, maps].map(Text::as_str);
-                // What does not unpack still tells sessions apart: it stands for itself.
-                unpack(packed[0], packed[1], packed[2]).unwrap_or_else(|| packed.map(str::to_owned).into())
-            }
-            _ => Vec::new(),
+    fn org_v2(&self) -> Result<(Option<Org>, Permissions), Reason> {
+        let members = match present(self.o.as_ref()) {
+            None => return Ok((None, Permissions::default())),
+            Some(Value::Object(members)) => members,
+            Some(_) => return Err(Reason::Claims),
         };
-        Ok((Some(Org { id: boxed(&org.id), role, slug: org.slg.as_ref().map(boxed) }), permissions))
+        let member = |name| optional(members.iter().find(|(own, _)| own.as_str() == name).map(|(_, value)| value));
+        let id = required(member("id")?.filter(|id| !id.is_empty()))?;
+        let role = member("rol")?.map(|role| ["org:", role].concat().into());
+        let slug = member("slg")?.map(Into::into);
+        let permissions = match (optional(self.fea.as_ref())?, member("per")?, member("fpm")?) {
+            (Some(features), Some(names), Some(maps)) => Permissions::unpacked(features, names, maps),
+            _ => Permissions::default(),
+        };
+        Ok((Some(Org { id: id.into(), role, slug }), permissions))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Claims<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(ClaimsVisitor)
+    }
+}
+
+impl<'de> Visitor<'de> for ClaimsVisitor {
+    type Value = Claims<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object without duplicate keys")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims<'de>, A::Error> {
+        let mut claims = Claims::default();
+        let mut others: Vec<Text<'de>> = Vec::new();
+        while let Some(name) = map.next_key::<Text<'de>>()? {
+            let Some(slot) = claims.slot(name.as_str()) else {
+                map.next_value::<Unique>()?;
+                others.push(name);
+                continue;
+            };
+            if slot.replace(map.next_value()?).is_some() {
+                return Err(A::Error::custom("duplicate key"));
+            }
+        }
+        if json::are_distinct(&mut others) { Ok(claims) } else { Err(A::Error::custom("duplicate key")) }
     }
 }

@@ -10,12 +10,17 @@ use serde_json::value::RawValue;
 use crate::session::Reason;
 use crate::session::json::{self, Text};
 
-/// A token whose header was read and that nothing vouches for yet.
+/// A token in its three parts, of which none was read yet.
 pub(super) struct Jws<'a> {
     /// `header.payload`: what is signed.
     signed: &'a str,
+    header: &'a str,
     payload: &'a str,
     signature: &'a str,
+}
+
+/// What a header says that may be a session token's. Nothing vouches for it before the signature fits.
+pub(super) struct Judged {
     kid: Option<Box<str>>,
     category: Category,
 }
@@ -47,9 +52,8 @@ struct Header<'a> {
 // === impl Jws ===
 
 impl<'a> Jws<'a> {
-    /// Splits the token and judges its header. Keys that the header brings along (`jwk`, `jku`, `x5c`, `x5u`) are never
-    /// looked at.
-    pub(super) fn parse(token: &'a str, max_bytes: usize) -> Result<Self, Reason> {
+    /// Splits the token.
+    pub(super) fn split(token: &'a str, max_bytes: usize) -> Result<Self, Reason> {
         if token.len() > max_bytes {
             return Err(Reason::Malformed);
         }
@@ -58,7 +62,19 @@ impl<'a> Jws<'a> {
         if payload.contains('.') {
             return Err(Reason::Malformed);
         }
-        let header = String::from_utf8(decode(header)?).map_err(|_| Reason::Malformed)?;
+        Ok(Self { signed, header, payload, signature })
+    }
+
+    /// The header as it stands there.
+    pub(super) fn header(&self) -> &'a str {
+        self.header
+    }
+
+    /// Judges the header. Keys that it brings along (`jwk`, `jku`, `x5c`, `x5u`) are never looked at.
+    pub(super) fn judge(&self) -> Result<Judged, Reason> {
+        let mut header = Vec::new();
+        decode(self.header, &mut header)?;
+        let header = String::from_utf8(header).map_err(|_| Reason::Malformed)?;
         if !json::is_strict_object(&header) {
             return Err(Reason::Malformed);
         }
@@ -71,31 +87,39 @@ impl<'a> Jws<'a> {
             return Err(Reason::NotASessionToken);
         }
         let category = header.cat.map_or(Category::Session, |cat| Category::of(cat.get()));
-        Ok(Self { signed, payload, signature, kid: header.kid.map(|kid| kid.as_str().into()), category })
-    }
-
-    /// Which key signed it, as it says.
-    pub(super) fn kid(&self) -> Option<&str> {
-        self.kid.as_deref()
+        Ok(Judged { kid: header.kid.map(|kid| kid.as_str().into()), category })
     }
 
     /// The payload, once the signature fits.
     pub(super) fn open(&self, key: &ParsedPublicKey) -> Result<Vec<u8>, Reason> {
-        let signature = decode(self.signature)?;
-        key.verify_sig(self.signed.as_bytes(), &signature).map_err(|_| Reason::Signature)?;
-        decode(self.payload)
-    }
-
-    /// Whether the header lets it be a session token. Means something only once the signature fits.
-    pub(super) fn may_be_session(&self) -> bool {
-        self.category == Category::Session
+        // One piece of memory for both.
+        let mut bytes = Vec::with_capacity(self.payload.len().max(self.signature.len()));
+        decode(self.signature, &mut bytes)?;
+        key.verify_sig(self.signed.as_bytes(), &bytes).map_err(|_| Reason::Signature)?;
+        bytes.clear();
+        decode(self.payload, &mut bytes)?;
+        Ok(bytes)
     }
 }
 
 /// Base64url without padding (RFC 7515 section 2) in its one canonical form: trailing bits must be zero, so no two
 /// texts are the same token.
-fn decode(part: &str) -> Result<Vec<u8>, Reason> {
-    URL_SAFE_NO_PAD.decode(part).map_err(|_| Reason::Malformed)
+fn decode(part: &str, into: &mut Vec<u8>) -> Result<(), Reason> {
+    URL_SAFE_NO_PAD.decode_vec(part, into).map_err(|_| Reason::Malformed)
+}
+
+// === impl Judged ===
+
+impl Judged {
+    /// Which key signed it, as it says.
+    pub(super) fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// Whether it may be a session token. Means something only once the signature fits.
+    pub(super) fn may_be_session(&self) -> bool {
+        self.category == Category::Session
+    }
 }
 
 // === impl Category ===

@@ -1,6 +1,7 @@
 //! Tests of verification as a whole.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use aws_lc_rs::hmac;
 use proptest::prelude::*;
@@ -8,13 +9,27 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Origin;
+use crate::secret::Digest;
 use crate::session::testing::{claims, jwks, part, signer, stranger, with};
 
 const NOW: i64 = 1_700_000_000;
 const SKEW: Duration = Duration::from_secs(5);
 
+/// With keys that have verified nothing yet, and with keys that know the header of a good token: both say the same.
 fn verify(token: &str) -> Result<Session, SessionError> {
-    Verifier::default().verify(token, &signer().keys())
+    static USED: LazyLock<KeySet> = LazyLock::new(|| {
+        let keys = signer().keys();
+        Verifier::default().verify(&signer().sign(&claims(NOW)), &keys).unwrap();
+        keys
+    });
+    let verdict = Verifier::default().verify(token, &USED);
+    let anew = Verifier::default().verify(token, &signer().keys());
+    assert_eq!(verdict.as_ref().map(said).map_err(|error| *error), anew.as_ref().map(said).map_err(|error| *error));
+    verdict
+}
+
+fn said(session: &Session) -> (&str, &str, Digest) {
+    (session.sid.as_str(), session.claims.as_deref().unwrap().get(), session.scope)
 }
 
 fn verdict(token: &str) -> Result<(), Reason> {
@@ -158,6 +173,34 @@ fn what_was_signed_as_another_kind_is_refused() {
 }
 
 #[test]
+fn a_header_is_known_once_a_session_with_it_has_verified() {
+    let (keys, good) = (signer().keys(), claims(NOW));
+    let known = |header: &Value| keys.of_header(&part(header.to_string())).is_some();
+    let verify = |signer: &crate::session::testing::Signer, header: &Value, claims: &Value| {
+        Verifier::default().verify(&signer.sign_texts(&header.to_string(), &claims.to_string()), &keys).map(drop)
+    };
+    let refused = |reason| Err(SessionError::Invalid(reason));
+    let (usual, bare) = (signer().header(), json!({ "alg": "RS256", "kid": "ins_test" }));
+    let template = with(usual.clone(), json!({ "cat": "cl_B7d4PD222AAA" }));
+    for _ in 0..2 {
+        assert_eq!(verify(stranger(), &bare, &good), refused(Reason::Signature));
+        assert_eq!(verify(signer(), &template, &good), refused(Reason::Category));
+        assert_eq!(verify(signer(), &bare, &json!({})), refused(Reason::Claims));
+    }
+    assert!(!known(&bare) && !known(&template) && !known(&usual));
+    for _ in 0..2 {
+        assert_eq!(verify(signer(), &usual, &good), Ok(()));
+        assert_eq!(verify(stranger(), &usual, &good), refused(Reason::Signature));
+        // Those with another header are read as ever.
+        assert_eq!(verify(signer(), &bare, &good), Ok(()));
+        assert_eq!(verify(signer(), &template, &good), refused(Reason::Category));
+        assert_eq!(verify(signer(), &with(usual.clone(), json!({ "alg": "none" })), &good), refused(Reason::Algorithm));
+    }
+    assert!(known(&usual) && !known(&bare) && !known(&template), "the first one is kept");
+    assert!(signer().keys().of_header(&part(usual.to_string())).is_none(), "each set knows its own");
+}
+
+#[test]
 fn a_token_has_three_canonical_parts() {
     let token = signer().sign(&claims(NOW));
     let parts: Vec<&str> = token.split('.').collect();
@@ -229,6 +272,13 @@ fn claims_are_required_and_typed() {
         json!({ "o": { "id": "" } }),
         json!({ "o": { "id": 1 } }),
         json!({ "o": { "id": "org_1", "rol": 1 } }),
+        json!({ "o": { "id": "org_1", "fpm": [] } }),
+        json!({ "o": { "id": "org_1" }, "fea": 1 }),
+        json!({ "o": ["org_1", "acme", "admin", "read", "1"] }),
+        json!({ "v": 1, "org_id": 1 }),
+        json!({ "v": 1, "org_id": "org_1", "org_role": 1 }),
+        json!({ "v": 1, "org_id": "org_1", "org_permissions": "org:a:b" }),
+        json!({ "v": 1, "org_id": "org_1", "org_permissions": ["org:a:b", null] }),
     ];
     for change in bad {
         assert_eq!(claim(change.clone()), Err(Reason::Claims), "{change}");
@@ -255,6 +305,10 @@ fn claims_are_required_and_typed() {
         r#""sid":"t""#,
         r#""s\u0069d":"t""#,
         r#""x":1,"x":2"#,
+        r#""x":1,"a":2,"\u0078":3"#,
+        r#""azp":null,"azp":null"#,
+        r#""fva":[0,{"a":1,"a":1}]"#,
+        r#""aud":["a",{"a":1,"a":1}]"#,
         r#""o":{"id":"a","id":"b"}"#,
         r#""act":{"a":{"b":1,"b":1}}"#,
     ] {
@@ -295,7 +349,7 @@ fn issuer_and_audience_are_checked_when_configured() {
     for good in [json!("a"), json!(["x", "b"])] {
         assert_eq!(verify(None, &["a", "b"], json!({ "aud": good })), Ok(()));
     }
-    for bad in [json!(null), json!("x"), json!([]), json!(["x"]), json!(1), json!({ "a": 1 })] {
+    for bad in [json!(null), json!("x"), json!([]), json!(["x"]), json!(1), json!({ "a": 1 }), json!(["a", 1])] {
         assert_eq!(verify(None, &["a", "b"], json!({ "aud": bad })), Err(SessionError::Invalid(Reason::Claims)));
     }
     assert_eq!(verify(None, &[], json!({ "aud": 1, "iss": 1 })), Ok(()));
@@ -407,6 +461,10 @@ fn whatever_a_token_depends_on_changes_the_scope() {
         json!({ "act": { "sub": "user_3", "type": "agent" } }),
         json!({ "act": {} }),
         json!({ "act": "user_3" }),
+        json!({ "act": { "": "user_3" } }),
+        json!({ "v": 1, "org_id": "org_1", "org_permissions": ["a"] }),
+        json!({ "v": 1, "org_id": "org_1", "org_permissions": ["a", "b"] }),
+        json!({ "v": 1, "org_id": "org_1", "org_permissions": ["ab"] }),
     ];
     let scopes: Vec<_> = variants.iter().map(|changes| session(changes.clone()).scope).collect();
     for (index, scope) in scopes.iter().enumerate() {
@@ -450,8 +508,10 @@ fn wycheproof_agrees() {
         let rs256 = group["public"]["alg"] == "RS256";
         for test in group["tests"].as_array().unwrap() {
             let jws = test["jws"].as_str().map_or_else(|| test["jws"].to_string(), str::to_owned);
-            let open =
-                Jws::parse(&jws, MAX_TOKEN_BYTES).ok().and_then(|jws| jws.open(keys.find(jws.kid())?.parsed()).ok());
+            let open = Jws::split(&jws, MAX_TOKEN_BYTES)
+                .and_then(|jws| Ok((jws.judge()?, jws)))
+                .ok()
+                .and_then(|(header, jws)| jws.open(keys.find(header.kid())?.parsed()).ok());
             let expected = rs256 && test["result"] == "valid";
             assert_eq!(open.is_some(), expected, "{}: {}", test["tcId"], test["comment"]);
             if expected { opened += 1 } else { refused += 1 }
