@@ -18,11 +18,15 @@ use crate::support::tls::{Authority, Identity};
 /// How to test an application.
 const GUIDE: &str = include_str!("../../docs/testing-your-application.md");
 
+/// What is promised, and the tests that hold it.
+const SECURITY: &str = include_str!("../../SECURITY.md");
+
 /// Every document, with what it contains that a test has to find.
-const DOCUMENTS: [(&str, &str); 4] = [
+const DOCUMENTS: [(&str, &str); 5] = [
     ("README.md", include_str!("../../README.md")),
     ("deploy/README.md", include_str!("../../deploy/README.md")),
     ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
+    ("SECURITY.md", SECURITY),
     ("docs/testing-your-application.md", GUIDE),
 ];
 
@@ -227,6 +231,39 @@ fn every_metric_in_the_documents_exists() {
             }
         }
     }
+}
+
+/// All source texts below a directory.
+fn sources(directory: &Path, text: &mut String) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_hostile_case_has_tests_that_exist() {
+    let (root, mut text) = (Path::new(env!("CARGO_MANIFEST_DIR")), String::new());
+    sources(&root.join("src"), &mut text);
+    sources(&root.join("tests/it"), &mut text);
+    let mut cases = Vec::new();
+    for row in SECURITY
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| Case") && !line.starts_with("| -"))
+    {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [case, _, tests] = cells[..] else { panic!("{row}") };
+        cases.push(case.split_once('.').unwrap().0.parse::<usize>().unwrap());
+        for test in tests.split(", ") {
+            let name = test.trim_matches('`');
+            assert!(text.contains(&format!("fn {name}(")), "case {case}: {name}");
+        }
+    }
+    assert!(cases.into_iter().eq(1..=40));
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn cleartext_to_the_issuer_is_refused() {
 
 #[test]
 fn what_is_not_served_yet_is_refused() {
-    let source = format!("[authz]\n[webhooks]\n{}", route(""));
+    let source = format!("[authz]\n[webhooks]\n[cache.shared]\n{}", route(""));
     insta::assert_snapshot!(said(&source), @r#"
     error: this version does not support `authz` yet
      --> /etc/mintgate/mintgate.toml:1:2
@@ -151,6 +151,14 @@ fn what_is_not_served_yet_is_refused() {
       |
     2 | [webhooks]
       |  ^^^^^^^^ not supported yet
+      |
+      = help: remove it; it is refused so that nobody relies on what is not there
+
+    error: this version does not support `shared` yet
+     --> /etc/mintgate/mintgate.toml:3:8
+      |
+    3 | [cache.shared]
+      |        ^^^^^^ not supported yet
       |
       = help: remove it; it is refused so that nobody relies on what is not there
     "#);

@@ -210,3 +210,38 @@ async fn an_odd_target_over_http2_reaches_nobody() {
     client.send([hello(), frame(HEADERS, END_STREAM | END_HEADERS, 1, ROOT)].concat()).await;
     assert_eq!(fate(&mut client).await, Fate::Ok);
 }
+
+/// Case 27. Fails where a user, a session, a `kid`, a path, a host or a method became a label.
+#[tokio::test]
+async fn callers_make_no_new_metric() {
+    let issuer = Issuer::minting(|_, asked| Ok(json!({ "sid": asked.path.split('/').nth(3).unwrap() })));
+    let (gateway, upstream) = trusting(&issuer, MINTING).await;
+    let series = async || {
+        let scrape = Wire::connect(gateway.admin).await.ask("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
+        let lines = scrape.text().lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let mut client = Wire::connect(gateway.address).await;
+    let mut round = async |number: usize| {
+        let token = issuer.session(&json!({ "sid": format!("sess_{number}"), "sub": format!("user_{number}") }));
+        let host = format!("h{number}.test");
+        for (method, credential, status) in [
+            ("GET", format!("Authorization: Bearer {token}\r\n"), 200),
+            ("GET", format!("Authorization: Bearer bad{number}\r\n"), 401),
+            (format!("M{number}").as_str(), String::new(), 401),
+        ] {
+            let request = format!(
+                "{method} /p{number} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: u{number}\r\nx-{number}: 1\r\n{credential}\r\n"
+            );
+            assert_eq!(client.ask(request).await.status(), status, "{number} {credential}");
+        }
+    };
+    round(0).await;
+    let before = series().await;
+    for number in 1..100 {
+        round(number).await;
+    }
+    assert_eq!(upstream.count(), 100);
+    let after = series().await;
+    assert_eq!(after.difference(&before).collect::<Vec<_>>(), Vec::<&String>::new());
+}

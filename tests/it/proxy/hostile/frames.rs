@@ -1,6 +1,6 @@
 //! HTTP/2 by hand: frames that no library would send.
 
-use crate::support::wire::{NotStrict, Wire};
+use crate::support::wire::Wire;
 
 /// Kinds of frames.
 pub(super) const DATA: u8 = 0;
@@ -69,24 +69,26 @@ fn string(text: &[u8]) -> Vec<u8> {
     [&bytes, text].concat()
 }
 
-/// Reads up to the first answer.
+/// Reads up to the answer on the stream 1.
 pub(super) async fn fate(client: &mut Wire) -> Fate {
+    fate_of(client, 1).await
+}
+
+/// Reads up to the answer on a stream.
+pub(super) async fn fate_of(client: &mut Wire, stream: u32) -> Fate {
     loop {
-        let Ok((kind, payload)) = next(client).await else { return Fate::Gone };
-        match (kind, payload.first()) {
-            // Out of the static table.
-            (HEADERS, Some(0x88)) => return Fate::Ok,
-            (HEADERS, Some(0x8c)) => return Fate::Malformed,
-            (HEADERS, _) => return Fate::Other,
-            (RST_STREAM, _) => return Fate::Reset,
+        let Ok(head) = client.take(9).await else { return Fate::Gone };
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let Ok(payload) = client.take(length).await else { return Fate::Gone };
+        let ours = head[5..] == stream.to_be_bytes();
+        match (head[3], payload.first()) {
             (GOAWAY, _) => return Fate::Gone,
+            // Out of the static table.
+            (HEADERS, Some(0x88)) if ours => return Fate::Ok,
+            (HEADERS, Some(0x8c)) if ours => return Fate::Malformed,
+            (HEADERS, _) if ours => return Fate::Other,
+            (RST_STREAM, _) if ours => return Fate::Reset,
             _ => {}
         }
     }
-}
-
-async fn next(client: &mut Wire) -> Result<(u8, Vec<u8>), NotStrict> {
-    let head = client.take(9).await?;
-    let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-    Ok((head[3], client.take(length).await?))
 }
