@@ -35,7 +35,6 @@ use crate::proxy::tokens::{self, Subject};
 use crate::record::{Peer, Record, Recorder};
 use crate::route::RouteError;
 use crate::secret::Secret;
-use crate::session::credential::peek::NothingRead;
 use crate::session::credential::{self, Credential, Place};
 use crate::session::jwks::Jwks;
 use crate::session::named::{self, NotACaller};
@@ -165,9 +164,8 @@ async fn explain(
         }
         let rules = &gateway.sessions.cookies;
         if let (Some(session), Ok(found)) =
-            (&mut report.session, credential::find(&head.headers, &route.session, rules, now.wall, &NothingRead))
+            (&mut report.session, credential::find(&head.headers, &route.session, rules, now.wall))
         {
-            let found = found.credential;
             session.found(&where_it_stood(&found), &claims(found.token), now.wall);
         } else if report.session.is_some() {
             report.notes.extend(passed_over(head, route));

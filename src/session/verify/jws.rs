@@ -57,11 +57,12 @@ impl<'a> Jws<'a> {
         if token.len() > max_bytes {
             return Err(Reason::Malformed);
         }
-        let (signed, signature) = token.rsplit_once('.').ok_or(Reason::Malformed)?;
-        let (header, payload) = signed.split_once('.').ok_or(Reason::Malformed)?;
-        if payload.contains('.') {
+        let mut dots = memchr::memchr_iter(b'.', token.as_bytes());
+        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
             return Err(Reason::Malformed);
-        }
+        };
+        let (signed, signature) = (&token[..second], &token[second + 1..]);
+        let (header, payload) = (&signed[..first], &signed[first + 1..]);
         Ok(Self { signed, header, payload, signature })
     }
 

@@ -16,7 +16,8 @@ pub(super) struct Permissions {
 impl Permissions {
     /// The long form of version 2's permissions. What does not unpack still tells sessions apart: it stands for itself.
     pub(super) fn unpacked(features: &str, names: &str, maps: &str) -> Self {
-        let mut permissions = Self::default();
+        // Room for a few, so that it seldom grows.
+        let mut permissions = Self { text: String::with_capacity(256), bounds: Vec::with_capacity(16) };
         if permissions.unpack(features, names, maps).is_none() {
             permissions = Self::default();
             for packed in [features, names, maps] {
