@@ -1,5 +1,6 @@
 //! HTTP/2 callers that make the gateway work for nothing: each ends its own connection and costs nobody else anything.
 
+use http_body_util::{BodyExt, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -9,7 +10,9 @@ use super::frames::{
 };
 use crate::harness::Binary;
 use crate::proxy::{PUBLIC, behind, get};
+use crate::support::PATIENCE;
 use crate::support::gateway::Gateway;
+use crate::support::http2;
 use crate::support::upstream::{OK, Upstream};
 use crate::support::wire::Wire;
 
@@ -100,6 +103,40 @@ async fn empty_frames_of_a_body_end_the_connection() {
     others_are_served(&gateway).await;
 }
 
+/// Case 23, h2#856: requests that are cancelled end nothing that others have on the same connection of the upstream, which
+/// is replaced before they could. Fails without the count of `cancelled` in `pool::http2`: then none is replaced.
+#[tokio::test]
+async fn requests_that_are_cancelled_cost_nobody_else_the_upstreams_connection() {
+    const CANCELLED: usize = 3000;
+    let (release, released) = tokio::sync::watch::channel(false);
+    let upstream = http2::Upstream::answering(move || {
+        let mut released = released.clone();
+        let late = async move {
+            let _ = released.wait_for(|released| *released).await;
+            Ok(http_body::Frame::data(bytes::Bytes::from_static(b"late")))
+        };
+        http::Response::new(StreamBody::new(futures_util::stream::once(Box::pin(late))).boxed())
+    })
+    .await;
+    let tables = format!(
+        "[upstreams.up]\nurl = \"{}\"\nhttp2 = true\n\n[[routes]]\nname = \"all\"\nupstream = \"up\"\nsession = []\n",
+        upstream.url()
+    );
+    let gateway = Gateway::start(tables).await;
+    let request = || http::Request::get("http://a/").body(http2::empty()).unwrap();
+    let (mut patient, mut fickle) =
+        (http2::Client::connect(gateway.address).await, http2::Client::connect(gateway.address).await);
+    let waiting = patient.send(request()).await.unwrap();
+    for _ in 0..CANCELLED {
+        drop(fickle.send(request()).await.unwrap());
+    }
+    release.send(true).unwrap();
+    let body = tokio::time::timeout(PATIENCE, waiting.into_body().collect()).await.unwrap().unwrap();
+    assert_eq!(&*body.to_bytes(), b"late");
+    assert!((2..10).contains(&upstream.connections()), "{}", upstream.connections());
+    assert_eq!(fickle.ask(request()).await.status, 200);
+}
+
 /// Case 23: what is asked for and costs an answer is answered, and nothing of it is gathered.
 #[tokio::test]
 async fn floods_of_control_frames_take_no_memory() {
@@ -130,7 +167,7 @@ async fn floods_of_control_frames_take_no_memory() {
             let mut scratch = vec![0; 8192];
             while answers.read(&mut scratch).await.is_ok_and(|count| count > 0) {}
         };
-        tokio::time::timeout(crate::support::PATIENCE, async { tokio::join!(flood, read) }).await.unwrap();
+        tokio::time::timeout(PATIENCE, async { tokio::join!(flood, read) }).await.unwrap();
     }
     let grown = binary.resident_kib().saturating_sub(before);
     assert!(grown < GROWTH_KIB, "{grown} KiB");
