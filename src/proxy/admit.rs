@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::header::HeaderMap;
 use http::request::Parts;
 
-use crate::clock::{Clock, Now};
-use crate::config::{OnNoSession, Preflight, SessionIdSource};
+use crate::clock::{Clock, Now, Wall};
+use crate::config::{OnNoSession, Preflight, Route, SessionIdSource};
 use crate::metrics::Verdict;
 use crate::proxy::clean::Consumed;
 use crate::proxy::error::Error;
@@ -18,6 +18,7 @@ use crate::session::credential::{self, Credential, Place};
 use crate::session::guard;
 use crate::session::memory::Remembered;
 use crate::session::named::{self, Named};
+use crate::session::tag::Tag;
 use crate::session::{Reason, SessionError};
 use crate::token::{Mint, MintError};
 
@@ -121,16 +122,17 @@ async fn session<'a, M: Mint>(
         return Ok(Found::Nobody(Consumed::Nothing));
     }
     let from_cookie;
-    let verified = match credential::find(&head.headers, &route.session, &gateway.sessions.cookies, now.wall) {
+    // In a function of its own, so that nothing of it waits with the request.
+    let verified = match find(gateway, route, &head.headers, now.wall) {
         Err(error) => {
             // Only a cookie can be found and be out of date before it is verified.
             from_cookie = error == SessionError::Invalid(Reason::OutdatedCookie);
             Err(error.into())
         }
-        Ok(credential) => {
+        Ok((credential, tag)) => {
             from_cookie = credential.is_cookie();
             record.credential(kind(credential.place));
-            gateway.verify(&credential, plan, clock, now).await.map(|remembered| (credential, remembered))
+            gateway.verify(&credential, tag, plan, clock, now).await.map(|remembered| (credential, remembered))
         }
     };
     match verified {
@@ -161,6 +163,19 @@ async fn session<'a, M: Mint>(
             }
         }
     }
+}
+
+fn find<'a, M: Mint>(
+    gateway: &Gateway<M>,
+    route: &'a Route,
+    headers: &'a HeaderMap,
+    now: Wall,
+) -> Result<(Credential<'a>, Tag), SessionError> {
+    let sessions = &gateway.sessions;
+    let read = sessions.memory.read_in(gateway.number);
+    let found = credential::find(headers, &route.session, &sessions.cookies, now, &read)?;
+    let tag = found.tag.unwrap_or_else(|| sessions.memory.tag(found.credential.token));
+    Ok((found.credential, tag))
 }
 
 /// What a Clerk application may get of a credential that is not good. Its SDK judges for itself, so all of it, unless the

@@ -142,19 +142,19 @@ pub enum VerifyError {
 
 impl<M: Mint> Gateway<M> {
     /// The session that a credential proves: remembered or verified now, and then checked against the time, the route
-    /// and the revocations, which no memory may answer for. `now` is brought up to date where this had to wait.
+    /// and the revocations, which no memory may answer for. `tag` is its token's. `now` is brought up to date where this had to wait.
     ///
     /// # Errors
     /// The first rule that it breaks.
     pub async fn verify(
         &self,
         credential: &Credential<'_>,
+        tag: Tag,
         plan: &Plan,
         clock: &Clock,
         now: &mut Now,
     ) -> Result<Arc<Remembered>, VerifyError> {
         let sessions = &self.sessions;
-        let tag = sessions.memory.tag(credential.token);
         let remembered = if let Some(remembered) = sessions.memory.get(tag, self.number, &sessions.jwks) {
             remembered
         } else {
@@ -257,7 +257,14 @@ impl Plans {
             max_header_bytes: config.server.limits.max_header_bytes,
             max_uri_bytes: config.server.limits.max_uri_bytes,
             max_body_bytes: config.server.limits.request_body,
-            slots: Slots { keys: index.keys(), values: index.values(), verdicts: index.verdicts() },
+            slots: Slots {
+                keys: index.keys(),
+                values: index.values(),
+                verdicts: index.verdicts(),
+                // Without a key there is but one cookie.
+                peek: config.clerk.publishable_key.is_some()
+                    && config.routes.iter().any(|route| route.session.contains(&SessionSource::Cookie)),
+            },
         })
     }
 }

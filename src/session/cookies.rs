@@ -1,6 +1,8 @@
 //! Reading `Cookie` lines, and taking Clerk's cookies out of them for the upstream.
 
 use http::header::{self, HeaderMap, HeaderValue};
+use memchr::memchr;
+use smallvec::SmallVec;
 
 /// One `name=value` of a `Cookie` header; a part without `=` has an empty value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,10 +13,18 @@ pub struct Pair<'a> {
     pub value: &'a [u8],
 }
 
+/// What became of a line.
+enum Rewritten {
+    /// Nothing had to go.
+    Same,
+    /// What is left; `None`: nothing.
+    Changed(Option<HeaderValue>),
+}
+
 /// The pairs of all `Cookie` lines. HTTP/2 may split the header into crumbs (RFC 9113 section 8.2.3); reading line by
 /// line sees the same pairs as joining them first.
 pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = Pair<'_>> {
-    headers.get_all(header::COOKIE).iter().flat_map(|line| parts(line.as_bytes())).map(Pair::parse)
+    headers.get_all(header::COOKIE).iter().flat_map(|line| parts(line.as_bytes())).map(|(_, part)| Pair::parse(part))
 }
 
 /// Whether a name is one of Clerk's (contract section 3.3): `__session`, `__client_uat`, `__refresh`, each alone or
@@ -33,11 +43,19 @@ fn is_session(name: &[u8]) -> bool {
 /// The `Cookie` lines without the cookies that `drop` names; what stays is kept byte for byte and in order. A line that
 /// loses all its cookies is left out. `None` when there is nothing to drop: then nothing was allocated.
 pub fn without(headers: &HeaderMap, drop: impl Fn(&[u8]) -> bool) -> Option<Vec<HeaderValue>> {
-    if !pairs(headers).any(|pair| drop(pair.name)) {
-        return None;
+    let lines = headers.get_all(header::COOKIE);
+    let mut changed: Option<Vec<HeaderValue>> = None;
+    for (index, line) in lines.iter().enumerate() {
+        match (rewrite(line, &drop), &mut changed) {
+            (Rewritten::Same, None) => {}
+            (Rewritten::Same, Some(kept)) => kept.push(line.clone()),
+            (Rewritten::Changed(rest), Some(kept)) => kept.extend(rest),
+            (Rewritten::Changed(rest), None) => {
+                changed = Some(lines.iter().take(index).cloned().chain(rest).collect());
+            }
+        }
     }
-    let lines = headers.get_all(header::COOKIE).iter();
-    Some(lines.filter_map(|line| rewrite(line, &drop)).collect())
+    changed
 }
 
 /// Takes Clerk's cookies out of a request, but for the one named `keep`. Says whether anything changed.
@@ -55,42 +73,81 @@ pub fn strip_sessions(headers: &mut HeaderMap, keep: Option<&[u8]>) {
 }
 
 /// Puts these lines in the place of the request's `Cookie` lines.
-pub fn replace(headers: &mut HeaderMap, lines: Vec<HeaderValue>) {
-    headers.remove(header::COOKIE);
+fn replace(headers: &mut HeaderMap, lines: Vec<HeaderValue>) {
+    let mut lines = lines.into_iter();
+    match lines.next() {
+        None => headers.remove(header::COOKIE),
+        // Takes all others away.
+        Some(first) => headers.insert(header::COOKIE, first),
+    };
     for line in lines {
         headers.append(header::COOKIE, line);
     }
 }
 
-fn parts(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|&byte| byte == b';')
+/// The pieces between semicolons, each with where it begins; an empty line is one empty piece.
+fn parts(line: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut next = Some(0);
+    std::iter::from_fn(move || {
+        let begin = next?;
+        let rest = &line[begin..];
+        let end = memchr(b';', rest);
+        next = end.map(|end| begin + end + 1);
+        Some((begin, &rest[..end.unwrap_or(rest.len())]))
+    })
 }
 
-fn rewrite(line: &HeaderValue, drop: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
-    let dropped = |part: &[u8]| drop(Pair::parse(part).name);
-    if !parts(line.as_bytes()).any(dropped) {
-        return Some(line.clone());
+/// What stays is copied in as few pieces as it has: a browser's lines are long, and Clerk's cookies mostly stand together.
+fn rewrite(line: &HeaderValue, drop: impl Fn(&[u8]) -> bool) -> Rewritten {
+    let bytes = line.as_bytes();
+    let mut runs: SmallVec<[&[u8]; 4]> = SmallVec::new();
+    // Where the run begins that is being read; beyond the end: what was read last is dropped.
+    let mut run = 0;
+    let mut same = true;
+    for (begin, part) in parts(bytes) {
+        if drop(Pair::parse(part).name) {
+            if run < begin {
+                runs.push(&bytes[run..begin - 1]);
+            }
+            run = begin + part.len() + 1;
+            same = false;
+        }
     }
-    let mut kept = Vec::with_capacity(line.len());
-    for part in parts(line.as_bytes()).filter(|part| !dropped(part)) {
+    if same {
+        return Rewritten::Same;
+    }
+    if run <= bytes.len() {
+        runs.push(&bytes[run..]);
+    }
+    let length = runs.iter().map(|run| run.len() + 1).sum::<usize>().saturating_sub(1);
+    let mut kept = Vec::with_capacity(length);
+    for run in runs {
         if kept.is_empty() {
-            kept.extend_from_slice(part.trim_ascii_start());
+            // Nor does a line begin with semicolons that stood between what has gone.
+            kept.extend_from_slice(trim_start(run));
         } else {
             kept.push(b';');
-            kept.extend_from_slice(part);
+            kept.extend_from_slice(run);
         }
     }
     // The bytes come from a header value, so they make one; an impossible failure drops the line.
-    let mut value = HeaderValue::from_maybe_shared(bytes::Bytes::from(kept)).ok().filter(|kept| !kept.is_empty())?;
-    value.set_sensitive(line.is_sensitive());
-    Some(value)
+    let value = if kept.is_empty() { None } else { HeaderValue::from_maybe_shared(bytes::Bytes::from(kept)).ok() };
+    Rewritten::Changed(value.map(|mut value| {
+        value.set_sensitive(line.is_sensitive());
+        value
+    }))
+}
+
+fn trim_start(run: &[u8]) -> &[u8] {
+    let empty = |byte: &u8| byte.is_ascii_whitespace() || *byte == b';';
+    &run[run.iter().take_while(|byte| empty(byte)).count()..]
 }
 
 // === impl Pair ===
 
 impl<'a> Pair<'a> {
     fn parse(part: &'a [u8]) -> Self {
-        let (name, value) = match part.iter().position(|&byte| byte == b'=') {
+        let (name, value) = match memchr(b'=', part) {
             Some(at) => (&part[..at], &part[at + 1..]),
             None => (part, &part[part.len()..]),
         };
@@ -153,7 +210,60 @@ mod tests {
         assert_eq!(headers[header::COOKIE], "__session=t; a=1");
     }
 
+    /// `rewrite` as it is meant: piece by piece.
+    fn piece_by_piece(line: &[u8]) -> Option<Vec<u8>> {
+        let dropped = |part: &&[u8]| {
+            let end = part.iter().position(|&byte| byte == b'=').unwrap_or(part.len());
+            is_clerk(part[..end].trim_ascii())
+        };
+        let parts: Vec<&[u8]> = line.split(|&byte| byte == b';').collect();
+        if !parts.iter().any(dropped) {
+            return Some(line.to_vec());
+        }
+        let mut kept = Vec::new();
+        for part in parts.into_iter().filter(|part| !dropped(part)) {
+            if kept.is_empty() {
+                kept.extend_from_slice(part.trim_ascii_start());
+            } else {
+                kept.push(b';');
+                kept.extend_from_slice(part);
+            }
+        }
+        Some(kept).filter(|kept| !kept.is_empty())
+    }
+
+    fn some_lines() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        let piece = prop_oneof![
+            4 => "(__session|__client_uat_a|__sessions|a|b| c |)[ \t]?(=[ -~]{0,5})?".prop_map(String::into_bytes),
+            1 => proptest::collection::vec(prop_oneof![Just(b' '), Just(b'\t'), Just(b'='), Just(b'"'), 128u8..=255], 0..5),
+        ];
+        proptest::collection::vec(proptest::collection::vec(piece, 0..7).prop_map(|pieces| pieces.join(&b';')), 0..4)
+    }
+
     proptest! {
+        #[test]
+        fn lines_read_and_lose_cookies_as_if_piece_by_piece(of in some_lines()) {
+            let mut headers = HeaderMap::new();
+            for line in &of {
+                headers.append(header::COOKIE, HeaderValue::from_bytes(line).unwrap());
+            }
+            let plain: Vec<(Vec<u8>, Vec<u8>)> = of
+                .iter()
+                .flat_map(|line| line.split(|&byte| byte == b';'))
+                .map(|part| match part.iter().position(|&byte| byte == b'=') {
+                    Some(at) => (part[..at].trim_ascii().to_vec(), part[at + 1..].trim_ascii().to_vec()),
+                    None => (part.trim_ascii().to_vec(), Vec::new()),
+                })
+                .collect();
+            let read: Vec<_> = pairs(&headers).map(|pair| (pair.name.to_vec(), pair.value.to_vec())).collect();
+            prop_assert_eq!(read, plain);
+            let expected: Vec<Vec<u8>> = of.iter().filter_map(|line| piece_by_piece(line)).collect();
+            let changed = strip_clerk(&mut headers, None);
+            let left: Vec<Vec<u8>> = headers.get_all(header::COOKIE).iter().map(|line| line.as_bytes().to_vec()).collect();
+            prop_assert_eq!(changed, left != of);
+            prop_assert_eq!(left, expected);
+        }
+
         #[test]
         fn no_clerk_cookie_survives_and_no_other_is_lost(parts in proptest::collection::vec("(__session|__client_uat_a|a|b| c )(=[ -:<-~]{0,5})?", 0..6)) {
             let line = parts.join(";");

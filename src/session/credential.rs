@@ -1,17 +1,20 @@
 //! Finding the one credential of a request: no fallback, no guess, and nothing allocated for a bearer token.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+mod jar;
+pub mod peek;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use serde::Deserialize;
 
 use crate::clock::Wall;
-use crate::config::{Clerk, SessionSource};
+use crate::config::SessionSource;
 use crate::session::cookies;
+use crate::session::tag::Tag;
 use crate::session::{Reason, SessionError};
 
-/// A session token is not longer; a longer text is not looked at.
-pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+pub use jar::CookieRules;
+pub use peek::MAX_TOKEN_BYTES;
+
+use peek::Peeks;
 
 /// The credential that decides about a request. Not verified.
 #[derive(Clone, Copy)]
@@ -20,6 +23,15 @@ pub struct Credential<'a> {
     pub token: &'a str,
     /// Where it stood.
     pub place: Place<'a>,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'a> {
+    /// The credential.
+    pub credential: Credential<'a>,
+    /// The token's tag, where finding it has made it. Not kept with the credential, which lives as long as its request.
+    pub tag: Option<Tag>,
 }
 
 /// Where a credential stood.
@@ -39,44 +51,8 @@ pub enum Place<'a> {
     },
 }
 
-/// How Clerk's cookies are chosen from (contract section 3.3); one for a snapshot.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CookieRules(Option<Instance>);
-
-/// What the publishable key tells about the instance. Without it only plain cookies are read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Instance {
-    session: String,
-    client_uat: String,
-    /// The hosts that the instance's tokens name as their issuer.
-    hosts: Vec<String>,
-    development: bool,
-}
-
-/// The cookies of one request that matter. An empty value counts as none, as in Clerk's SDK.
-#[derive(Default)]
-struct Jar<'a> {
-    plain: Half<'a>,
-    suffixed: Half<'a>,
-}
-
-#[derive(Default, Clone, Copy)]
-struct Half<'a> {
-    /// Name and value.
-    session: Option<(&'a str, &'a str)>,
-    client_uat: Option<&'a str>,
-}
-
-/// What is read from a token before it is verified, to choose between two cookies and for nothing else.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Peek {
-    iss: Option<String>,
-    iat: Option<f64>,
-    exp: Option<f64>,
-}
-
-/// Finds the credential: the first of the route's sources that is present decides, whatever comes of it.
+/// Finds the credential: the first of the route's sources that is present decides, whatever comes of it. `peeks` may
+/// know what Clerk's rule for cookies asks of a token; the outcome is the same with any.
 ///
 /// # Errors
 /// `Missing` when no source has one; `Ambiguous` when one has two; `Invalid` when what is there cannot be a session
@@ -86,19 +62,25 @@ pub fn find<'a>(
     sources: &'a [SessionSource],
     rules: &CookieRules,
     now: Wall,
-) -> Result<Credential<'a>, SessionError> {
+    peeks: &impl Peeks,
+) -> Result<Found<'a>, SessionError> {
     // Wherever it stands in the order: of two lines somebody else may read the other one.
     if sources.first() != Some(&SessionSource::Bearer) && sources.contains(&SessionSource::Bearer) {
         only(headers, &header::AUTHORIZATION)?;
     }
     for source in sources {
+        let mut tag = None;
         let found = match source {
             SessionSource::Bearer => bearer(headers)?,
             SessionSource::Header(name) => own_header(headers, name)?,
-            SessionSource::Cookie => rules.find(headers, now)?,
+            SessionSource::Cookie => rules.find(headers, now, peeks)?.map(|chosen| {
+                tag = chosen.tag;
+                let place = Place::Cookie { name: chosen.name, client_uat: chosen.client_uat };
+                Credential { token: chosen.token, place }
+            }),
         };
         if let Some(credential) = found {
-            return credential.plausible();
+            return Ok(Found { credential: credential.plausible()?, tag });
         }
     }
     Err(SessionError::Missing)
@@ -192,160 +174,11 @@ impl std::fmt::Debug for Credential<'_> {
     }
 }
 
-// === impl CookieRules ===
-
-impl CookieRules {
-    /// The rules of the configured instance.
-    pub fn new(clerk: &Clerk) -> Self {
-        Self(clerk.publishable_key.as_ref().map(|key| {
-            Instance {
-                session: format!("__session_{}", key.cookie_suffix),
-                client_uat: format!("__client_uat_{}", key.cookie_suffix),
-                hosts: [Some(key.frontend_api.as_str()), clerk.issuer.as_deref().map(without_scheme)]
-                    .into_iter()
-                    .flatten()
-                    .map(str::to_owned)
-                    .collect(),
-                development: key.development,
-            }
-        }))
-    }
-
-    fn find<'a>(&self, headers: &'a HeaderMap, now: Wall) -> Result<Option<Credential<'a>>, SessionError> {
-        let jar = self.read(headers)?;
-        let half = match &self.0 {
-            Some(instance) if instance.trusts_suffixed(&jar, now) => jar.suffixed,
-            _ => jar.plain,
-        };
-        let Some((name, token)) = half.session else { return Ok(None) };
-        let client_uat = seconds(half.client_uat);
-        if client_uat == 0 {
-            return Err(SessionError::Invalid(Reason::OutdatedCookie));
-        }
-        Ok(Some(Credential { token, place: Place::Cookie { name, client_uat } }))
-    }
-
-    fn read<'a>(&self, headers: &'a HeaderMap) -> Result<Jar<'a>, SessionError> {
-        let (suffixed, suffixed_uat) = match &self.0 {
-            Some(instance) => (instance.session.as_bytes(), instance.client_uat.as_bytes()),
-            None => (&b""[..], &b""[..]),
-        };
-        let mut jar = Jar::default();
-        for pair in cookies::pairs(headers) {
-            if !pair.name.starts_with(b"__") || pair.value.is_empty() {
-                continue;
-            }
-            match pair.name {
-                b"__session" => put_session(&mut jar.plain, pair)?,
-                b"__client_uat" => put_client_uat(&mut jar.plain, pair)?,
-                name if name == suffixed => put_session(&mut jar.suffixed, pair)?,
-                name if name == suffixed_uat => put_client_uat(&mut jar.suffixed, pair)?,
-                _ => {}
-            }
-        }
-        Ok(jar)
-    }
-}
-
-fn text(bytes: &[u8]) -> Result<&str, SessionError> {
-    std::str::from_utf8(bytes).map_err(|_| SessionError::Invalid(Reason::Malformed))
-}
-
-/// Two session cookies of one name are one too many, unless they are equal.
-fn put_session<'a>(half: &mut Half<'a>, pair: cookies::Pair<'a>) -> Result<(), SessionError> {
-    let (name, value) = (text(pair.name)?, text(pair.value)?);
-    if half.session.is_some_and(|(_, before)| before != value) {
-        return Err(SessionError::Ambiguous);
-    }
-    half.session = Some((name, value));
-    Ok(())
-}
-
-/// Of two `__client_uat` the stricter counts: signed out, else the later sign-in. A browser may well hold one for the
-/// host and one for its parent domain, and a planted one can only refuse.
-fn put_client_uat<'a>(half: &mut Half<'a>, pair: cookies::Pair<'a>) -> Result<(), SessionError> {
-    let value = text(pair.value)?;
-    let strictness = |text: &str| match seconds(Some(text)) {
-        0 => i64::MAX,
-        seconds => seconds,
-    };
-    if half.client_uat.is_none_or(|before| strictness(before) < strictness(value)) {
-        half.client_uat = Some(value);
-    }
-    Ok(())
-}
-
-/// Seconds since the epoch; 0 for what is absent or not a plain number. What does not fit is later than any token.
-fn seconds(text: Option<&str>) -> i64 {
-    match text {
-        Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().unwrap_or(i64::MAX),
-        _ => 0,
-    }
-}
-
-fn without_scheme(issuer: &str) -> &str {
-    let scheme_end = issuer.find("://").filter(|&end| matches!(&issuer.as_bytes()[..end], b"http" | b"https"));
-    scheme_end.map_or(issuer, |end| &issuer[end + 3..])
-}
-
-// === impl Instance ===
-
-impl Instance {
-    /// `usesSuffixedCookies` of Clerk's SDK (`authenticateContext.ts`), step by step. It compares the texts of
-    /// `__client_uat`, so an absent one is not `0`.
-    fn trusts_suffixed(&self, jar: &Jar<'_>, now: Wall) -> bool {
-        let signed_out = |half: &Half<'_>| half.client_uat == Some("0");
-        let plain = jar.plain.session.map(|(_, token)| Peek::of(token));
-        if let Some(plain) = &plain {
-            let Some(issuer) = plain.iss.as_deref().filter(|issuer| !issuer.is_empty()) else { return false };
-            if !self.hosts.iter().any(|host| host == without_scheme(issuer)) {
-                return true;
-            }
-        }
-        if jar.suffixed.client_uat.is_none() && jar.suffixed.session.is_none() {
-            return false;
-        }
-        let suffixed = jar.suffixed.session.map(|(_, token)| Peek::of(token));
-        let issued = |peek: &Option<Peek>| peek.as_ref().and_then(|peek| peek.iat).unwrap_or(0.0);
-        if !signed_out(&jar.suffixed) && !signed_out(&jar.plain) && issued(&plain) > issued(&suffixed) {
-            return false;
-        }
-        if signed_out(&jar.suffixed) && !signed_out(&jar.plain) {
-            return false;
-        }
-        #[expect(clippy::cast_precision_loss, reason = "seconds since the epoch are far below 2^53")]
-        let now = now.as_seconds() as f64;
-        let expired = suffixed.as_ref().and_then(|peek| peek.exp).is_some_and(|exp| exp <= now);
-        if self.development && !signed_out(&jar.suffixed) && signed_out(&jar.plain) && expired {
-            return false;
-        }
-        jar.suffixed.client_uat.is_some() || jar.suffixed.session.is_none()
-    }
-}
-
-// === impl Peek ===
-
-impl Peek {
-    /// Empty when the text is not a JWT.
-    fn of(token: &str) -> Self {
-        let mut parts = token.split('.');
-        let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-            return Self::default();
-        };
-        if token.len() > MAX_TOKEN_BYTES {
-            return Self::default();
-        }
-        let claims = URL_SAFE_NO_PAD.decode(payload).ok();
-        claims.and_then(|claims| serde_json::from_slice(&claims).ok()).unwrap_or_default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::testing::part;
+    use peek::NothingRead;
     use proptest::prelude::*;
-    use serde_json::json;
 
     const NOW: i64 = 1_700_000_000;
     const BEARER: &[SessionSource] = &[SessionSource::Bearer];
@@ -353,12 +186,7 @@ mod tests {
     const BOTH: &[SessionSource] = &[SessionSource::Bearer, SessionSource::Cookie];
 
     fn rules(development: bool) -> CookieRules {
-        CookieRules(Some(Instance {
-            session: "__session_QvfNY2dr".to_owned(),
-            client_uat: "__client_uat_QvfNY2dr".to_owned(),
-            hosts: vec!["clerk.example.com".to_owned()],
-            development,
-        }))
+        CookieRules::sample("clerk.example.com", development)
     }
 
     fn headers(of: &[(&str, &str)]) -> HeaderMap {
@@ -373,7 +201,7 @@ mod tests {
     /// What is found: the token and its kind, or the error.
     fn seen(sources: &[SessionSource], of: &[(&str, &str)]) -> Result<String, SessionError> {
         let headers = headers(of);
-        let found = find(&headers, sources, &rules(false), Wall::from_seconds(NOW))?;
+        let found = find(&headers, sources, &rules(false), Wall::from_seconds(NOW), &NothingRead)?.credential;
         let place = match found.place {
             Place::Bearer => "bearer".to_owned(),
             Place::Header(name) => name.to_string(),
@@ -471,76 +299,10 @@ mod tests {
         assert_eq!(two("0", "9"), outdated);
     }
 
-    /// A token that nobody signed.
-    fn token(iss: Option<&str>, iat: i64, exp: i64) -> String {
-        let claims = json!({ "iss": iss, "iat": iat, "exp": exp });
-        format!("{}.{}.x", part(r#"{"alg":"RS256"}"#), part(claims.to_string()))
-    }
-
-    /// Which of the two sessions is chosen, for the cookies of contract section 3.3.
-    fn chosen(
-        development: bool,
-        plain: (Option<&str>, Option<&str>),
-        suffixed: (Option<&str>, Option<&str>),
-    ) -> &'static str {
-        let names = ["__session", "__client_uat", "__session_QvfNY2dr", "__client_uat_QvfNY2dr"];
-        let values = [plain.0, plain.1, suffixed.0, suffixed.1];
-        let line: Vec<String> =
-            names.iter().zip(values).filter_map(|(name, value)| Some(format!("{name}={}", value?))).collect();
-        let headers = headers(&[("cookie", &line.join("; "))]);
-        match find(&headers, COOKIE, &rules(development), Wall::from_seconds(NOW)) {
-            Ok(found) if matches!(found.place, Place::Cookie { name: "__session", .. }) => "plain",
-            Ok(_) => "suffixed",
-            Err(SessionError::Missing) => "none",
-            Err(SessionError::Invalid(Reason::OutdatedCookie)) => "outdated",
-            Err(_) => "error",
-        }
-    }
-
-    #[test]
-    fn the_cookie_is_chosen_as_clerks_sdk_does() {
-        let ours = Some("https://clerk.example.com");
-        let (old, new) = (token(ours, NOW - 50, NOW + 10), token(ours, NOW - 5, NOW + 55));
-        let (expired, foreign) =
-            (token(ours, NOW - 90, NOW - 30), token(Some("https://clerk.other.dev"), NOW - 5, NOW + 55));
-        let nameless = token(None, NOW - 5, NOW + 55);
-        let (old, new, expired) = (Some(&*old), Some(&*new), Some(&*expired));
-        let (foreign, nameless, uat, zero) = (Some(&*foreign), Some(&*nameless), Some("1600000000"), Some("0"));
-        let table = [
-            // development, plain, suffixed, expected
-            (false, (nameless, uat), (new, uat), "plain"),
-            (false, (Some("garbage"), uat), (new, uat), "plain"),
-            (false, (foreign, uat), (new, uat), "suffixed"),
-            (false, (foreign, uat), (None, None), "none"),
-            (false, (foreign, uat), (new, None), "outdated"),
-            (false, (old, uat), (None, None), "plain"),
-            (false, (new, uat), (old, uat), "plain"),
-            (false, (old, uat), (new, uat), "suffixed"),
-            (false, (new, uat), (new, uat), "suffixed"),
-            (false, (new, None), (old, uat), "outdated"),
-            (false, (old, uat), (new, zero), "plain"),
-            (false, (None, uat), (new, zero), "none"),
-            (false, (old, zero), (new, zero), "outdated"),
-            (false, (new, zero), (old, uat), "suffixed"),
-            (false, (new, zero), (expired, uat), "suffixed"),
-            (true, (new, zero), (expired, uat), "outdated"),
-            (true, (new, zero), (old, uat), "suffixed"),
-            (false, (old, uat), (new, None), "plain"),
-            (false, (None, None), (new, None), "none"),
-            (false, (None, None), (new, uat), "suffixed"),
-            (false, (None, None), (None, uat), "none"),
-            (false, (old, uat), (None, uat), "plain"),
-            (false, (old, zero), (None, uat), "none"),
-        ];
-        for (index, (development, plain, suffixed, expected)) in table.into_iter().enumerate() {
-            assert_eq!(chosen(development, plain, suffixed), expected, "row {index}");
-        }
-    }
-
     #[test]
     fn without_a_publishable_key_only_the_plain_cookie_is_read() {
         let headers = headers(&[("cookie", "__session_QvfNY2dr=s; __client_uat_QvfNY2dr=5; __client_uat=5")]);
-        let found = find(&headers, COOKIE, &CookieRules::default(), Wall::from_seconds(NOW));
+        let found = find(&headers, COOKIE, &CookieRules::default(), Wall::from_seconds(NOW), &NothingRead);
         assert_eq!(found.unwrap_err(), SessionError::Missing);
     }
 
@@ -553,7 +315,7 @@ mod tests {
     #[test]
     fn a_credential_does_not_print() {
         let headers = headers(&[("authorization", "Bearer canary")]);
-        let found = find(&headers, BEARER, &rules(false), Wall::from_seconds(NOW)).unwrap();
+        let found = find(&headers, BEARER, &rules(false), Wall::from_seconds(NOW), &NothingRead).unwrap().credential;
         assert!(!format!("{found:?}").contains("canary"));
     }
 
@@ -571,10 +333,10 @@ mod tests {
             for line in &cookies {
                 headers.append(header::COOKIE, HeaderValue::from_str(line).unwrap());
             }
-            let found = find(&headers, BOTH, &rules(development), Wall::from_seconds(NOW));
+            let found = find(&headers, BOTH, &rules(development), Wall::from_seconds(NOW), &NothingRead);
             if authorization.len() > 1 {
                 prop_assert_eq!(found.unwrap_err(), SessionError::Ambiguous);
-            } else if let Ok(found) = found {
+            } else if let Ok(Found { credential: found, .. }) = found {
                 prop_assert!(!found.token.is_empty());
                 prop_assert!(found.client_uat().is_none_or(|uat| uat > 0));
             }

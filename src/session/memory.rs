@@ -12,6 +12,7 @@ use crate::bounded::{Bounded, Prehashed, Weighed};
 use crate::clock::Wall;
 use crate::record::Caller;
 use crate::session::Session;
+use crate::session::credential::peek::{Peek, Peeked, Peeks};
 use crate::session::jwks::Jwks;
 use crate::session::tag::{Tag, Tagger};
 use crate::token::{KeyParts, TokenKey};
@@ -35,6 +36,8 @@ pub struct Remembered {
     key_seen_in: AtomicU64,
     /// Not looked at by a hit: what is dead by then is for the check on every request to say.
     keep_until: Wall,
+    /// What the credential's text says of itself, read when somebody first asked. `None`: nobody asks.
+    peek: Option<Box<OnceLock<Peek>>>,
     keys: Box<[OnceLock<TokenKey>]>,
     values: Box<[OnceLock<Option<HeaderValue>>]>,
     verdicts: Box<[OnceLock<bool>]>,
@@ -49,6 +52,16 @@ pub struct Slots {
     pub values: usize,
     /// One for each distinct set of what routes ask of a session.
     pub verdicts: usize,
+    /// One for what a token says of itself, which is asked where two cookies are chosen between.
+    pub peek: bool,
+}
+
+/// What the texts that one snapshot has verified say of themselves. Nothing is removed, and no answer means that a text
+/// is still good: only that this very text was read before, under the same hosts.
+#[derive(Debug, Clone, Copy)]
+pub struct Read<'m> {
+    memory: &'m Memory,
+    snapshot: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,6 +90,11 @@ impl Memory {
         }
         self.map.remove(&key);
         None
+    }
+
+    /// What the texts that a snapshot has verified say of themselves.
+    pub fn read_in(&self, snapshot: u64) -> Read<'_> {
+        Read { memory: self, snapshot }
     }
 
     /// Remembers a session until it has expired; one that has is only wrapped.
@@ -130,6 +148,7 @@ impl Remembered {
             snapshot,
             key_seen_in: AtomicU64::new(0),
             keep_until,
+            peek: slots.peek.then(Box::default),
             keys: (0..slots.keys).map(|_| OnceLock::new()).collect(),
             values: (0..slots.values).map(|_| OnceLock::new()).collect(),
             verdicts: (0..slots.verdicts).map(|_| OnceLock::new()).collect(),
@@ -194,6 +213,20 @@ impl Caller for Remembered {
     }
 }
 
+// === impl Read ===
+
+impl Peeks for Read<'_> {
+    fn peek(&self, token: &str, read: impl FnOnce() -> Peek) -> Peeked {
+        let tag = self.memory.tag(token);
+        let known = self.memory.map.get(&Key(tag)).filter(|known| known.snapshot == self.snapshot);
+        let peek = match known.as_ref().and_then(|known| known.peek.as_ref()) {
+            Some(slot) => *slot.get_or_init(read),
+            None => read(),
+        };
+        Peeked { peek, tag: Some(tag) }
+    }
+}
+
 // === impl Key ===
 
 impl Hash for Key {
@@ -221,7 +254,8 @@ impl Weighed for Arc<Remembered> {
         // The ids inside a token key are shared; a header value is seldom longer than the longest id.
         let slots = self.keys.len() * (size_of::<OnceLock<TokenKey>>() + size_of::<KeyParts>())
             + self.values.len() * (size_of::<OnceLock<Option<HeaderValue>>>() + 64)
-            + self.verdicts.len() * size_of::<OnceLock<bool>>();
+            + self.verdicts.len() * size_of::<OnceLock<bool>>()
+            + self.peek.as_ref().map_or(0, |_| size_of::<OnceLock<Peek>>());
         size_of::<Remembered>() + texts + slots
     }
 }
@@ -230,14 +264,22 @@ impl Weighed for Arc<Remembered> {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::config::SessionSource;
     use crate::lifecycle::{Shutdown, Spawner};
     use crate::metrics::{Metrics, Names};
     use crate::secret::Digest;
+    use crate::session::credential::peek::NothingRead;
+    use crate::session::credential::{self, CookieRules, Found};
     use crate::session::jwks::{FetchError, FetchKeys, Pace};
-    use crate::session::testing::{self, signer, stranger, with};
-    use crate::session::{SessionId, UserId};
+    use crate::session::testing::{self, part, signer, stranger, with};
+    use crate::session::{SessionError, SessionId, UserId};
+    use http::header::{self, HeaderMap};
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use proptest::{collection, option};
     use serde_json::json;
     use serde_json::value::RawValue;
+    use std::cell::Cell;
     use std::sync::Mutex;
 
     const SKEW: Duration = Duration::from_secs(5);
@@ -314,6 +356,95 @@ mod tests {
         // Another key has taken its `kid`.
         tokio::time::sleep(Duration::from_mins(5)).await;
         assert!(!has(&memory, "a", 7, &jwks));
+    }
+
+    /// A token that says this of itself, and that nobody signed.
+    fn says(issuer: Option<&str>, iat: Option<i64>, exp: i64) -> String {
+        let mut claims = json!({ "iat": iat, "exp": exp });
+        if let Some(issuer) = issuer {
+            claims["iss"] = json!(issuer);
+        }
+        format!("{}.{}.x", part(r#"{"alg":"RS256"}"#), part(claims.to_string()))
+    }
+
+    /// A few texts, so that cookies often share one and two texts differ in one thing alone.
+    fn texts() -> impl Strategy<Value = String> {
+        const ISSUERS: [Option<&str>; 5] =
+            [None, Some(""), Some("https://clerk.a.test"), Some("http://clerk.a.test"), Some("https://clerk.b.test")];
+        let times = (option::of(999..1002_i64), 999..1002_i64);
+        prop_oneof![
+            9 => (select(&ISSUERS[..]), times).prop_map(|(issuer, (iat, exp))| says(issuer, iat, exp)).boxed(),
+            1 => select(&["t", "a.b.c", "a.e30.c", "a.b.c.d"][..]).prop_map(str::to_owned).boxed(),
+        ]
+    }
+
+    const PEEKS: Slots = Slots { keys: 0, values: 0, verdicts: 0, peek: true };
+    const UATS: &[&str] = &["5", "5", "5", "5", "0", "", "x"];
+
+    proptest! {
+        /// Clerk's rule is one rule: what is remembered of a text saves reading it, and changes nothing.
+        #[test]
+        fn the_choice_between_cookies_is_the_same_with_and_without_the_memory(
+            pool in collection::vec(texts(), 3),
+            requests in collection::vec(
+                (
+                    // Which of two snapshots judges it, and whether it verified each text before.
+                    any::<(bool, bool, bool)>(),
+                    [option::weighted(0.9, 0..3_usize), option::weighted(0.9, 0..3_usize)],
+                    [option::weighted(0.9, select(UATS)), option::weighted(0.9, select(UATS))],
+                ),
+                4..20,
+            ),
+            development: bool,
+        ) {
+            let memory = Memory::new(1 << 20);
+            // The same texts are ours under the one, and another's under the other.
+            let rules = [("clerk.a.test", 7), ("clerk.b.test", 8)]
+                .map(|(host, snapshot)| (CookieRules::sample(host, development), snapshot));
+            for ((which, first, second), tokens, uats) in requests {
+                let (rules, snapshot) = &rules[usize::from(which)];
+                let [plain, suffixed] = tokens.map(|token| Some(&*pool[token?]));
+                for text in [plain.filter(|_| first), suffixed.filter(|_| second)].into_iter().flatten() {
+                    memory.remember(memory.tag(text), session(10), *snapshot, PEEKS, now(), SKEW);
+                }
+                let names = ["__session", "__session_QvfNY2dr", "__client_uat", "__client_uat_QvfNY2dr"];
+                let values = [plain, suffixed, uats[0], uats[1]];
+                let mut headers = HeaderMap::new();
+                for (name, value) in names.iter().zip(values).filter_map(|(name, value)| Some((name, value?))) {
+                    headers.append(header::COOKIE, HeaderValue::from_str(&format!("{name}={value}")).unwrap());
+                }
+                let sources = [SessionSource::Cookie];
+                let seen = |found: Result<Found<'_>, SessionError>| {
+                    found.map(|found| (found.credential.token.to_owned(), format!("{:?}", found.credential.place)))
+                };
+                let without = seen(credential::find(&headers, &sources, rules, now(), &NothingRead));
+                // The second time what the first one has read is known.
+                for _ in 0..2 {
+                    let found = credential::find(&headers, &sources, rules, now(), &memory.read_in(*snapshot));
+                    if let Ok(Found { credential, tag: Some(tag) }) = found {
+                        prop_assert!(tag == memory.tag(credential.token), "the tag of another text");
+                    }
+                    prop_assert_eq!(seen(found), without.clone());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_verified_text_says_is_read_once() {
+        let (memory, read) = (Memory::new(1 << 20), Cell::new(0));
+        memory.remember(memory.tag("a"), session(10), 7, PEEKS, now(), SKEW);
+        let ask = |token: &str, snapshot| {
+            memory.read_in(snapshot).peek(token, || {
+                read.set(read.get() + 1);
+                Peek { iat: Some(f64::from(read.get())), ..Peek::default() }
+            })
+        };
+        for (token, snapshot, reads, says) in
+            [("a", 7, 1, 1.0), ("a", 7, 1, 1.0), ("b", 7, 2, 2.0), ("b", 7, 3, 3.0), ("a", 8, 4, 4.0), ("a", 7, 4, 1.0)]
+        {
+            assert_eq!((ask(token, snapshot).peek.iat, read.get()), (Some(says), reads), "{token} {snapshot}");
+        }
     }
 
     #[test]

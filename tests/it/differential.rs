@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use mintgate::clock::Wall;
 use mintgate::config::validate::{self, Environment, Secrets};
 use mintgate::config::{Config, KeySource};
+use mintgate::session::credential::peek::NothingRead;
 use mintgate::session::credential::{self, CookieRules};
 use mintgate::session::jwks::keys::KeySet;
 use mintgate::session::verify::{self, Verifier};
@@ -65,7 +66,7 @@ fn judge(instance: &Value, case: &Value) -> Result<Session, SessionError> {
     let now = Wall::from_millis(options["now_ms"].as_i64().unwrap());
     let route = &config.routes[0];
     let cookies = CookieRules::new(&config.clerk);
-    let credential = credential::find(&headers, &route.session, &cookies, now)?;
+    let credential = credential::find(&headers, &route.session, &cookies, now, &NothingRead)?.credential;
     let session = Verifier::new(&config.clerk).verify(credential.token, &keys)?;
     verify::check(&session, now, &route.rules, credential.client_uat(), config.clerk.clock_skew)?;
     Ok(session)

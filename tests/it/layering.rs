@@ -74,7 +74,9 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     // 3: parts of sessions and tokens, listeners
     ("session/cookies", (3, 0)),
     ("session/guard", (3, 0)),
-    ("session/credential", (3, 1)),
+    ("session/credential/peek", (3, 0)),
+    ("session/credential/jar", (3, 1)),
+    ("session/credential", (3, 2)),
     ("session/jwks/keys", (3, 0)),
     ("session/jwks", (3, 1)),
     ("session/revoked", (3, 0)),

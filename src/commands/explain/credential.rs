@@ -19,6 +19,7 @@ use crate::proxy::gateway::Plans;
 use crate::proxy::request;
 use crate::secret::Secret;
 use crate::session::cookies;
+use crate::session::credential::peek::NothingRead;
 use crate::session::credential::{self, CookieRules};
 use crate::session::jwks::keys::{BadJwks, BadKey, KeySet};
 use crate::token::clerk::{BuildError, ClerkClient, FetchError};
@@ -151,13 +152,16 @@ pub(super) fn sign_anew(
     let keys = KeySet::pinned(&der)?;
     let rules = CookieRules::new(&config.clerk);
     let Some(route) = route(head, plans, connection) else { return Ok(keys) };
-    let Ok(found) = credential::find(&head.headers, &route.session, &rules, clock.wall()) else { return Ok(keys) };
-    let mut parts = found.token.split('.');
+    let Ok(found) = credential::find(&head.headers, &route.session, &rules, clock.wall(), &NothingRead) else {
+        return Ok(keys);
+    };
+    let token = found.credential.token;
+    let mut parts = token.split('.');
     let (Some(one), Some(two), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         // The verifier says what is wrong with it.
         return Ok(keys);
     };
-    let (old, new) = (found.token.to_owned(), key.sign_input(format!("{one}.{two}"))?);
+    let (old, new) = (token.to_owned(), key.sign_input(format!("{one}.{two}"))?);
     for value in head.headers.values_mut() {
         let Some(text) = value.to_str().ok().filter(|text| text.contains(&old)) else { continue };
         if let Ok(mut signed) = HeaderValue::try_from(text.replace(&old, &new)) {

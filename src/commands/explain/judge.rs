@@ -35,6 +35,7 @@ use crate::proxy::tokens::{self, Subject};
 use crate::record::{Peer, Record, Recorder};
 use crate::route::RouteError;
 use crate::secret::Secret;
+use crate::session::credential::peek::NothingRead;
 use crate::session::credential::{self, Credential, Place};
 use crate::session::jwks::Jwks;
 use crate::session::named::{self, NotACaller};
@@ -164,8 +165,9 @@ async fn explain(
         }
         let rules = &gateway.sessions.cookies;
         if let (Some(session), Ok(found)) =
-            (&mut report.session, credential::find(&head.headers, &route.session, rules, now.wall))
+            (&mut report.session, credential::find(&head.headers, &route.session, rules, now.wall, &NothingRead))
         {
+            let found = found.credential;
             session.found(&where_it_stood(&found), &claims(found.token), now.wall);
         } else if report.session.is_some() {
             report.notes.extend(passed_over(head, route));
