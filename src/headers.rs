@@ -29,6 +29,20 @@ pub const FORWARDED: HeaderName = header::FORWARDED;
 pub const HOP_BY_HOP: [HeaderName; 6] =
     [header::CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, header::UPGRADE, HTTP2_SETTINGS, header::TRANSFER_ENCODING];
 
+/// What means a message's head alone (RFC 9110 section 6.5.1): whoever takes trailers for headers would read another
+/// message than was sent.
+pub const HEAD_ONLY: [HeaderName; 9] = [
+    header::AUTHORIZATION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::HOST,
+    header::SET_COOKIE,
+    header::TRAILER,
+];
+
 /// A set of header names and name prefixes in which `_` and `-` are one character, so that a twin which an upstream
 /// would read as the same name is found too. A look-up that misses costs two table reads and no scan of the name.
 #[derive(Debug, Clone, Default)]

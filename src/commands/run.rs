@@ -72,8 +72,8 @@ pub fn run(
     served.map(|()| ExitCode::SUCCESS)
 }
 
-/// The first random number of a process costs aws-lc 50 ms of gathering entropy. Drawn here, beside the start, it does not hold up
-/// the worker, and with it every connection there, that would mint or shake hands first.
+/// The first random number of a process costs aws-lc 50 ms of gathering entropy. Drawn here, beside the start, it does not
+/// hold up the worker that shakes hands first, and with it every connection there.
 fn gather_entropy() {
     let draw = || _ = rand::fill(&mut [0]);
     // Without this thread whoever draws first waits, as said.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap, HeaderName};
 
 use crate::config::{Route, SessionSource, Upstream};
-use crate::headers::{self, HOP_BY_HOP, NameSet};
+use crate::headers::{self, HEAD_ONLY, HOP_BY_HOP, NameSet};
 use crate::session::cookies;
 
 /// The rules of one route.
@@ -104,10 +104,8 @@ impl Cleaner {
         trailers.extend(&upstream.remove_headers);
         trailers.extend(&protected);
         trailers.extend(&forwarding);
-        for name in
-            [header::TRAILER, header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_RANGE, header::SET_COOKIE]
-        {
-            trailers.insert(&name);
+        for name in &HEAD_ONLY {
+            trailers.insert(name);
         }
         Self {
             always,

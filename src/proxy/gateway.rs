@@ -7,7 +7,7 @@ use http::header::{self, HeaderValue};
 
 use crate::clock::{Clock, Now};
 use crate::config::{Config, Log, Origin, Route, SessionSource, Trusted, Upstream};
-use crate::headers::NameSet;
+use crate::headers::{HEAD_ONLY, NameSet};
 use crate::metrics::Metrics;
 use crate::proxy::clean::{self, Cleaner};
 use crate::proxy::inject::{Slot, SlotIndex};
@@ -142,7 +142,8 @@ pub enum VerifyError {
 
 impl<M: Mint> Gateway<M> {
     /// The session that a credential proves: remembered or verified now, and then checked against the time, the route
-    /// and the revocations, which no memory may answer for. `tag` is its token's. `now` is brought up to date where this had to wait.
+    /// and the revocations, which no memory may answer for. `tag` is its token's. `now` is brought up to date where this
+    /// had to wait.
     ///
     /// # Errors
     /// The first rule that it breaks.
@@ -269,22 +270,10 @@ impl Plans {
     }
 }
 
-/// What means a message's head alone (RFC 9110 section 6.5.1): a caller that takes trailers for headers would read another
-/// message than its upstream has sent.
 fn response_trailers() -> NameSet {
     let mut names = clean::response_names();
-    for name in [
-        header::AUTHORIZATION,
-        header::CONTENT_ENCODING,
-        header::CONTENT_LENGTH,
-        header::CONTENT_RANGE,
-        header::CONTENT_TYPE,
-        header::COOKIE,
-        header::HOST,
-        header::SET_COOKIE,
-        header::TRAILER,
-    ] {
-        names.insert(&name);
+    for name in &HEAD_ONLY {
+        names.insert(name);
     }
     names
 }

@@ -30,9 +30,6 @@ pub(crate) enum Value<'a> {
 /// The same where what it holds does not matter.
 pub(crate) struct Unique;
 
-/// The same, and the outermost value is an object.
-struct UniqueObject;
-
 struct TextVisitor;
 
 struct ValueVisitor;
@@ -42,7 +39,7 @@ struct UniqueVisitor;
 /// Whether the text is one JSON object without duplicate keys, at any depth. Keys count as they are read, so an
 /// escaped twin is a duplicate. Numbers beyond a double and unpaired surrogates are refused too.
 pub(crate) fn is_strict_object(text: &str) -> bool {
-    serde_json::from_str::<UniqueObject>(text).is_ok()
+    matches!(serde_json::from_str(text), Ok(Value::Object(_)))
 }
 
 /// Whether no two of the names are equal. Sorted, not compared pair by pair: who writes the JSON chooses how many there
@@ -181,17 +178,11 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 }
 
-// === impl Unique, UniqueObject ===
+// === impl Unique ===
 
 impl<'de> Deserialize<'de> for Unique {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(UniqueVisitor).map(|()| Self)
-    }
-}
-
-impl<'de> Deserialize<'de> for UniqueObject {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(UniqueVisitor).map(|()| Self)
     }
 }
 

@@ -45,7 +45,7 @@ impl Tagger {
     /// Where the system has no randomness.
     #[expect(clippy::expect_used, reason = "without randomness no map of the standard library can be made either")]
     pub fn new() -> Self {
-        // Not the library's own generator: its first number takes 100 ms, and most processes need no other before TLS.
+        // Not the library's own generator: its first number takes 50 ms, which the start would wait for.
         let mut key = [0; 16];
         getrandom::fill(&mut key).expect("the system's randomness");
         Self(LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &key).expect("16 bytes are a key of AES-128")))

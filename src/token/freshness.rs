@@ -140,7 +140,7 @@ impl Border {
 
 impl Jitter {
     /// Random numbers, for spreading and for nothing that an attacker must not guess: the first secure one of a process
-    /// takes 100 ms to gather entropy, and would be asked for while the first caller waits.
+    /// takes 50 ms to gather entropy.
     pub fn random() -> Self {
         Self(Arc::new(fastrand::f64))
     }

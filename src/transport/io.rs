@@ -157,7 +157,27 @@ impl AsyncWrite for UpstreamIo {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncReadExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn pieces_arrive_whole_and_in_order_whichever_way_they_are_written() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        for lengths in [&[5][..], &[5, 7], &[GATHERED - 1, 1], &[GATHERED, 1], &[3, 4, 5]] {
+            let pieces: Vec<Vec<u8>> = lengths.iter().zip(b'a'..).map(|(length, byte)| vec![byte; *length]).collect();
+            let slices: Vec<_> = pieces.iter().map(|piece| io::IoSlice::new(piece)).collect();
+            let written = poll_fn(|cx| poll_write_pieces(Pin::new(&mut stream), cx, &slices)).await.unwrap();
+            assert_eq!(written, lengths.iter().sum::<usize>(), "an empty socket takes so little at once");
+            let mut read = vec![0; written];
+            peer.read_exact(&mut read).await.unwrap();
+            assert!(read == pieces.concat(), "{lengths:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_peer_that_vanished_is_looked_for_where_that_is_asked_for() {
