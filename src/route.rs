@@ -435,6 +435,12 @@ mod tests {
     }
 
     #[test]
+    fn parameters_alone_at_the_end_are_an_honest_path() {
+        assert!(!is_odd("/files/;jsessionid=1"));
+        assert_eq!(found(&with_odd_files(), "h", "/files/;jsessionid=1"), Some(2));
+    }
+
+    #[test]
     fn an_odd_path_passes_where_every_reading_is_the_routes_own() {
         let router = with_odd_files();
         for path in [
@@ -448,6 +454,7 @@ mod tests {
             "/files/a%00b",
             "/files/x%5cy",
             "/files/%252f",
+            "/files/;x/a",
         ] {
             assert!(is_odd(path));
             assert_eq!(found(&router, "h", path), Some(2), "{path}");
@@ -463,6 +470,9 @@ mod tests {
             "/files/..\\admin",
             "/files/a/..//../admin",
             "/files//private",
+            "/files/;x/private",
+            "/files/%3bx/private",
+            "/files/%253b/private",
             "/files/./private/x",
             "/files/%70rivate//",
             "/files/a%2f..%2fprivate",

@@ -12,7 +12,7 @@ const LAYERS: u8 = 2;
 const LONGEST: usize = 4096;
 
 /// Whether a reader after us could take the path for another one: dot segments (also encoded, also with `;`), empty
-/// segments, backslashes, encoded slashes, NUL, or bytes that are not UTF-8 once decoded.
+/// segments (also those that only parameters fill), backslashes, encoded slashes, NUL, or bytes that are not UTF-8 once decoded.
 pub fn is_odd(path: &str) -> bool {
     let bytes = path.as_bytes();
     let mut before = 0;
@@ -23,7 +23,7 @@ pub fn is_odd(path: &str) -> bool {
         {
             return is_odd_in_detail(path);
         }
-        if before == b'/' && matches!(byte, b'/' | b'.') {
+        if before == b'/' && matches!(byte, b'/' | b'.' | b';') {
             return is_odd_in_detail(path);
         }
         before = byte;
@@ -34,7 +34,24 @@ pub fn is_odd(path: &str) -> bool {
 fn is_odd_in_detail(path: &str) -> bool {
     let Some(rest) = path.strip_prefix('/') else { return true };
     let last = rest.split('/').count() - 1;
-    rest.split('/').enumerate().any(|(index, segment)| (segment.is_empty() && index < last) || is_odd_segment(segment))
+    rest.split('/').enumerate().any(|(index, segment)| (index < last && vanishes(segment)) || is_odd_segment(segment))
+}
+
+/// Whether nothing is left of a segment where its parameters are cut off: `;x` between two slashes is an empty segment
+/// then, which some reader merges away.
+fn vanishes(segment: &str) -> bool {
+    let mut reading = segment.as_bytes().to_vec();
+    for _ in 0..LAYERS {
+        match decode(&reading) {
+            Some(decoded) if !is_nameless(&reading) && decoded != reading => reading = decoded,
+            _ => break,
+        }
+    }
+    is_nameless(&reading)
+}
+
+fn is_nameless(segment: &[u8]) -> bool {
+    matches!(segment.first(), None | Some(b';'))
 }
 
 fn is_odd_segment(segment: &str) -> bool {
