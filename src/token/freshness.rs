@@ -103,11 +103,11 @@ impl Life {
     /// The borders of a token's life of `lifetime` from `sent_at`, that ends at `expires_at` **on our wall clock** (the
     /// measured offset already taken off). `jitter` is from 0 to 1.
     pub fn new(sent_at: Instant, lifetime: Duration, expires_at: Wall, rules: &Rules, jitter: f64) -> Self {
+        // Where the life begins on the wall clock. Not before the mint was sent, since `lifetime` is at most what was
+        // left then. Before it is cut: a token that ends in a thousand years begins now, not in 990.
+        let begin = expires_at.minus(lifetime);
         let lifetime = lifetime.min(LONGEST);
         let floor = rules.min_remaining.min(lifetime / 4);
-        // Where the life begins on the wall clock. Not before the mint was sent, since `lifetime` is at most what was
-        // left then.
-        let begin = expires_at.minus(lifetime);
         let border = |after: Duration| Border { mono: sent_at + after, wall: begin.plus(after) };
         let life = lifetime.min(rules.max_lifetime);
         Self {
@@ -229,6 +229,17 @@ mod tests {
         assert_eq!(at(1.0, 48.0), Freshness::RefreshDue, "a machine that slept");
         assert_eq!(at(1.0, 55.0), Freshness::Dead, "a machine that slept long");
         assert_eq!(at(47.9, 47.9), Freshness::Fresh);
+    }
+
+    #[test]
+    fn a_token_that_ends_in_a_thousand_years_is_kept_for_max_lifetime_on_either_clock() {
+        let (sent, millennium) = (Instant::now(), Duration::from_hours(24 * 365 * 1000));
+        let life = Life::new(sent, millennium, START.plus(millennium), &RULES, 0.0);
+        let at = |mono: u64, wall: u64| {
+            life.at(Now { mono: sent + Duration::from_secs(mono), wall: START.plus(Duration::from_secs(wall)) })
+        };
+        assert_eq!((at(3599, 3599), at(3600, 0)), (Freshness::RefreshDue, Freshness::Dead));
+        assert_eq!(at(1, 3600), Freshness::Dead, "a machine that slept");
     }
 
     #[test]

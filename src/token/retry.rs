@@ -58,6 +58,10 @@ impl<M: Mint> Mint for Retry<M> {
                 return Err(error);
             }
             sleep(wait).await;
+            // A busy machine wakes late, a suspended one by minutes: what begins now would only be told to be too late.
+            if Instant::now() >= request.deadline {
+                return Err(error);
+            }
         }
     }
 }
@@ -103,6 +107,18 @@ mod tests {
         let result = retry(&fake, 0.5).mint(request).await;
         assert!(matches!(result, Err(MintError::Unavailable { .. })));
         assert!(Instant::now() <= deadline && (5..10).contains(&fake.calls()), "{}", fake.calls());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_wakes_after_the_deadline_tells_what_the_last_attempt_met() {
+        let fake = Fake::failing(unavailable());
+        let (retry, request) = (retry(&fake, 0.5), request(&key(0)));
+        let after = request.deadline - Instant::now() + Duration::from_secs(1);
+        let minting = crate::lifecycle::Spawner::current().spawn(async move { retry.mint(request).await });
+        tokio::task::yield_now().await;
+        tokio::time::advance(after).await;
+        assert!(matches!(minting.await.unwrap(), Err(MintError::Unavailable { .. })));
+        assert_eq!(fake.calls(), 1);
     }
 
     #[tokio::test(start_paused = true)]

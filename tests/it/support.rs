@@ -3,6 +3,7 @@
 pub(crate) mod authority;
 pub(crate) mod directory;
 pub(crate) mod doors;
+pub(crate) mod faults;
 pub(crate) mod gateway;
 pub(crate) mod http2;
 pub(crate) mod issuer;
@@ -23,6 +24,20 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..2000 {
         if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}");
+}
+
+/// The same for what has to be asked for.
+///
+/// # Panics
+/// When it does not become so.
+pub(crate) async fn eventually_async(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    for _ in 0..2000 {
+        if is_so().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -6,11 +6,13 @@
 use std::error::Error;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, StatusCode, Uri, header};
+use http::{HeaderMap, Request, StatusCode, Uri, Version, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
@@ -43,8 +45,20 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// Connections to the issuer, pooled.
 #[derive(Debug)]
 pub(super) struct Http {
-    client: legacy::Client<Connector, Full<Bytes>>,
+    pool: Mutex<Pool>,
+    builder: legacy::Builder,
+    connector: Connector,
     clock: Clock,
+}
+
+/// The connections in use.
+#[derive(Debug, Clone)]
+struct Pool {
+    client: legacy::Client<Connector, Full<Bytes>>,
+    /// Which one this is, counted from 0.
+    number: u64,
+    /// Whether an answer has come over HTTP/2, which is one connection for all.
+    shared: Arc<AtomicBool>,
 }
 
 /// An answer that came in time and whole.
@@ -127,7 +141,8 @@ impl Http {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);
-        let client = legacy::Client::builder(tasks)
+        let mut builder = legacy::Client::builder(tasks);
+        builder
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
@@ -135,9 +150,24 @@ impl Http {
             .http2_max_header_list_size(32 * 1024)
             .http2_keep_alive_interval(PING_EVERY)
             .http2_keep_alive_timeout(PING_TIMEOUT)
-            .http2_keep_alive_while_idle(true)
-            .build(Connector { inner, limit: config.connect_timeout });
-        Ok(Self { client, clock })
+            .http2_keep_alive_while_idle(true);
+        let connector = Connector { inner, limit: config.connect_timeout };
+        let pool = Mutex::new(Pool::new(&builder, &connector, 0));
+        Ok(Self { pool, builder, connector, clock })
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody else is sent over that HTTP/2 connection, on which an answer has not come in time: its peer may be gone
+    /// without a word, and pings need many seconds to find out. Who waits there goes on waiting. In HTTP/1.1 the
+    /// connection of an exchange that was given up is closed by that.
+    fn leave(&self, pool: &Pool) {
+        let mut current = self.pool();
+        if current.number == pool.number && pool.shared.load(Relaxed) {
+            *current = Pool::new(&self.builder, &self.connector, pool.number + 1);
+        }
     }
 
     /// Sends the request and reads the answer, at most `cap` bytes of body, all before `deadline`.
@@ -148,16 +178,30 @@ impl Http {
         deadline: Instant,
     ) -> Result<Answer, ExchangeError> {
         let sent = self.clock.now();
+        let pool = self.pool().clone();
         let whole = async {
-            let response = self.client.request(request).await.map_err(|error| {
+            let response = pool.client.request(request).await.map_err(|error| {
                 if error.is_connect() { ExchangeError::Connect(error) } else { ExchangeError::Broken(error) }
             })?;
             let (head, body) = response.into_parts();
+            pool.shared.store(head.version == Version::HTTP_2, Relaxed);
             let body = read(body, &head.headers, cap).await?;
             let took = sent.mono.elapsed();
             Ok(Answer { status: head.status, headers: head.headers, body, sent, took })
         };
-        timeout_at(deadline, whole).await.unwrap_or(Err(ExchangeError::Deadline))
+        let answer = timeout_at(deadline, whole).await.unwrap_or(Err(ExchangeError::Deadline));
+        if matches!(answer, Err(ExchangeError::Deadline)) {
+            self.leave(&pool);
+        }
+        answer
+    }
+}
+
+// === impl Pool ===
+
+impl Pool {
+    fn new(builder: &legacy::Builder, connector: &Connector, number: u64) -> Self {
+        Self { client: builder.build(connector.clone()), number, shared: Arc::default() }
     }
 }
 

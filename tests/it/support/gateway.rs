@@ -33,7 +33,7 @@ pub(crate) struct Boot {
     /// Keys of `[clerk]`.
     clerk: String,
     /// Another issuer than the emulator. Session tokens are then verified by the emulator's public key.
-    issuer: Option<SocketAddr>,
+    issuer: Option<String>,
     /// Another public key than the emulator's, PEM.
     jwt_key: Option<String>,
     /// `authorized_parties`.
@@ -41,6 +41,8 @@ pub(crate) struct Boot {
     /// `server.listen`, instead of one TCP listener.
     listen: String,
     in_place: bool,
+    /// More keys of `[clerk]`, once it is known where the emulator is.
+    beside: Option<Box<dyn FnOnce(SocketAddr) -> String>>,
 }
 
 /// A gateway that serves. Dropped, it ends at once.
@@ -79,7 +81,14 @@ impl Boot {
             parties: vec![PARTY.to_owned()],
             listen: "\"127.0.0.1:0\"".to_owned(),
             in_place: true,
+            beside: None,
         }
+    }
+
+    /// Adds keys of `[clerk]` that need the emulator's address.
+    pub(crate) fn beside(mut self, keys: impl FnOnce(SocketAddr) -> String + 'static) -> Self {
+        self.beside = Some(Box::new(keys));
+        self
     }
 
     /// Adds keys of `[server]`.
@@ -103,8 +112,13 @@ impl Boot {
     }
 
     /// Mints at another address than the emulator's.
-    pub(crate) fn issuer(mut self, address: SocketAddr) -> Self {
-        self.issuer = Some(address);
+    pub(crate) fn issuer(self, address: SocketAddr) -> Self {
+        self.issuer_at(base_url(address))
+    }
+
+    /// The same by its URL.
+    pub(crate) fn issuer_at(mut self, url: String) -> Self {
+        self.issuer = Some(url);
         self
     }
 
@@ -130,7 +144,7 @@ impl Boot {
     ///
     /// # Panics
     /// When the configuration is refused or the gateway does not start.
-    pub(crate) async fn start(self) -> Gateway {
+    pub(crate) async fn start(mut self) -> Gateway {
         let (shutdown, control) = (Shutdown::new(), Spawner::current());
         let clock = Clock::following(Clock::system().wall());
         let options = Options {
@@ -142,6 +156,12 @@ impl Boot {
         let clerk = Surface::bind("127.0.0.1:0".parse().unwrap(), emulator.router()).unwrap();
         let issuer = clerk.address();
         drop(control.spawn(clerk.run(control.sibling(), shutdown.clone(), shutdown.draining())));
+        if let Some(beside) = self.beside.take() {
+            self = {
+                let keys = beside(issuer);
+                self.clerk(&keys)
+            };
+        }
         let text = self.text(&emulator, issuer);
         let jwt_key = self.jwt_key.clone().unwrap_or_else(|| emulator.jwt_key().unwrap());
         let outside = Outside { secret_key: emulator.secret_key().expose().to_owned(), jwt_key };
@@ -174,7 +194,7 @@ impl Boot {
     fn text(&self, emulator: &Emulator, issuer: SocketAddr) -> String {
         let Self { tables, server, clerk, listen, .. } = self;
         let key = emulator.publishable_key();
-        let url = base_url(self.issuer.unwrap_or(issuer));
+        let url = self.issuer.clone().unwrap_or_else(|| base_url(issuer));
         let pinned = if self.issuer.is_some() { "jwt_key = { file = \"clerk-jwt.pem\" }\n" } else { "" };
         format!(
             "[clerk]\nsecret_key = {{ env = \"CLERK_SECRET_KEY\" }}\npublishable_key = \"{key}\"\n\

@@ -111,7 +111,9 @@ async fn answer(State(desk): State<Arc<Desk>>, request: Request) -> Response {
         return StatusCode::NOT_FOUND.into_response();
     }
     let cache_control = head.headers.get("cache-control").map(|value| value.to_str().unwrap().to_owned());
-    let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    // A request that breaks off has asked for nothing.
+    let Ok(body) = body.collect().await else { return StatusCode::BAD_REQUEST.into_response() };
+    let body = String::from_utf8(body.to_bytes().to_vec()).unwrap();
     let asked = Asked { path: head.uri.path().to_owned(), cache_control, body };
     let number = {
         let mut all = desk.asked.lock().unwrap();
