@@ -6,6 +6,7 @@
 pub mod admit;
 pub mod aim;
 pub mod clean;
+pub mod copy;
 pub mod error;
 pub mod finish;
 pub mod forward;

@@ -3,12 +3,12 @@
 //! Routing judges the very bytes that are forwarded. A path that some reader downstream would decode or normalise into
 //! another one is refused instead of interpreted.
 
+mod by_text;
 pub mod reading;
-
-use std::collections::HashMap;
 
 use http::Method;
 
+use self::by_text::ByText;
 use self::reading::{decode, is_odd};
 use crate::config::{HostPattern, Matcher, Route};
 use crate::metrics::{ListenerId, RouteId};
@@ -29,7 +29,7 @@ type Rule<'a> = (&'a Matcher, RouteId, bool);
 /// Routes by host and path.
 #[derive(Debug, Default)]
 struct Table {
-    exact: HashMap<Box<str>, Paths>,
+    exact: ByText<Paths>,
     /// Longest suffix first.
     suffixes: Vec<(Box<str>, Paths)>,
     any: Paths,
@@ -40,7 +40,7 @@ struct Table {
 /// The routes of one host pattern.
 #[derive(Debug, Default)]
 struct Paths {
-    by_path: HashMap<Box<str>, AtPath>,
+    by_path: ByText<AtPath>,
     /// Segments of the deepest prefix: a look-up tries no deeper one.
     depth: usize,
 }
@@ -129,7 +129,7 @@ impl Table {
     fn insert(&mut self, (matcher, route, odd): Rule<'_>) {
         self.odd |= odd;
         let paths = match &matcher.host {
-            HostPattern::Exact(host) => self.exact.entry(host.as_str().into()).or_default(),
+            HostPattern::Exact(host) => self.exact.entry(host),
             HostPattern::Suffix(suffix) => self.suffix(suffix),
             HostPattern::Any => &mut self.any,
         };
@@ -212,7 +212,7 @@ impl Paths {
         // `/` as a prefix is the empty one: every path has its border there.
         let path = if matcher.exact { matcher.path.as_str() } else { matcher.path.trim_end_matches('/') };
         self.depth = self.depth.max(path.bytes().filter(|&byte| byte == b'/').count());
-        let at = self.by_path.entry(path.into()).or_default();
+        let at = self.by_path.entry(path);
         let own = matcher.listener.is_some();
         let entry = Entry { route, own, methods: matcher.methods.clone(), odd };
         if matcher.exact { at.exact.push(entry) } else { at.prefix.push(entry) }
@@ -430,7 +430,7 @@ mod tests {
         let rules: Vec<(_, _, _, &[Method])> = paths.iter().map(|path| (any.clone(), *path, false, &[][..])).collect();
         let mut router = router(&rules);
         router.shared.odd = true;
-        router.shared.any.by_path.get_mut("/files").unwrap().prefix[0].odd = true;
+        router.shared.any.by_path.entry("/files").prefix[0].odd = true;
         router
     }
 

@@ -5,4 +5,5 @@
 pub mod body;
 pub mod connect;
 pub mod io;
+pub mod quiet;
 pub mod tls;

@@ -34,7 +34,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
 
 fn verify(world: &World, token: &str) {
     let (gateway, mut now) = (&world.gateway, world.clock.now());
-    let credential = Credential { token, place: Place::Bearer };
+    let credential = Credential { token: token.into(), place: Place::Bearer };
     let tag = gateway.sessions.memory.tag(token);
     let verified = gateway.verify(&credential, tag, &gateway.plans.routes[0], &world.clock, &mut now).now_or_never();
     black_box(verified.unwrap().unwrap());

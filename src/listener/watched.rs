@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::config::Limits;
 use crate::listener::connection::{Connection, Phase, Version};
 use crate::listener::socket::Stream;
+use crate::transport::quiet::Quiet;
 
 /// How long an HTTP/2 peer may take to let go of a connection that was told to end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -28,6 +29,7 @@ const LINGER_BYTES: usize = 16 << 20;
 #[derive(Debug)]
 pub struct Watched {
     stream: Stream,
+    quiet: Quiet,
     /// What was read to find out the protocol, for the parser to read again.
     first: Bytes,
     connection: Arc<Connection>,
@@ -53,6 +55,7 @@ impl Watched {
     pub fn new(stream: Stream, connection: Arc<Connection>, limits: &Limits) -> Self {
         Self {
             stream,
+            quiet: Quiet::default(),
             first: Bytes::new(),
             connection,
             first_byte: limits.first_byte,
@@ -112,12 +115,12 @@ impl Watched {
 
     /// Reads what the caller still sends, up to its end or a bound.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { stream, connection, lingering, .. } = self;
+        let Self { stream, quiet, connection, lingering, .. } = self;
         let linger = lingering.get_or_insert_with(|| Linger { until: Instant::now() + LINGER, left: LINGER_BYTES });
         let mut scratch = [0; 8192];
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+            match quiet.poll(cx, |cx| Pin::new(&mut *stream).poll_read(cx, &mut buffer)) {
                 Poll::Pending => return connection.poll_deadline(cx, linger.until),
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(())) => {
@@ -145,7 +148,8 @@ impl AsyncRead for Watched {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+        let Self { stream, quiet, .. } = &mut *self;
+        match quiet.poll(cx, |cx| Pin::new(stream).poll_read(cx, buf)) {
             Poll::Pending => self.poll_silence(cx),
             Poll::Ready(Ok(())) => {
                 if buf.filled().len() > before {

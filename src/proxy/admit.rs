@@ -174,7 +174,7 @@ fn find<'a, M: Mint>(
     let sessions = &gateway.sessions;
     let read = sessions.memory.read_in(gateway.number);
     let found = credential::find(headers, &route.session, &sessions.cookies, now, &read)?;
-    let tag = found.tag.unwrap_or_else(|| sessions.memory.tag(found.credential.token));
+    let tag = found.tag.unwrap_or_else(|| sessions.memory.tag(found.credential.token.as_bytes()));
     Ok((found.credential, tag))
 }
 

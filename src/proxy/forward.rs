@@ -6,12 +6,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap};
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::listener::connection::{self, Connection};
 use crate::proxy::aim::{Aim, BadTarget};
+use crate::proxy::copy::Copy;
 use crate::proxy::pool::exchange::{Protocol, SendError, Want};
 use crate::proxy::pool::{Lease, Pool};
 use crate::proxy::upgrade::handshake::BadAgreement;
@@ -87,15 +88,6 @@ pub struct Exchange<'a> {
     pub patience: Patience,
 }
 
-/// The head of a request, kept until its answer has come.
-#[derive(Debug)]
-pub struct Copy {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
-}
-
 pin_project_lite::pin_project! {
     /// An answer within its time.
     #[derive(Debug)]
@@ -166,13 +158,12 @@ impl Exchange<'_> {
     /// # Errors
     /// What the first attempt met, where that is not safe; else what the second one meets.
     pub async fn send_again(&self, error: SendError, copy: Option<Copy>) -> Result<Answer, ForwardError> {
-        let again = match (error.unsent, copy) {
-            (Some(unsent), _) => unsent,
-            (None, Some(copy)) if !error.answered => copy.request(RequestBody::empty()),
+        let (mut head, body) = match (error.unsent, copy) {
+            (Some(unsent), _) => unsent.into_parts(),
+            (None, Some(copy)) if !error.answered => (copy.into_head(), RequestBody::empty()),
             _ => return Err(failure(error.error, self.fate)),
         };
         let mut lease = self.lease(Want::New).await?;
-        let (mut head, body) = again.into_parts();
         self.aim.at(&lease, &mut head)?;
         let sent = lease.send(Request::from_parts(head, body));
         let response = self.in_time(sent, Instant::now()).await?.map_err(|error| failure(error.error, self.fate))?;
@@ -215,31 +206,6 @@ fn is_framed_once(headers: &HeaderMap) -> bool {
             coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(header::CONTENT_LENGTH)
         }
         (Some(_), Some(_)) => false,
-    }
-}
-
-// === impl Copy ===
-
-impl Copy {
-    /// Copies a head; its values are shared.
-    pub fn of(request: &Request<RequestBody>) -> Self {
-        let (method, uri) = (request.method().clone(), request.uri().clone());
-        Self { method, uri, version: request.version(), headers: request.headers().clone() }
-    }
-
-    /// The header fields.
-    pub fn headers_mut(&mut self) -> &mut HeaderMap {
-        &mut self.headers
-    }
-
-    /// The head with this body.
-    pub fn request(self, body: RequestBody) -> Request<RequestBody> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers;
-        request
     }
 }
 

@@ -160,7 +160,7 @@ impl<M: Mint> Gateway<M> {
             remembered
         } else {
             // Rarer than a hit, and big: boxed, so that the future of every request stays small.
-            let verified = Box::pin(self.verify_anew(credential.token, tag, *now)).await?;
+            let verified = Box::pin(self.verify_anew(credential.token.as_str(), tag, *now)).await?;
             // It may have waited for a key: what follows is judged by the time after that.
             *now = clock.now();
             verified

@@ -15,7 +15,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::clock::Clock;
 use crate::config::RetryRejected;
-use crate::proxy::forward::{Answer, Copy, Exchange, ForwardError};
+use crate::proxy::copy::Copy;
+use crate::proxy::forward::{Answer, Exchange, ForwardError};
 use crate::proxy::gateway::{Gateway, Plan};
 use crate::proxy::inject::{Slot, SlotSource};
 use crate::proxy::pool::exchange::Want;
@@ -93,24 +94,24 @@ impl Retry<'_> {
         refusal: Answer,
         record: &mut Record,
     ) -> Result<Answer, ForwardError> {
-        let Self { request: Rejectable { plan, session, .. }, mut copy, tee } = self;
+        let Self { request: Rejectable { plan, session, .. }, copy, tee } = self;
         if tee.as_ref().is_some_and(|tee| !tee.can_be_taken()) {
             return Ok(refusal);
         }
-        let values = values(plan, &session, copy.headers_mut(), gateway, exchange, clock).await;
+        let mut head = copy.into_head();
+        let values = values(plan, &session, &head.headers, gateway, exchange, clock).await;
         let injected = values.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         let none = values.is_empty();
         for (name, value) in values {
-            copy.headers_mut().insert(name, value);
+            head.headers.insert(name, value);
         }
-        let (mut head, empty) = copy.request(RequestBody::empty()).into_parts();
         if none || request::fits(&head, injected, exchange.pool.upstream().max_header_bytes).is_err() {
             return Ok(refusal);
         }
         // Before the body is taken back: what is left of it will not come on the first connection.
         let whole = exchange.fate.is_none_or(BodyFate::is_whole);
         let body = match tee.map(|tee| tee.take()) {
-            None => empty,
+            None => RequestBody::empty(),
             Some(Some(again)) => RequestBody::again(again),
             // More of it has come meanwhile than is kept.
             Some(None) => return Ok(refusal),

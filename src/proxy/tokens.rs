@@ -16,6 +16,7 @@ use crate::proxy::gateway::{Gateway, Plan};
 use crate::proxy::inject::{Injected, Slot, SlotSource};
 use crate::record::Record;
 use crate::session::Session;
+use crate::session::credential::TokenText;
 use crate::session::memory::Remembered;
 use crate::session::named::Named;
 use crate::token::freshness::Freshness;
@@ -29,7 +30,7 @@ pub enum Subject<'a> {
         /// What was verified.
         remembered: &'a Remembered,
         /// Its token, as the caller sent it.
-        token: &'a str,
+        token: TokenText<'a>,
     },
     /// One that a trusted program names: it has tokens, and no values of its own.
     Named(&'a Named),
@@ -261,7 +262,7 @@ fn session_token(slot: &Slot, subject: &Subject<'_>, now: Now) -> Result<Option<
     if remembered.session.expires_at <= now.wall {
         return Ok(None);
     }
-    let value = slot.prefix.text(token);
+    let value = slot.prefix.text(token.as_str());
     value.map(Some).map_err(|_| Error::Unfit("the session token cannot stand in a header"))
 }
 

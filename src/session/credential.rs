@@ -3,7 +3,7 @@
 mod jar;
 pub mod peek;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 
 use crate::clock::Wall;
 use crate::config::SessionSource;
@@ -16,11 +16,18 @@ pub use peek::MAX_TOKEN_BYTES;
 
 use peek::Peeks;
 
+/// The text of a session JWT that nobody has verified.
+///
+/// Invariant: it is UTF-8. That is not written in its type because looking through all of it again costs more than
+/// finding the session that it proves; only who reads it has to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TokenText<'a>(&'a [u8]);
+
 /// The credential that decides about a request. Not verified.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Credential<'a> {
-    /// The session JWT's text.
-    pub token: &'a str,
+    /// The session JWT.
+    pub token: TokenText<'a>,
     /// Where it stood.
     pub place: Place<'a>,
 }
@@ -76,7 +83,7 @@ pub fn find<'a>(
             SessionSource::Cookie => rules.find(headers, now, peeks)?.map(|chosen| {
                 tag = chosen.tag;
                 let place = Place::Cookie { name: chosen.name, client_uat: chosen.client_uat };
-                Credential { token: chosen.token, place }
+                Credential { token: chosen.token.into(), place }
             }),
         };
         if let Some(credential) = found {
@@ -100,9 +107,9 @@ pub fn client_uat_is_plain(headers: &HeaderMap) -> bool {
 
 fn bearer(headers: &HeaderMap) -> Result<Option<Credential<'_>>, SessionError> {
     let Some(value) = only(headers, &header::AUTHORIZATION)? else { return Ok(None) };
-    match value.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-            Ok(Some(Credential { token: token.trim_ascii_start(), place: Place::Bearer }))
+    match split_scheme(value) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer") => {
+            Ok(Some(Credential { token: TokenText(token), place: Place::Bearer }))
         }
         // Another scheme: not ours to judge.
         Some(_) => Ok(None),
@@ -113,30 +120,58 @@ fn bearer(headers: &HeaderMap) -> Result<Option<Credential<'_>>, SessionError> {
 
 fn own_header<'a>(headers: &'a HeaderMap, name: &'a HeaderName) -> Result<Option<Credential<'a>>, SessionError> {
     let Some(value) = only(headers, name)? else { return Ok(None) };
-    let token = match value.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim_ascii_start(),
+    let token = match split_scheme(value) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer") => token,
         _ => value,
     };
-    Ok(Some(Credential { token, place: Place::Header(name) }))
+    Ok(Some(Credential { token: TokenText(token), place: Place::Header(name) }))
 }
 
-/// The header's one line, without surrounding white space; `None` when it is absent or empty.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, SessionError> {
+fn split_scheme(value: &[u8]) -> Option<(&[u8], &[u8])> {
+    let space = value.iter().position(|&byte| byte == b' ')?;
+    Some((&value[..space], value[space..].trim_ascii_start()))
+}
+
+/// The ASCII text of the header's one line, without surrounding white space; `None` when it is absent or empty.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, SessionError> {
     let mut lines = headers.get_all(name).iter();
     let line = match (lines.next(), lines.next()) {
         (None, _) => return Ok(None),
-        (Some(line), None) => line,
+        (Some(line), None) => line.as_bytes(),
         (Some(_), Some(_)) => return Err(SessionError::Ambiguous),
     };
-    let text = visible(line).ok_or(SessionError::Invalid(Reason::Malformed))?.trim_ascii();
-    Ok(if text.is_empty() { None } else { Some(text) })
+    // A header value holds no control characters but the tab, so that this is all there is to look for.
+    if !line.is_ascii() {
+        return Err(SessionError::Invalid(Reason::Malformed));
+    }
+    Ok(Some(line.trim_ascii()).filter(|text| !text.is_empty()))
 }
 
-/// As [`HeaderValue::to_str`], which looks at one byte after the other: a header value holds no control characters but
-/// the tab, so that ASCII is all there is to look for, and that goes by many bytes at once.
-fn visible(line: &HeaderValue) -> Option<&str> {
-    let bytes = line.as_bytes();
-    if bytes.is_ascii() { str::from_utf8(bytes).ok() } else { None }
+// === impl TokenText ===
+
+impl<'a> TokenText<'a> {
+    /// For who knows it by its bytes alone.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// For who reads it.
+    pub fn as_str(self) -> &'a str {
+        // Never empty by this: see the invariant.
+        str::from_utf8(self.0).unwrap_or_default()
+    }
+}
+
+impl<'a> From<&'a str> for TokenText<'a> {
+    fn from(text: &'a str) -> Self {
+        Self(text.as_bytes())
+    }
+}
+
+impl std::fmt::Debug for TokenText<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
 }
 
 // === impl Credential ===
@@ -145,10 +180,10 @@ impl Credential<'_> {
     /// Refuses early what no verification could make a session token.
     fn plausible(self) -> Result<Self, SessionError> {
         // API keys, OAuth access tokens and machine tokens (contract section 1.8).
-        if ["ak_", "oat_", "mt_", "m2m_"].iter().any(|prefix| self.token.starts_with(prefix)) {
+        if ["ak_", "oat_", "mt_", "m2m_"].iter().any(|prefix| self.token.0.starts_with(prefix.as_bytes())) {
             return Err(SessionError::Invalid(Reason::NotASessionToken));
         }
-        if self.token.is_empty() || self.token.len() > MAX_TOKEN_BYTES {
+        if self.token.0.is_empty() || self.token.0.len() > MAX_TOKEN_BYTES {
             return Err(SessionError::Invalid(Reason::Malformed));
         }
         Ok(self)
@@ -168,15 +203,10 @@ impl Credential<'_> {
     }
 }
 
-impl std::fmt::Debug for Credential<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("token", &"[secret]").field("place", &self.place).finish()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
     use peek::NothingRead;
     use proptest::prelude::*;
 
@@ -207,7 +237,7 @@ mod tests {
             Place::Header(name) => name.to_string(),
             Place::Cookie { name, client_uat } => format!("{name}@{client_uat}"),
         };
-        Ok(format!("{} {place}", found.token))
+        Ok(format!("{} {place}", found.token.as_str()))
     }
 
     const MALFORMED: SessionError = SessionError::Invalid(Reason::Malformed);
@@ -337,7 +367,7 @@ mod tests {
             if authorization.len() > 1 {
                 prop_assert_eq!(found.unwrap_err(), SessionError::Ambiguous);
             } else if let Ok(Found { credential: found, .. }) = found {
-                prop_assert!(!found.token.is_empty());
+                prop_assert!(!found.token.as_str().is_empty());
                 prop_assert!(found.client_uat().is_none_or(|uat| uat > 0));
             }
         }

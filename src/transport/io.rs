@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
+use crate::transport::quiet::Quiet;
+
 /// Whether a byte of an answer has arrived since the last request was sent. Shared by an upstream connection and its
 /// pool entry: it decides whether a request that met a dying connection may be sent again.
 #[derive(Debug, Default, Clone)]
@@ -33,6 +35,7 @@ pub enum Stream {
 pub struct UpstreamIo {
     stream: Stream,
     answered: Answered,
+    quiet: Quiet,
 }
 
 /// When a peer that says nothing is asked whether it is still there, and how often until it counts as gone. An idle
@@ -110,16 +113,17 @@ impl UpstreamIo {
     /// Wraps a connected stream.
     pub fn new(stream: Stream) -> (Self, Answered) {
         let answered = Answered::default();
-        (Self { stream, answered: answered.clone() }, answered)
+        (Self { stream, answered: answered.clone(), quiet: Quiet::default() }, answered)
     }
 }
 
 impl AsyncRead for UpstreamIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(on!(&mut self.stream, stream => Pin::new(stream).poll_read(cx, buf)))?;
+        let Self { stream, quiet, answered } = &mut *self;
+        ready!(quiet.poll(cx, |cx| on!(stream, stream => Pin::new(stream).poll_read(cx, buf))))?;
         if buf.filled().len() > before {
-            self.answered.0.store(true, Ordering::Relaxed);
+            answered.0.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))
     }

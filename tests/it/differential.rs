@@ -67,7 +67,7 @@ fn judge(instance: &Value, case: &Value) -> Result<Session, SessionError> {
     let route = &config.routes[0];
     let cookies = CookieRules::new(&config.clerk);
     let credential = credential::find(&headers, &route.session, &cookies, now, &NothingRead)?.credential;
-    let session = Verifier::new(&config.clerk).verify(credential.token, &keys)?;
+    let session = Verifier::new(&config.clerk).verify(credential.token.as_str(), &keys)?;
     verify::check(&session, now, &route.rules, credential.client_uat(), config.clerk.clock_skew)?;
     Ok(session)
 }

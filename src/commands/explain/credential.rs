@@ -155,7 +155,7 @@ pub(super) fn sign_anew(
     let Ok(found) = credential::find(&head.headers, &route.session, &rules, clock.wall(), &NothingRead) else {
         return Ok(keys);
     };
-    let token = found.credential.token;
+    let token = found.credential.token.as_str();
     let mut parts = token.split('.');
     let (Some(one), Some(two), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         // The verifier says what is wrong with it.

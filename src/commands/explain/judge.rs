@@ -168,7 +168,7 @@ async fn explain(
             (&mut report.session, credential::find(&head.headers, &route.session, rules, now.wall, &NothingRead))
         {
             let found = found.credential;
-            session.found(&where_it_stood(&found), &claims(found.token), now.wall);
+            session.found(&where_it_stood(&found), &claims(found.token.as_str()), now.wall);
         } else if report.session.is_some() {
             report.notes.extend(passed_over(head, route));
         }
