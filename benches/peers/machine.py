@@ -39,12 +39,13 @@ def digest(path):
         return hashlib.sha256(file.read()).hexdigest()[:12]
 
 
-def versions(mintgate):
+def versions(mintgate, profiled):
     with open(os.path.join(NODE, "node_modules", "undici", "package.json")) as file:
         undici = json.load(file)["version"]
     lua = said("dpkg-query", "-W", "-f", "${Version}", "libnginx-mod-http-lua").strip()
     return {
         "mintgate": f"{version(said(mintgate, '--version'))} ({digest(mintgate)})",
+        **({"mintgate by deploy/build": f"({digest(profiled)})"} if profiled else {}),
         "nginx": version(said("nginx", "-v")),
         "its Lua module": version(lua),
         "HAProxy": version(said("haproxy", "-v")),

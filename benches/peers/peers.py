@@ -91,11 +91,11 @@ def node():
     return ["node", os.path.join(NODE, "proxy.mjs")], env
 
 
-def mintgate(tls=False, to=UPSTREAM, http2=False, more=""):
+def mintgate(tls=False, to=UPSTREAM, http2=False, more="", binary="MINTGATE"):
     secure = f'tls = {{ cert = "{MATERIAL}/tls.pem", key = "{MATERIAL}/tls-key.pem" }}' if tls else ""
     path = fill("mintgate.toml", TLS=secure, TO=to, HTTP2="true" if http2 else "false", MORE=more)
-    # $MINTGATE is set by `run`, which knows where the binary is.
-    return [os.environ["MINTGATE"], "run", "--config", path], {"CLERK_SECRET_KEY": "sk_live_peers"}
+    # The variables are set by `run`, which knows where the binaries are.
+    return [os.environ[binary], "run", "--config", path], {"CLERK_SECRET_KEY": "sk_live_peers"}
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,7 @@ PEERS = {
     "envoy-jwt-cache": Peer("Envoy, verifies, jwt_cache", envoy, verifies=True, options={"jwt": True, "cache": True}),
     "node": Peer("Node + undici, verifies, looks up", node, verifies=True, looks_up=True),
     "mintgate": gate("mintgate"),
+    "mintgate-profiled": gate("mintgate, built by deploy/build", binary="MINTGATE_PROFILED"),
     "nginx-log": Peer("nginx, access log on", nginx, options={"access": f"{RUN}/access.log combined buffer=64k flush=1s"}),
     "mintgate-log": gate('mintgate, access = "all"', more='[log]\naccess = "all"'),
     "nginx-closed": Peer("nginx, forwards alone", nginx, options={"requests": CLOSED}),

@@ -60,7 +60,8 @@ def table(name, kept):
     row, found = ROWS[name], kept["found"]
     compared = any(row.base or one.base for one in row.variants)
     # With several peers the reader wants to know how mintgate stands to each.
-    ours = [one.key for one in row.variants if one.key.startswith("mintgate")] if len(row.variants) > 2 else []
+    ours = [one.key for one in row.variants if one.key.startswith("mintgate") and one.peer != "mintgate-profiled"]
+    ours = ours if len(row.variants) > 3 else []
     timed = row.figure == "p99_us"
     memory = row.figure != "ready_ms"
     head = ["", HEADS[row.figure], "min to max"] + ([f"against {row.against}"] if compared else [])

@@ -1,5 +1,6 @@
 """The rows of the report: which peers, under which load, and what is looked at."""
 
+import os
 from dataclasses import dataclass
 from typing import Callable
 
@@ -109,7 +110,8 @@ def million(url, _):
     return total
 
 
-ALL = ("nginx", "haproxy", "nginx-lua", "envoy-jwt-cache", "envoy-jwt", "node", "mintgate")
+OURS = ("mintgate", "mintgate-profiled") if "MINTGATE_PROFILED" in os.environ else ("mintgate",)
+ALL = ("nginx", "haproxy", "nginx-lua", "envoy-jwt-cache", "envoy-jwt", "node", *OURS)
 
 ROWS = {
     "warm": Row(
@@ -119,7 +121,7 @@ ROWS = {
     "verify": Row(
         "Every credential new",
         "As the first, but no credential is sent twice: each is verified. Minted tokens are in memory.",
-        every_new("mintgate", "envoy-jwt"), "envoy-jwt", "Envoy", sets=(FRESH,)),
+        every_new(*OURS, "envoy-jwt"), "envoy-jwt", "Envoy", sets=(FRESH,)),
     "access": Row(
         "Every request logged",
         "As the first, with a line for each request written to a file.",
@@ -127,7 +129,7 @@ ROWS = {
     "rate": Row(
         "Latency at 5000 requests/s",
         "64 connections, one session; times count from when a request was due.",
-        steady("nginx", "mintgate"), "nginx", figure="p99_us"),
+        steady("nginx", *OURS), "nginx", figure="p99_us"),
     "tls": Row(
         "TLS in",
         "As the first, over TLS 1.3 with connections kept alive.",

@@ -31,11 +31,11 @@ impl Copy {
     pub fn of<B>(request: &Request<B>) -> Self {
         let headers = request.headers();
         let mut values = Vec::with_capacity(headers.iter().map(|(_, value)| value.len()).sum());
-        let line = |(name, value): (&HeaderName, &HeaderValue)| {
+        let mut lines = Vec::with_capacity(headers.len());
+        for (name, value) in headers {
             values.extend_from_slice(value.as_bytes());
-            Line { name: name.clone(), end: values.len(), sensitive: value.is_sensitive() }
-        };
-        let lines = headers.iter().map(line).collect();
+            lines.push(Line { name: name.clone(), end: values.len(), sensitive: value.is_sensitive() });
+        }
         let (method, uri) = (request.method().clone(), request.uri().clone());
         Self { method, uri, version: request.version(), lines, values }
     }
@@ -46,12 +46,12 @@ impl Copy {
         head.method = self.method;
         head.uri = self.uri;
         head.version = self.version;
-        head.headers = read(self.lines, self.values.into());
+        head.headers = read(self.lines, &self.values.into());
         head
     }
 }
 
-fn read(lines: Vec<Line>, values: Bytes) -> HeaderMap {
+fn read(lines: Vec<Line>, values: &Bytes) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(lines.len());
     let mut begin = 0;
     for Line { name, end, sensitive } in lines {

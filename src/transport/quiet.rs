@@ -9,14 +9,14 @@ use std::task::{Context, Poll, Wake, Waker};
 
 /// What is known of one socket's having nothing to read.
 ///
-/// Invariant: while it is `quiet`, the runtime holds a waker that rings `bell`, and the bell wakes `task`.
+/// Invariant: while it is `empty`, the runtime holds a waker that rings `bell`, and the bell wakes `task`.
 #[derive(Debug)]
 pub struct Quiet {
     bell: Arc<Bell>,
     waker: Waker,
     /// The last task that asked.
     task: Option<Waker>,
-    quiet: bool,
+    empty: bool,
 }
 
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl Default for Quiet {
     fn default() -> Self {
         let bell = Arc::<Bell>::default();
         let waker = Waker::from(Arc::clone(&bell));
-        Self { bell, waker, task: None, quiet: false }
+        Self { bell, waker, task: None, empty: false }
     }
 }
 
@@ -40,7 +40,7 @@ impl Quiet {
     /// has it; pending at once when that would be its answer again.
     pub fn poll<T>(&mut self, cx: &Context<'_>, read: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         let same = self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker()));
-        if self.quiet && same && !self.bell.rung.load(Ordering::Acquire) {
+        if self.empty && same && !self.bell.rung.load(Ordering::Acquire) {
             return Poll::Pending;
         }
         if !same {
@@ -50,7 +50,7 @@ impl Quiet {
         // Before the read: whatever arrives from now on is read, or rings.
         self.bell.rung.store(false, Ordering::Relaxed);
         let polled = read(&mut Context::from_waker(&self.waker));
-        self.quiet = polled.is_pending();
+        self.empty = polled.is_pending();
         polled
     }
 }

@@ -81,7 +81,7 @@ fn fill_sessions(claims: Option<&str>) -> (u64, u64) {
     let slots = Slots { keys: 1, values: 1, verdicts: 1, peek: true };
     // None takes less than 800 bytes.
     for caller in 0..BOUND / 400 {
-        let (credential, session) = (memory.tag(&caller.to_string()), session(caller, claims));
+        let (credential, session) = (memory.tag(caller.to_string()), session(caller, claims));
         let remembered = memory.remember(credential, session, 1, slots, clock.wall(), Duration::ZERO);
         remembered.token_key(0, |session| TokenKey::of(Issuer::new("", ""), session, &spec()));
         remembered.value(0, |session| session.sub.as_str().parse().ok());
