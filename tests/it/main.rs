@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod bounds;
 mod dev;
 mod differential;
 mod documents;
@@ -12,6 +13,7 @@ mod layering;
 mod metrics;
 mod proxy;
 mod secrets;
+mod soak;
 mod support;
 mod telemetry;
 mod tokens;

@@ -86,6 +86,11 @@ impl Client {
         Self(sender)
     }
 
+    /// Whether no further request can be sent.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Sends a request and waits for the answer's head.
     pub(crate) async fn send(&mut self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
         self.0.ready().await?;

@@ -33,9 +33,14 @@ pub(crate) struct Issuer {
 }
 
 struct Desk {
+    /// What `/v1/jwks` says.
+    jwks: Value,
     asked: Mutex<Vec<Asked>>,
     script: Box<Script>,
 }
+
+/// The `kid` of its key.
+pub(crate) const KID: &str = "ins_1";
 
 /// One call of its API.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,15 +54,19 @@ pub(crate) struct Asked {
 // === impl Issuer ===
 
 impl Issuer {
-    /// Mints tokens with the claims that `script` gives, beside `iat` and an `exp` in five minutes.
+    /// Mints tokens with the claims that `script` gives, beside `iat` and, unless it says another one, an `exp` in five
+    /// minutes.
     pub(crate) fn minting(script: impl Fn(usize, &Asked) -> Result<Value, u16> + Send + Sync + 'static) -> Self {
-        let shutdown = Shutdown::new();
-        let desk = Arc::new(Desk { asked: Mutex::default(), script: Box::new(script) });
+        let (shutdown, key) = (Shutdown::new(), KeyPair::generate(KeySize::Rsa2048).unwrap());
+        // PKCS #1, with a modulus of 2048 bits and the exponent 65537: where they stand is always the same.
+        let modulus = URL_SAFE_NO_PAD.encode(&key.public_key().as_ref()[9..265]);
+        let jwk = json!({ "use": "sig", "kty": "RSA", "kid": KID, "alg": "RS256", "n": modulus, "e": "AQAB" });
+        let desk = Arc::new(Desk { jwks: json!({ "keys": [jwk] }), asked: Mutex::default(), script: Box::new(script) });
         let router = Router::new().fallback(answer).with_state(Arc::clone(&desk));
         let surface = Surface::bind("127.0.0.1:0".parse().unwrap(), router).unwrap();
         let (address, tasks) = (surface.address(), Spawner::current());
         drop(tasks.spawn(surface.run(tasks.sibling(), shutdown.clone(), shutdown.stopped())));
-        Self { address, key: KeyPair::generate(KeySize::Rsa2048).unwrap(), desk, shutdown }
+        Self { address, key, desk, shutdown }
     }
 
     /// A session token of `sess_1` of `user_1`, with these claims set; `null` removes one.
@@ -71,11 +80,15 @@ impl Issuer {
             claims[name] = value.clone();
         }
         claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
-        let header = json!({ "alg": "RS256", "cat": "cl_B7d4PD111AAA", "typ": "JWT" });
-        let signed = format!("{}.{}", part(&header), part(&claims));
+        let signed = format!("{}.{}", part(&header(KID)), part(&claims));
         let mut signature = vec![0; self.key.public_modulus_len()];
         self.key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature).unwrap();
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// The same under another key's name, with a signature that is none: it costs nothing to make.
+    pub(crate) fn forged(kid: &str, claims: &Value) -> String {
+        format!("{}.{}.{}", part(&header(kid)), part(claims), URL_SAFE_NO_PAD.encode([1; 256]))
     }
 
     /// `Authorization: Bearer ...`, a whole header line.
@@ -101,12 +114,19 @@ impl Drop for Issuer {
     }
 }
 
+fn header(kid: &str) -> Value {
+    json!({ "alg": "RS256", "cat": "cl_B7d4PD111AAA", "kid": kid, "typ": "JWT" })
+}
+
 fn part(value: &Value) -> String {
     URL_SAFE_NO_PAD.encode(value.to_string())
 }
 
 async fn answer(State(desk): State<Arc<Desk>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
+    if head.uri.path() == "/v1/jwks" {
+        return axum::Json(&desk.jwks).into_response();
+    }
     if !head.uri.path().contains("/tokens") {
         return StatusCode::NOT_FOUND.into_response();
     }
@@ -125,7 +145,9 @@ async fn answer(State(desk): State<Arc<Desk>>, request: Request) -> Response {
         Ok(mut claims) => {
             let iat = Clock::system().wall().as_seconds();
             claims["iat"] = json!(iat);
-            claims["exp"] = json!(iat + 300);
+            if claims["exp"].is_null() {
+                claims["exp"] = json!(iat + 300);
+            }
             // Signed with a key that only the upstream knows: the gateway must not care.
             let jwt = format!("{}.{}.c2ln", part(&json!({ "alg": "HS256", "typ": "JWT" })), part(&claims));
             axum::Json(json!({ "object": "token", "jwt": jwt })).into_response()
