@@ -8,6 +8,7 @@ pub mod bound;
 pub mod connection;
 pub mod refusals;
 pub mod socket;
+pub mod streams;
 pub mod watched;
 
 use std::future::{Future, poll_fn};
@@ -34,6 +35,7 @@ use crate::lifecycle::{Shutdown, Spawner};
 use crate::listener::connection::{Connection, Version};
 use crate::listener::refusals::Refusals;
 use crate::listener::socket::{Socket, Stream};
+use crate::listener::streams::Streams;
 use crate::listener::watched::Watched;
 use crate::metrics::Shard;
 use crate::transport::tls::reload::Live;
@@ -62,14 +64,13 @@ pub struct Serving {
     pub shutdown: Shutdown,
     /// On TCP.
     tls: Option<Live<ServerTls>>,
-    /// Spare HTTP/1 and HTTP/2 settings, made once, and what is remembered of failed handshakes.
+    /// HTTP/1 settings, made once, and what is remembered of failed handshakes.
     builders: Arc<Builders>,
 }
 
 #[derive(Debug)]
 struct Builders {
     http1: http1::Builder,
-    http2: http2::Builder<Spawner>,
     refusals: Refusals,
 }
 
@@ -99,19 +100,26 @@ impl Serving {
         let mut http1 = http1::Builder::new();
         // hyper's floor for the buffer is 8 KiB.
         http1.max_buf_size(head.max(8192)).half_close(false);
-        let mut http2 = http2::Builder::new(spawner.clone());
+        let builders = Arc::new(Builders { http1, refusals: Refusals::default() });
+        Self { limits, spawner, shutdown, tls: None, builders }
+    }
+
+    /// Settings of HTTP/2, whose streams know their connection.
+    fn http2(&self, connection: &Arc<Connection>) -> http2::Builder<Streams> {
+        let limits = &self.limits;
+        let streams = Streams::new(self.spawner.clone(), Arc::clone(connection), limits.write_stall);
+        let mut http2 = http2::Builder::new(streams);
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW * SLOW_STREAMS)
-            .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
             .max_pending_accept_reset_streams(32)
             .max_local_error_reset_streams(Some(1024))
             .keep_alive_interval(limits.idle.map(|idle| idle / 3))
             .keep_alive_timeout(Duration::from_secs(20));
-        let builders = Arc::new(Builders { http1, http2, refusals: Refusals::default() });
-        Self { limits, spawner, shutdown, tls: None, builders }
+        http2
     }
 
     /// With TLS on every TCP connection.
@@ -190,7 +198,7 @@ impl Serving {
                 self.drive(http, &connection, http1::UpgradeableConnection::graceful_shutdown).await
             }
             Version::Http2 => {
-                let http = pin!(self.builders.http2.serve_connection(io, service));
+                let http = pin!(self.http2(&connection).serve_connection(io, service));
                 self.drive(http, &connection, http2::Connection::graceful_shutdown).await
             }
         };

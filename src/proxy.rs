@@ -267,7 +267,9 @@ fn prepare(
 ) -> Result<(), Error> {
     let plan = decision.plan;
     // 8. Before injection: nothing that the caller says may remove what we set.
-    plan.cleaner.request(&mut head.headers, &decision.consumed, trusted).map_err(|_| Error::Malformed(PROTECTED))?;
+    plan.cleaner
+        .request(&mut head.headers, &decision.consumed, trusted)
+        .map_err(|bad| Error::Malformed(bad.reason()))?;
     // 9. Room for these and for what tells who called, made at once.
     head.headers.reserve(decision.injected.len() + 6);
     let injected = decision.injected.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -288,9 +290,6 @@ fn present(headers: &mut HeaderMap, plan: &Plan, plans: &Plans, replaced: bool) 
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private"));
     }
 }
-
-/// Why a `Connection` line is refused.
-const PROTECTED: &str = "Connection names a header that is not the connection's";
 
 /// Steps 4 to 7: which route, whose session, which tokens. Changes nothing but the record.
 ///

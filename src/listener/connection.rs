@@ -44,6 +44,17 @@ pub enum Phase {
     Closing = 4,
 }
 
+/// What an answer's body has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// It was not asked.
+    Nothing,
+    /// It waits for the upstream.
+    Waits,
+    /// It gave bytes away, and has to be over by that time.
+    Gave(Option<Instant>),
+}
+
 /// Between whom a connection is.
 #[derive(Debug, Clone)]
 pub struct Ends {
@@ -88,6 +99,8 @@ pub struct Connection {
     /// The last request was answered before its body was read.
     unread: AtomicBool,
     timer: Mutex<Timer>,
+    /// What the body of the answer that was polled last has done; see [`Connection::heard`].
+    note: AtomicU64,
     /// What goes on with the socket once HTTP is over on it.
     sequel: Mutex<Option<Sequel>>,
 }
@@ -136,6 +149,7 @@ impl Connection {
             retired: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             timer: Mutex::default(),
+            note: AtomicU64::new(NOTHING),
             sequel: Mutex::default(),
         }
     }
@@ -235,6 +249,31 @@ impl Connection {
         polled
     }
 
+    /// An answer's body has given bytes away; the answer has to be over by `end`.
+    pub fn gave(&self, end: Option<Instant>) {
+        let note = end.map_or(GAVE, |end| {
+            let millis = end.saturating_duration_since(self.opened).as_millis();
+            u64::try_from(millis).unwrap_or(u64::MAX / 2) + GAVE + 1
+        });
+        self.note.store(note, Relaxed);
+    }
+
+    /// An answer's body has nothing to give yet.
+    pub fn waits_for_upstream(&self) {
+        self.note.store(WAITS, Relaxed);
+    }
+
+    /// What the body of an answer did last since this was asked last. Streams share it: whoever polls one asks before,
+    /// to forget, and after.
+    pub fn heard(&self) -> Heard {
+        match self.note.swap(NOTHING, Relaxed) {
+            NOTHING => Heard::Nothing,
+            WAITS => Heard::Waits,
+            GAVE => Heard::Gave(None),
+            end => Heard::Gave(Some(self.opened + Duration::from_millis(end - GAVE - 1))),
+        }
+    }
+
     /// The last request was answered although its body was not read to its end.
     pub fn leave_unread(&self) {
         self.unread.store(true, Relaxed);
@@ -310,6 +349,11 @@ impl Connection {
         self.since.store(u64::try_from(millis).unwrap_or(u64::MAX - 1) + 1, Relaxed);
     }
 }
+
+/// Values of `Connection::note`; from [`GAVE`] + 1 on, the milliseconds to the answer's end.
+const NOTHING: u64 = 0;
+const WAITS: u64 = 1;
+const GAVE: u64 = 2;
 
 /// Up to a tenth earlier: connections that began together do not end together.
 fn earlier(age: Duration) -> Duration {

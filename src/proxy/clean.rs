@@ -51,10 +51,26 @@ pub enum Consumed {
     Any,
 }
 
-/// The caller's `Connection` named a header that it must not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("Connection names a header that is not the connection's")]
-pub struct ProtectedHeader;
+/// Why a head is not one that everybody reads alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unclear {
+    /// The caller's `Connection` named a header that it must not.
+    ProtectedHeader,
+    /// There are several `Authorization` fields, which nobody has looked at and the upstream would get.
+    SeveralAuthorizations,
+}
+
+// === impl Unclear ===
+
+impl Unclear {
+    /// What the log and `mintgate explain` say.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::ProtectedHeader => "Connection names a header that is not the connection's",
+            Self::SeveralAuthorizations => "more than one Authorization",
+        }
+    }
+}
 
 // === impl Cleaner ===
 
@@ -126,8 +142,8 @@ impl Cleaner {
     /// Removes everything that must not reach the upstream. `trusted` peers keep their forwarding headers.
     ///
     /// # Errors
-    /// When the caller's `Connection` names what is not its to name; nothing was removed then.
-    pub fn request(&self, headers: &mut HeaderMap, consumed: &Consumed, trusted: bool) -> Result<(), ProtectedHeader> {
+    /// When what is left could be read in two ways, or the caller's `Connection` names what is not its to name.
+    pub fn request(&self, headers: &mut HeaderMap, consumed: &Consumed, trusted: bool) -> Result<(), Unclear> {
         let forwarded = self.forward_credential && *consumed != Consumed::Any;
         let mut doomed: Vec<HeaderName> = Vec::new();
         if headers.contains_key(header::CONNECTION) {
@@ -135,7 +151,7 @@ impl Cleaner {
                 // What is not a header name cannot name one.
                 let Ok(name) = HeaderName::from_bytes(option) else { continue };
                 if self.protected.contains(&name) {
-                    return Err(ProtectedHeader);
+                    return Err(Unclear::ProtectedHeader);
                 }
                 doomed.push(name);
             }
@@ -155,6 +171,8 @@ impl Cleaner {
         let authorization = matches!(consumed, Consumed::Authorization | Consumed::Any);
         if self.drop_authorization || (authorization && !forwarded) {
             headers.remove(header::AUTHORIZATION);
+        } else if headers.get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
+            return Err(Unclear::SeveralAuthorizations);
         }
         if self.drop_cookie {
             headers.remove(header::COOKIE);

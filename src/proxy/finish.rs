@@ -53,8 +53,13 @@ impl Finish {
 }
 
 impl Ending for Finish {
-    fn passed(&mut self, bytes: usize) {
+    fn passed(&mut self, bytes: usize, end: Option<Instant>) {
         self.record.sent(bytes);
+        self.connection.gave(end);
+    }
+
+    fn waits(&mut self) {
+        self.connection.waits_for_upstream();
     }
 
     fn complete(&mut self) {

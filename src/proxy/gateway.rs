@@ -23,11 +23,15 @@ use crate::session::{Reason, SessionError};
 use crate::token::cache::TokenCache;
 use crate::token::{Issuer, Mint};
 use crate::transport::body::BodyRules;
+use crate::transport::body::tee::Room;
 use crate::transport::tls::client::ClientTls;
 use crate::transport::tls::reload::Live;
 
 /// How long a request waits for the keys that its token may be signed with.
 const KEY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bodies of the greatest length that a route keeps at one time for `retry_rejected`.
+const KEPT_BODIES: usize = 256;
 
 /// One configuration, shared by all workers. Immutable, but for the maps that outlive it.
 #[derive(Debug)]
@@ -122,6 +126,8 @@ pub struct Plan {
     pub body: BodyRules,
     /// To the response head.
     pub response_timeout: Option<Duration>,
+    /// For the bodies that `retry_rejected` keeps, of all requests together.
+    pub kept: Arc<Room>,
 }
 
 /// Why a credential proves no session.
@@ -241,6 +247,9 @@ impl Plans {
                 slots: slots.into(),
                 body,
                 response_timeout: upstream.response_timeout,
+                kept: Arc::new(Room::new(
+                    route.retry_rejected.as_ref().map_or(0, |rules| rules.max_body.saturating_mul(KEPT_BODIES)),
+                )),
                 route: route.clone(),
             });
         }

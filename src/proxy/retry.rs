@@ -68,7 +68,7 @@ impl<'a> Rejectable<'a> {
     pub fn keep(self, request: &mut Request<RequestBody>, fate: Option<&Arc<BodyFate>>) -> Option<Box<Retry<'a>>> {
         let tee = match fate {
             None => None,
-            Some(_) => Some(request.body_mut().tee(self.rules.max_body)?),
+            Some(_) => Some(request.body_mut().tee(self.rules.max_body, &self.plan.kept)?),
         };
         Some(Box::new(Retry { copy: Copy::of(request), tee, request: self }))
     }

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use self::tee::{Again, Tee};
+use self::tee::{Again, Room, Tee};
 use self::upload::{Streaming, clean_trailers};
 use crate::headers::NameSet;
 
@@ -34,8 +34,10 @@ enum Inner {
 
 /// Is told how a response body ends.
 pub trait Ending {
-    /// `bytes` passed.
-    fn passed(&mut self, bytes: usize);
+    /// `bytes` were given to the caller's connection; by `end`, if there is one, the whole body has to be over.
+    fn passed(&mut self, bytes: usize, end: Option<Instant>);
+    /// The body waits for the upstream, and not for the caller.
+    fn waits(&mut self);
     /// The body is whole.
     fn complete(&mut self);
     /// It breaks off; the trailers are what the caller gets instead of a broken body, where its protocol has a way to
@@ -88,14 +90,15 @@ impl RequestBody {
         (Self(Inner::Streaming(body)), Some(fate))
     }
 
-    /// Keeps what passes, `limit` bytes at most, so that it can be sent again. `None`: nothing passes, or too much.
-    pub fn tee(&mut self, limit: usize) -> Option<Arc<Tee>> {
+    /// Keeps what passes, `limit` bytes at most and as long as there is room, so that it can be sent again. `None`: nothing
+    /// passes, or too much.
+    pub fn tee(&mut self, limit: usize, room: &Arc<Room>) -> Option<Arc<Tee>> {
         if self.size_hint().lower() > limit as u64 {
             return None;
         }
         match std::mem::replace(&mut self.0, Inner::Empty) {
             Inner::Streaming(body) => {
-                let tee = Tee::new(body, limit);
+                let tee = Tee::new(body, limit, room);
                 self.0 = Inner::Teed(Arc::clone(&tee));
                 Some(tee)
             }
@@ -147,8 +150,12 @@ impl Body for RequestBody {
 // === impl ResponseBody ===
 
 impl<E: Ending> Ending for Box<E> {
-    fn passed(&mut self, bytes: usize) {
-        E::passed(self, bytes);
+    fn passed(&mut self, bytes: usize, end: Option<Instant>) {
+        E::passed(self, bytes, end);
+    }
+
+    fn waits(&mut self) {
+        E::waits(self);
     }
 
     fn complete(&mut self) {
@@ -215,13 +222,16 @@ impl<E: Ending + Unpin> Body for ResponseBody<E> {
                 let bytes = std::mem::take(bytes);
                 this.source = Source::Empty;
                 if let Some(ending) = &mut this.ending {
-                    ending.passed(bytes.len());
+                    ending.passed(bytes.len(), None);
                 }
                 this.end();
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Source::Incoming(incoming, forbidden) => match Pin::new(&mut *incoming).poll_frame(cx) {
                 Poll::Pending => {
+                    if let Some(ending) = &mut this.ending {
+                        ending.waits();
+                    }
                     let Some(deadline) = &mut this.deadline else { return Poll::Pending };
                     ready!(deadline.as_mut().poll(cx));
                     Poll::Ready(Some(this.break_off(AnswerError::TimedOut)))
@@ -235,7 +245,7 @@ impl<E: Ending + Unpin> Body for ResponseBody<E> {
                     Some(Ok(frame)) => {
                         let frame = clean_trailers(frame, forbidden);
                         if let (Some(ending), Some(data)) = (&mut this.ending, frame.data_ref()) {
-                            ending.passed(data.len());
+                            ending.passed(data.len(), this.deadline.as_ref().map(|deadline| deadline.deadline()));
                         }
                         // hyper does not poll once more for the end when the length was known.
                         if incoming.is_end_stream() {

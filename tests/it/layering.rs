@@ -88,6 +88,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("listener/connection", (3, 0)),
     ("listener/refusals", (3, 0)),
     ("listener/socket", (3, 1)),
+    ("listener/streams", (3, 1)),
     ("listener/bound", (3, 2)),
     ("listener/watched", (3, 2)),
     ("listener", (3, 3)),

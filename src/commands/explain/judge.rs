@@ -225,9 +225,8 @@ async fn explain(
         Found::Named(_) => Consumed::Other,
         Found::Nobody(consumed) => consumed.clone(),
     };
-    if admitted.plan.cleaner.request(&mut left, &consumed, trusted).is_err() {
-        return report
-            .refused(Step::Clean, &Error::Malformed("Connection names a header that is not the connection's"));
+    if let Err(bad) = admitted.plan.cleaner.request(&mut left, &consumed, trusted) {
+        return report.refused(Step::Clean, &Error::Malformed(bad.reason()));
     }
     if let Some(handshake) = handshake {
         handshake.ask(&mut left);

@@ -3,6 +3,7 @@
 //! Nothing is copied: what is kept are handles on the bytes that pass. Too much of it, and all that was kept is let go.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -14,6 +15,13 @@ use super::upload::{BodyError, Streaming};
 
 /// Chunks that are kept at most: tiny ones hold more memory than their bytes.
 const MAX_CHUNKS: usize = 1024;
+
+/// Room for what the bodies of many requests keep together. Whoever finds none keeps nothing.
+#[derive(Debug)]
+pub struct Room {
+    held: AtomicUsize,
+    most: usize,
+}
 
 /// What is shared by the body that is being sent and whoever may send it again.
 #[derive(Debug)]
@@ -33,8 +41,11 @@ struct Passing {
     announced: SizeHint,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
+    /// Where `held` is counted, to be given back at the end.
+    shared: Arc<Room>,
+    held: usize,
     chunks: VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
     /// The end was seen: the body is not asked once more.
@@ -49,12 +60,51 @@ pub struct Again {
     announced: SizeHint,
 }
 
+// === impl Room, Kept ===
+
+impl Room {
+    /// Room for so many bytes.
+    pub fn new(most: usize) -> Self {
+        Self { held: AtomicUsize::new(0), most }
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let fits = self.held.fetch_add(bytes, Relaxed).saturating_add(bytes) <= self.most;
+        if !fits {
+            self.held.fetch_sub(bytes, Relaxed);
+        }
+        fits
+    }
+}
+
+impl Kept {
+    fn new(shared: &Arc<Room>) -> Self {
+        Self { shared: Arc::clone(shared), held: 0, chunks: VecDeque::new(), trailers: None, ended: false }
+    }
+
+    /// Whether there was room for it.
+    fn push(&mut self, data: &Bytes) -> bool {
+        let fits = self.chunks.len() < MAX_CHUNKS && self.shared.take(data.len());
+        if fits {
+            self.held += data.len();
+            self.chunks.push_back(data.clone());
+        }
+        fits
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.shared.held.fetch_sub(self.held, Relaxed);
+    }
+}
+
 // === impl Tee ===
 
 impl Tee {
-    pub(super) fn new(body: Box<Streaming>, limit: usize) -> Arc<Self> {
+    pub(super) fn new(body: Box<Streaming>, limit: usize, shared: &Arc<Room>) -> Arc<Self> {
         let announced = body.size_hint();
-        let kept = Some(Kept::default());
+        let kept = Some(Kept::new(shared));
         Arc::new(Self(Mutex::new(Passing { body: Some(body), kept, room: limit, waits: None, announced })))
     }
 
@@ -119,11 +169,10 @@ impl Passing {
             kept.trailers = Some(trailers.clone());
             kept.ended = true;
         } else if let Some(data) = frame.data_ref() {
-            if data.len() > self.room || kept.chunks.len() == MAX_CHUNKS {
-                self.kept = None;
-            } else {
+            if data.len() <= self.room && kept.push(data) {
                 self.room -= data.len();
-                kept.chunks.push_back(data.clone());
+            } else {
+                self.kept = None;
             }
         }
     }

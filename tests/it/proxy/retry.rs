@@ -124,6 +124,58 @@ async fn fifty_requests_with_one_dead_token_are_one_forced_mint() {
     assert!(upstream.count() > 51, "some were sent twice");
 }
 
+/// Case 25: 256 bodies of the greatest length are kept at one time, and not one for each caller that there may be. What
+/// was kept is let go with its request. Fails where `tee::Room` is asked by nobody, or is given nothing back.
+#[tokio::test]
+async fn bodies_that_are_kept_have_a_bound_together() {
+    const CALLERS: usize = 320;
+    const KEPT: usize = 256;
+    let (waiting, all) = tokio::sync::watch::channel(0_usize);
+    let (waiting, dead) = (Arc::new(waiting), Arc::<Mutex<Vec<String>>>::default());
+    let upstream = Upstream::scripted(move |mut visit| {
+        let (waiting, mut all, dead) = (Arc::clone(&waiting), all.clone(), Arc::clone(&dead));
+        async move {
+            while let Some(request) = visit.request().await {
+                let token = request.one("authorization").unwrap().to_owned();
+                if request.start.starts_with("GET /first ") {
+                    dead.lock().unwrap().push(token);
+                } else if dead.lock().unwrap().contains(&token) {
+                    // All of them are under way before one is refused.
+                    waiting.send_modify(|count| *count += 1);
+                    let round = waiting.borrow().div_ceil(CALLERS);
+                    let _ = all.wait_for(|count| *count >= round * CALLERS).await;
+                    visit.wire.send(REFUSAL).await;
+                    continue;
+                }
+                visit.wire.send(OK).await;
+            }
+        }
+    })
+    .await;
+    let (gateway, _upstream) = in_front_of(upstream, RETRYING).await;
+    let (gateway, body) = (Arc::new(gateway), "a".repeat(1024));
+    for round in 0..2 {
+        with_an_old_token(&gateway).await;
+        let tasks: Vec<_> = (0..CALLERS)
+            .map(|_| {
+                let (gateway, body) = (Arc::clone(&gateway), body.clone());
+                Spawner::current().spawn(async move {
+                    let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{}", gateway.bearer("alice"));
+                    let mut client = Wire::connect(gateway.address).await;
+                    client.ask(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await.status()
+                })
+            })
+            .collect();
+        let mut served = 0;
+        for task in tasks {
+            let status = task.await.unwrap();
+            assert!(matches!(status, 200 | 401), "{status}");
+            served += usize::from(status == 200);
+        }
+        assert_eq!(served, KEPT, "round {round}");
+    }
+}
+
 #[tokio::test]
 async fn only_the_named_statuses_and_only_once() {
     let forbidden = "HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno";

@@ -79,6 +79,34 @@ async fn two_authorization_fields_are_nobody_over_http2_too() {
     assert_eq!(upstream.count(), 0);
 }
 
+/// Case 4, where nobody looks at `Authorization` and the upstream would have to choose. Fails without the count of them in
+/// `Cleaner::request`.
+#[tokio::test]
+async fn two_authorization_fields_reach_no_upstream_although_nobody_looks_at_them() {
+    let (gateway, upstream) = behind(CLAIMS).await;
+    let two = "Authorization: Basic YTpi\r\nAuthorization: Basic Yzpk\r\n";
+    let cookie = format!("Origin: {PARTY}\r\nCookie: __session={}; __client_uat=1\r\n", gateway.session_token("bob"));
+    let answer = Wire::connect(gateway.address).await.ask(get("/public", two)).await;
+    assert_eq!(answer.outcome(), (400, "request-malformed"));
+    let mut client = http2::Client::connect(gateway.address).await;
+    let request = http::Request::get("http://gateway.test/public");
+    let request = request.header("authorization", "Basic YTpi").header("authorization", "Basic YTpi");
+    let answer = client.ask(request.body(http2::empty()).unwrap()).await;
+    assert_eq!(answer.outcome(), (400, "request-malformed"));
+    assert_eq!(upstream.count(), 0);
+    // One is the caller's to send, beside a session in a cookie too.
+    let one = "Authorization: Basic YTpi\r\n";
+    for (path, headers) in [("/public", one.to_owned()), ("/public", format!("{one}{cookie}"))] {
+        assert_eq!(Wire::connect(gateway.address).await.ask(get(path, &headers)).await.status(), 200, "{path}");
+        assert_eq!(upstream.last().one("authorization"), Some("Basic YTpi"), "{path}");
+    }
+    // Where it is injected on another route to this upstream, none of them leaves the gateway.
+    let tables = format!("{PUBLIC}match = {{ path = \"/public\" }}\n{MINTING}");
+    let (gateway, upstream) = behind(&tables.replacen("name = \"all\"", "name = \"public\"", 1)).await;
+    assert_eq!(Wire::connect(gateway.address).await.ask(get("/public", two)).await.status(), 200);
+    assert_eq!(upstream.only().one("authorization"), None);
+}
+
 /// Case 6. Fails where cookies are read out of the first `Cookie` field only, or out of each for itself.
 #[tokio::test]
 async fn crumbs_of_cookies_are_read_as_one_header() {
