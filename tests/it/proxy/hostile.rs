@@ -44,7 +44,8 @@ fn collection(file: &str) -> Option<Vec<Value>> {
     match std::fs::read(&path) {
         Ok(text) => Some(serde_json::from_slice(&text).unwrap()),
         Err(error) => {
-            writeln!(std::io::stderr(), "SKIPPED: {}: {error}", path.display()).unwrap();
+            let skipped = format!("SKIPPED: {}: {error}\n", path.display());
+            std::io::stderr().write_all(skipped.as_bytes()).unwrap();
             None
         }
     }
