@@ -70,6 +70,12 @@ impl Crowd {
         }
     }
 
+    /// A request was sent behind the last one of its connection, for whose end there was this reason.
+    fn cut_behind(&self, refusal: &str) {
+        let excused = self.weather.excuses("cut") || self.weather.excuses(refusal);
+        self.tally.failure("cut behind a refusal", excused);
+    }
+
     /// A connection to the gateway, which never refuses one.
     async fn connect(&self) -> Wire {
         Wire::new(TcpStream::connect(self.address).await.unwrap())
@@ -107,17 +113,15 @@ pub(crate) async fn http1(crowd: Arc<Crowd>) {
         if questions.is_empty() {
             return;
         }
-        let mut wire = match kept.take() {
-            Some(wire) => wire,
-            None => crowd.connect().await,
+        let (mut wire, mut refusal) = match kept.take() {
+            Some(kept) => kept,
+            None => (crowd.connect().await, String::new()),
         };
         wire.send(questions.iter().flat_map(http1_request).collect::<Vec<_>>()).await;
-        let (mut open, mut last) = (true, String::new());
+        let mut open = true;
         for question in &questions {
             if !open {
-                // A request that was refused, or whose upstream broke off, may be the last one of its connection.
-                let excused = crowd.weather.excuses("cut") || crowd.weather.excuses(&last);
-                crowd.tally.failure("cut behind a last answer", excused);
+                crowd.cut_behind(&refusal);
                 continue;
             }
             match wire.response_to("GET").await {
@@ -127,7 +131,12 @@ pub(crate) async fn http1(crowd: Arc<Crowd>) {
                     let answer = Answer { status: got.status(), code, marker, body: &got.body };
                     crowd.count(Kind::Http1, question.judge(&answer));
                     open = got.one("connection") != Some("close");
-                    code.clone_into(&mut last);
+                    code.clone_into(&mut refusal);
+                }
+                // Of a body that had not come whole when it was refused nothing more is read: the connection is over.
+                Err(error) if error.is_cut() && !refusal.is_empty() => {
+                    crowd.cut_behind(&refusal);
+                    open = false;
                 }
                 Err(error) => {
                     crowd.missing(Kind::Http1, question, &error);
@@ -135,7 +144,7 @@ pub(crate) async fn http1(crowd: Arc<Crowd>) {
                 }
             }
         }
-        kept = open.then_some(wire);
+        kept = open.then_some((wire, refusal));
     }
 }
 
