@@ -102,7 +102,7 @@ impl Outcome {
             complaints.push(format!("{} crossings", self.tally().crossings()));
         }
         if unexpected > 0 {
-            complaints.push(format!("{unexpected} failures without a trouble to blame"));
+            complaints.push(format!("{unexpected} failures without a trouble to blame:{}", self.tally().unexpected()));
         }
         let [_, warm, end] = self.resident;
         if end > warm + GROWTH_KIB {
@@ -233,9 +233,10 @@ async fn report(crowd: Arc<Crowd>, every: Duration, process: u32) {
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default().trim();
         eprintln!(
             "{seconds} s: {requests} requests, {} answered well, {} crossings, failures {excused} in a trouble and \
-             {unexpected} without, {resident}",
+             {unexpected} without{}, {resident}",
             crowd.tally.answered(),
             crowd.tally.crossings(),
+            crowd.tally.unexpected(),
         );
     }
 }

@@ -223,7 +223,7 @@ fn http2_request(crowd: &Crowd, question: &Question, body: Body) -> Request<Body
     request.body(body).unwrap()
 }
 
-async fn http2_asking(crowd: &Crowd, mut client: Client) {
+async fn http2_asking(crowd: &Crowd, mut client: Client, leaving: bool) {
     while !client.is_closed()
         && let Some(question) = crowd.next()
     {
@@ -236,7 +236,12 @@ async fn http2_asking(crowd: &Crowd, mut client: Client) {
             Ok(answer) => answer,
             Err(error) => {
                 let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-                crowd.fail(&format!("cut over HTTP/2: {why}"));
+                if leaving && client.is_closed() {
+                    // Too much was cancelled before the gateway came to it: that ends the connection, for all on it.
+                    crowd.tally.failure(&format!("cut over HTTP/2 with a caller who leaves: {why}"), true);
+                } else {
+                    crowd.fail(&format!("cut over HTTP/2: {why}"));
+                }
                 continue;
             }
         };
@@ -276,7 +281,7 @@ pub(crate) async fn http2(crowd: Arc<Crowd>, leaving: bool) {
         let stream = TcpStream::connect(crowd.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let client = Client::over(stream).await;
-        let asking = join_all((0..STREAMS).map(|_| http2_asking(&crowd, client.clone())));
+        let asking = join_all((0..STREAMS).map(|_| http2_asking(&crowd, client.clone(), leaving)));
         if leaving {
             futures_util::future::join(asking, http2_leaving(&crowd, client.clone())).await;
         } else {

@@ -74,6 +74,13 @@ impl Tally {
         failures.values().fold([0, 0], |sum, counts| [sum[0] + counts[0], sum[1] + counts[1]])
     }
 
+    /// Failures without a trouble to blame, by what they are called.
+    pub(crate) fn unexpected(&self) -> String {
+        let failures = self.failures.lock().unwrap();
+        let named = failures.iter().filter(|(_, counts)| counts[1] > 0);
+        named.fold(String::new(), |text, (name, counts)| text + &format!(" ({name}: {})", counts[1]))
+    }
+
     /// Everything, for a reader.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
