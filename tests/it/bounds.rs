@@ -42,15 +42,11 @@ struct Size {
     /// `[cache]`, and how many KiB it allows.
     cache: &'static str,
     cache_kib: u64,
-    allocators: &'static [Allocator],
+    /// How many times the memory of the maps may be taken: room that an entry leaves in the arena of one thread serves no
+    /// other thread, so each may once have held nearly everything.
+    arenas: u64,
     print: bool,
 }
-
-/// With how many arenas glibc may allocate: the value of `MALLOC_ARENA_MAX`, and how many times the memory of the maps
-/// lies in them. Room that an entry leaves in the arena of one thread serves no other thread, so each may once have held
-/// nearly everything.
-#[derive(Clone, Copy)]
-struct Allocator(&'static str, u64);
 
 /// Threads that serve connections. Each has an arena, and so has the one that mints.
 const WORKERS: u64 = 2;
@@ -61,7 +57,7 @@ const FULL: Size = Size {
     connections: 10_000,
     cache: "",
     cache_kib: (64 + 32) * 1024,
-    allocators: &[Allocator("", WORKERS + 1), Allocator("1", 1)],
+    arenas: WORKERS + 1,
     print: true,
 };
 
@@ -71,7 +67,7 @@ const SMALL: Size = Size {
     connections: 200,
     cache: "[cache]\nmax_bytes = \"2MiB\"\nmax_session_bytes = \"1MiB\"\n",
     cache_kib: 3 * 1024,
-    allocators: &[Allocator("", 1)],
+    arenas: 1,
     print: false,
 };
 
@@ -239,15 +235,11 @@ async fn idle(size: &Size, what: &str, binary: &Binary, way: Way, bound: u64) ->
 }
 
 /// So many of everything that callers may come up with, one after the other in one process, and then connections.
-async fn everything(size: &Size, Allocator(arenas, times): Allocator, issuer: &Arc<Issuer>, upstream: &Upstream) {
+async fn everything(size: &Size, issuer: &Arc<Issuer>, upstream: &Upstream) {
     let config = config(issuer.address, &upstream.url(), size.cache, "");
-    let mut vars = vec![("CLERK_SECRET_KEY", "sk_live_bounds")];
-    if !arenas.is_empty() {
-        vars.push(("MALLOC_ARENA_MAX", arenas));
-    }
-    let binary = Binary::start("bounds", &config, &vars).await;
-    let (address, bound) = (binary.address, size.bound_kib(&binary, times, 0));
-    size.say(&format!("at the start; MALLOC_ARENA_MAX={arenas}"), &binary, bound);
+    let binary = start("bounds", &config).await;
+    let (address, bound) = (binary.address, size.bound_kib(&binary, size.arenas, 0));
+    size.say("at the start", &binary, bound);
     let signer = Arc::clone(issuer);
     let session = move |number: u64| {
         let (sid, sub) = (format!("sess_{number:027}"), format!("user_{number:027}"));
@@ -284,9 +276,7 @@ async fn memory_has_the_bound_that_the_configuration_says() {
         Ok(json!({ "sid": session, "sub": session.replace("sess_", "user_"), "https://hasura.io/jwt/claims": hasura }))
     }));
     let upstream = forgetful().await;
-    for allocator in size.allocators {
-        everything(&size, *allocator, &issuer, &upstream).await;
-    }
+    everything(&size, &issuer, &upstream).await;
     for (what, way) in [("HTTP/1.1", Way::Http1), ("HTTP/2", Way::Http2)] {
         let binary = start("bounds-plain", &config(issuer.address, &upstream.url(), size.cache, "")).await;
         let bound = size.bound_kib(&binary, 1, PLAIN_KIB);

@@ -236,7 +236,7 @@ async fn http2_asking(crowd: &Crowd, mut client: Client, leaving: bool) {
             Ok(answer) => answer,
             Err(error) => {
                 let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-                if leaving && client.is_closed() {
+                if leaving {
                     // Too much was cancelled before the gateway came to it: that ends the connection, for all on it.
                     crowd.tally.failure(&format!("cut over HTTP/2 with a caller who leaves: {why}"), true);
                 } else {
