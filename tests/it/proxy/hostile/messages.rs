@@ -59,7 +59,7 @@ async fn what_follows_an_early_refusal_is_body_and_no_request() {
 #[tokio::test]
 async fn no_http2_field_becomes_a_line_of_http1() {
     let (gateway, upstream) = behind(PUBLIC).await;
-    let fields: [(&[u8], &[u8]); 22] = [
+    let fields: [(&[u8], &[u8]); 23] = [
         (b"x", b"a\r\nx-injected: 1"),
         (b"x", b"a\nx-injected: 1"),
         (b"x", b"a\rb"),
@@ -78,6 +78,7 @@ async fn no_http2_field_becomes_a_line_of_http1() {
         (b"proxy-connection", b"close"),
         (b"upgrade", b"h2c"),
         (b"te", b"gzip"),
+        (b"te", b"trailers"),
         (b"content-length", b"5"),
         (b"content-length", b"+0"),
         (b"content_length", b"5"),
