@@ -179,14 +179,17 @@ impl Table {
         self.any.find(path)
     }
 
-    /// An upstream decodes `%61`, may do so twice, and may cut path parameters off: if that leads to another route's
-    /// path, the caller would get there by the rules of this one.
+    /// An upstream decodes `%61`, may do so twice, may cut path parameters off, and may look for the query (or the
+    /// fragment) after decoding: if that leads to another route's path, the caller would get there by the rules of this
+    /// one.
     fn every_reading_agrees(&self, host: &str, path: &str, at: Option<&[Entry]>) -> bool {
         let same = |reading: &str| self.at(host, reading).map(<[Entry]>::as_ptr) == at.map(<[Entry]>::as_ptr);
         let mut reading = path.to_owned();
         for _ in 0..3 {
             let without: Vec<&str> = reading.split('/').map(|part| part.split(';').next().unwrap_or(part)).collect();
-            if !same(&reading) || !same(&without.join("/")) {
+            let without = without.join("/");
+            let before_query = |path: &str| path.find(['?', '#']).is_none_or(|end| same(&path[..end]));
+            if !same(&reading) || !same(&without) || !before_query(&reading) || !before_query(&without) {
                 return false;
             }
             match decode(reading.as_bytes()).and_then(|decoded| String::from_utf8(decoded).ok()) {
@@ -405,10 +408,22 @@ mod tests {
     fn a_spelling_that_leads_to_another_route_is_refused() {
         let any = HostPattern::Any;
         let router = router(&[(any.clone(), "/", false, &[]), (any, "/admin", false, &[])]);
-        for spelling in ["/%61dmin", "/admi%6e/x", "/%2561dmin", "/admin;x/y", "/admin%3bx"] {
+        for spelling in [
+            "/%61dmin",
+            "/admi%6e/x",
+            "/%2561dmin",
+            "/admin;x/y",
+            "/admin%3bx",
+            "/admin%3fx",
+            "/admin%23",
+            "/admin%253f/x",
+            "/%61dmin%3f",
+        ] {
             assert_eq!(router.find(listener(), "h", spelling, &Method::GET), Err(RouteError::OddPath), "{spelling}");
         }
-        for (path, route) in [("/admin/%61", 1), ("/a%20b", 0), ("/x;y=1", 0), ("/admin/x;y", 1)] {
+        for (path, route) in
+            [("/admin/%61", 1), ("/a%20b", 0), ("/x;y=1", 0), ("/admin/x;y", 1), ("/x%3fy", 0), ("/admin/%23", 1)]
+        {
             assert_eq!(found(&router, "h", path), Some(route), "{path}");
         }
     }

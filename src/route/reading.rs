@@ -72,9 +72,9 @@ fn is_odd_segment(segment: &str) -> bool {
     is_dots(&decoded)
 }
 
-/// `.` and `..`, also followed by the path parameters that some servers cut off.
+/// `.` and `..`, also followed by what some servers cut off: path parameters, or a query or fragment that was encoded.
 fn is_dots(segment: &[u8]) -> bool {
-    let name = segment.split(|&byte| byte == b';').next().unwrap_or(segment);
+    let name = segment.split(|byte| matches!(byte, b';' | b'?' | b'#')).next().unwrap_or(segment);
     name == b"." || name == b".."
 }
 
@@ -241,6 +241,9 @@ mod tests {
             "",
             "*",
             "/a%0ab",
+            "/a/..%3f",
+            "/a/.%23x",
+            "/a/..%253f/b",
         ] {
             assert!(is_odd(odd), "{odd:?}");
         }
