@@ -7,8 +7,10 @@
 pub mod bound;
 pub mod connection;
 pub mod refusals;
+pub mod rest;
 pub mod socket;
 pub mod streams;
+pub mod timer;
 pub mod watched;
 
 use std::future::{Future, poll_fn};
@@ -248,10 +250,11 @@ impl Serving {
     }
 }
 
-/// Whether a connection that has served for long enough is told to end now: HTTP/2 at once, by GOAWAY. HTTP/1 has no
-/// such word between two requests, where closing would race with the next one: its next answer says `Connection: close`.
+/// Whether a connection that has served for long enough, or is worn, is told to end now: HTTP/2 at once, by GOAWAY. HTTP/1
+/// has no such word between two requests, where closing would race with the next one: its next answer says
+/// `Connection: close`.
 fn retires(connection: &Connection) -> bool {
-    connection.is_retired() && connection.version() == Version::Http2
+    (connection.is_retired() || connection.is_worn()) && connection.version() == Version::Http2
 }
 
 async fn within<T>(limit: Option<Duration>, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {

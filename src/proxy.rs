@@ -31,6 +31,7 @@ use tokio::time::Instant;
 use crate::config::Wire;
 use crate::headers;
 use crate::listener::connection::Connection;
+use crate::listener::rest::Rest;
 use crate::proxy::admit::Found;
 use crate::proxy::aim::{Aim, Length};
 use crate::proxy::clean::Consumed;
@@ -104,11 +105,12 @@ pub fn handle<M: Mint>(
         // 3.
         let trusted = snapshot.gateway.plans.trusted.trusts(connection.ends.peer);
         let record = snapshot.recorder.begin(&request, Peer { address: connection.ends.peer, trusted });
-        let (asked, wish, has_body, mut finish);
+        let (asked, wish, rest, mut finish);
+        let mut unread = Rest::NONE;
         let forwarded = {
             let (mut head, body) = request.into_parts();
             wish = Wish::of(&mut head, &body).map(Box::new);
-            has_body = !http_body::Body::is_end_stream(&body);
+            rest = Rest::of(&body);
             asked = Asked::of(&head, &snapshot.gateway.plans.parties);
             finish = Finish::new(record, &connection, asked.grpc && !asked.closes);
             exchange(&worker, &snapshot, &mut finish, head, body, trusted, wish.as_deref())
@@ -125,14 +127,13 @@ pub fn handle<M: Mint>(
                 return switch::open(&worker, &snapshot, &connection, *wish, *agreed, *member, finish);
             }
             Err(error) => {
-                if has_body {
-                    connection.leave_unread();
-                }
+                connection.leave_unread(rest);
+                unread = rest;
                 refuse(&error, &asked, finish)
             }
         };
         let refused = wish.is_some_and(|wish| switch::refuse(&connection, *wish));
-        if refused || connection.says_goodbye() {
+        if refused || connection.says_goodbye(unread) {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         answer

@@ -5,17 +5,19 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::HeaderValue;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use crate::address::{BoundAddress, PeerAddress};
 use crate::config::Limits;
+use crate::listener::rest::Rest;
+use crate::listener::timer::Timer;
 use crate::metrics::ListenerId;
 use crate::transport::tls::server::Leaf;
 
@@ -98,6 +100,8 @@ pub struct Connection {
     retired: AtomicBool,
     /// The last request was answered before its body was read.
     unread: AtomicBool,
+    /// Frames of HTTP/2 that may have come, or may yet come, for streams that are over.
+    late: AtomicU32,
     timer: Mutex<Timer>,
     /// What the body of the answer that was polled last has done; see [`Connection::heard`].
     note: AtomicU64,
@@ -117,15 +121,6 @@ pub struct Forwarding {
     pub peer: Option<HeaderValue>,
     /// RFC 7239: `for=...;host=...;proto=...`.
     pub forwarded: HeaderValue,
-}
-
-/// A timer that is armed for the earliest deadline in sight and moved only when it fires too early: a deadline that
-/// keeps moving on, as on a busy connection, costs a comparison.
-///
-/// Invariant: polled by one task only (the connection's), so a waker registered once stays right.
-#[derive(Debug, Default)]
-struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
 }
 
 // === impl Connection ===
@@ -148,6 +143,7 @@ impl Connection {
             retires: limits.max_age.map(|age| opened + earlier(age)),
             retired: AtomicBool::new(false),
             unread: AtomicBool::new(false),
+            late: AtomicU32::new(0),
             timer: Mutex::default(),
             note: AtomicU64::new(NOTHING),
             sequel: Mutex::default(),
@@ -231,9 +227,16 @@ impl Connection {
         self.retired.load(Relaxed)
     }
 
-    /// Whether the next answer is the last one and says so: a retired HTTP/1 connection.
-    pub fn says_goodbye(&self) -> bool {
-        self.is_retired() && self.version() == Version::Http1
+    /// Whether the next answer is the last one and says so: an HTTP/1 connection that is retired, or on which `rest` of
+    /// this request's body is still to come and will not be read.
+    pub fn says_goodbye(&self, rest: Rest) -> bool {
+        self.version() == Version::Http1 && (self.is_retired() || rest > Rest::ARRIVES_WITH_ITS_HEAD)
+    }
+
+    /// Whether so much was sent for streams that are over that h2 might soon end the connection, with what is under way
+    /// on it: it counts frames on streams that it has forgotten as errors of the peer, and ends after 1024 of them.
+    pub fn is_worn(&self) -> bool {
+        self.late.load(Relaxed) >= LATE_FRAMES
     }
 
     /// Waits for the end of `max_connection_age` on the connection's own timer. For the connection's task alone.
@@ -274,9 +277,12 @@ impl Connection {
         }
     }
 
-    /// The last request was answered although its body was not read to its end.
-    pub fn leave_unread(&self) {
-        self.unread.store(true, Relaxed);
+    /// The last request was answered although `rest` of its body was not read.
+    pub fn leave_unread(&self, rest: Rest) {
+        self.unread.store(rest != Rest::NONE, Relaxed);
+        if self.version() == Version::Http2 {
+            self.late.store(self.late.load(Relaxed).saturating_add(rest.frames()), Relaxed);
+        }
     }
 
     /// Whether the caller may still be sending what nobody will read: to close at once could cost it the answer.
@@ -355,6 +361,9 @@ const NOTHING: u64 = 0;
 const WAITS: u64 = 1;
 const GAVE: u64 = 2;
 
+/// How many late frames end a connection well: half of what h2 ends it for, since it does not end at once.
+const LATE_FRAMES: u32 = 512;
+
 /// Up to a tenth earlier: connections that began together do not end together.
 fn earlier(age: Duration) -> Duration {
     age.mul_f64(1.0 - fastrand::f64() / 10.0)
@@ -369,32 +378,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl fmt::Debug for Sequel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sequel").finish_non_exhaustive()
-    }
-}
-
-// === impl Timer ===
-
-impl Timer {
-    fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        let sleep = match &mut self.sleep {
-            Some(sleep) => {
-                if sleep.deadline() > deadline {
-                    sleep.as_mut().reset(deadline);
-                } else if !sleep.is_elapsed() {
-                    // Armed for this deadline or an earlier one, with this task's waker.
-                    return Poll::Pending;
-                } else {
-                    if Instant::now() >= deadline {
-                        return Poll::Ready(());
-                    }
-                    sleep.as_mut().reset(deadline);
-                }
-                sleep
-            }
-            none => none.insert(Box::pin(tokio::time::sleep_until(deadline))),
-        };
-        // Whatever budget the task has left: a timer that was not armed now would be taken for armed ever after.
-        pin!(tokio::task::unconstrained(sleep.as_mut())).poll(cx)
     }
 }
 

@@ -6,6 +6,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::listener::connection::Connection;
+use crate::listener::rest::Rest;
 use crate::proxy::grpc;
 use crate::proxy::pool::Lease;
 use crate::proxy::upgrade::tunnel::{self, Broken};
@@ -70,7 +71,7 @@ impl Ending for Finish {
             if fate.is_none_or(|fate| fate.is_whole()) {
                 lease.finish(now);
             } else {
-                self.connection.leave_unread();
+                self.connection.leave_unread(Rest::UNKNOWN);
             }
         }
     }

@@ -7,6 +7,7 @@ mod frames;
 mod framing;
 mod messages;
 mod process;
+mod unread;
 mod windows;
 
 use std::io::Write as _;
