@@ -9,7 +9,7 @@ pub mod reading;
 use http::Method;
 
 use self::by_text::ByText;
-use self::reading::{decode, is_odd};
+use self::reading::{is_odd, lenient};
 use crate::config::{HostPattern, Matcher, Route};
 use crate::metrics::{ListenerId, RouteId};
 
@@ -192,13 +192,16 @@ impl Table {
             if !same(&reading) || !same(&without) || !before_query(&reading) || !before_query(&without) {
                 return false;
             }
-            match decode(reading.as_bytes()).and_then(|decoded| String::from_utf8(decoded).ok()) {
-                Some(decoded) if decoded != reading => reading = decoded,
-                _ => return true,
+            // Neither an escape that is none nor bytes that are no text end the reading: what stands beside them is
+            // decoded all the same.
+            let decoded = String::from_utf8_lossy(&lenient(reading.as_bytes())).into_owned();
+            if decoded == reading {
+                return true;
             }
+            reading = decoded;
         }
         // Three layers of escapes are nobody's honest path.
-        !reading.contains('%')
+        false
     }
 
     fn suffix(&mut self, suffix: &str) -> &mut Paths {
@@ -418,11 +421,36 @@ mod tests {
             "/admin%23",
             "/admin%253f/x",
             "/%61dmin%3f",
+            "/%252561dmin",
         ] {
             assert_eq!(router.find(listener(), "h", spelling, &Method::GET), Err(RouteError::OddPath), "{spelling}");
         }
         for (path, route) in
             [("/admin/%61", 1), ("/a%20b", 0), ("/x;y=1", 0), ("/admin/x;y", 1), ("/x%3fy", 0), ("/admin/%23", 1)]
+        {
+            assert_eq!(found(&router, "h", path), Some(route), "{path}");
+        }
+    }
+
+    /// Fails where a reading ends at the first escape that is none, or at bytes that are no text.
+    #[test]
+    fn what_cannot_be_decoded_hides_no_other_escape() {
+        let any = HostPattern::Any;
+        let router = router(&[(any.clone(), "/", false, &[]), (any, "/admin", false, &[])]);
+        for spelling in [
+            "/%2561dmin/%256g",
+            "/%2561dmin/%25",
+            "/%2561dmin/%25zz",
+            "/%2561dmin/%25ff",
+            "/%2561dmin/x%25u",
+            "/%25u0061dmin",
+            "/%2561dmin;%256g/x",
+            "/%2561dmin%253f%256g",
+        ] {
+            assert_eq!(router.find(listener(), "h", spelling, &Method::GET), Err(RouteError::OddPath), "{spelling}");
+        }
+        for (path, route) in
+            [("/%256g", 0), ("/%2561dmin%25", 0), ("/100%25", 0), ("/admin/%256g", 1), ("/admin/100%25ff", 1)]
         {
             assert_eq!(found(&router, "h", path), Some(route), "{path}");
         }

@@ -42,10 +42,10 @@ fn is_odd_in_detail(path: &str) -> bool {
 fn vanishes(segment: &str) -> bool {
     let mut reading = segment.as_bytes().to_vec();
     for _ in 0..LAYERS {
-        match decode(&reading) {
-            Some(decoded) if !is_nameless(&reading) && decoded != reading => reading = decoded,
-            _ => break,
+        if is_nameless(&reading) {
+            break;
         }
+        reading = lenient(&reading);
     }
     is_nameless(&reading)
 }
@@ -62,14 +62,9 @@ fn is_odd_segment(segment: &str) -> bool {
     if std::str::from_utf8(&decoded).is_err() {
         return true;
     }
-    // Twice encoded dots and slashes become dots and slashes for a reader that decodes twice.
-    if let Some(twice) = decode(&decoded)
-        && twice != decoded
-        && (is_dots(&twice) || twice.iter().any(|&byte| matches!(byte, b'/' | b'\\' | 0)))
-    {
-        return true;
-    }
-    is_dots(&decoded)
+    // Twice encoded dots and slashes become dots and slashes for a reader that decodes twice, also beside what is no escape.
+    let twice = lenient(&decoded);
+    is_dots(&decoded) || is_dots(&twice) || twice.iter().any(|&byte| matches!(byte, b'/' | b'\\' | 0))
 }
 
 /// `.` and `..`, also followed by what some servers cut off: path parameters, or a query or fragment that was encoded.
@@ -79,7 +74,7 @@ fn is_dots(segment: &[u8]) -> bool {
 }
 
 /// Percent-decodes once; `None` when an escape is not one.
-pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
+fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.iter();
     while let Some(&byte) = rest.next() {
@@ -128,8 +123,8 @@ pub(super) fn all(path: &str) -> Option<Vec<Vec<u8>>> {
     Some(readings.into_iter().map(|(reading, _)| reading).collect())
 }
 
-/// Decodes once; what is no escape stays as it is.
-fn lenient(text: &[u8]) -> Vec<u8> {
+/// Decodes once; what is no escape stays as it is, and hides none of the others.
+pub(super) fn lenient(text: &[u8]) -> Vec<u8> {
     let (mut decoded, mut rest) = (Vec::with_capacity(text.len()), text);
     while let Some((&byte, after)) = rest.split_first() {
         let escape = if byte == b'%' { unescape(after) } else { None };
@@ -244,12 +239,30 @@ mod tests {
             "/a/..%3f",
             "/a/.%23x",
             "/a/..%253f/b",
+            // Decoded twice, with an escape in it that is none after the first time.
+            "/a%252f%256g",
+            "/a%255c%25zz",
+            "/%253b%256g/b",
+            "/..%253b%25/b",
+            "/a/%25u002e%25u002e/b",
+            "/a%25u002fb",
         ] {
             assert!(is_odd(odd), "{odd:?}");
         }
-        for fine in
-            ["/", "/a", "/a/", "/.well-known/x", "/...", "/a;b", "/%20", "/%C3%A9", "/a.b/..c", "/~a!$&'()*+,;=:@"]
-        {
+        for fine in [
+            "/",
+            "/a",
+            "/a/",
+            "/.well-known/x",
+            "/...",
+            "/a;b",
+            "/%20",
+            "/%C3%A9",
+            "/a.b/..c",
+            "/~a!$&'()*+,;=:@",
+            "/%256g",
+            "/100%25",
+        ] {
             assert!(!is_odd(fine), "{fine:?}");
         }
     }
