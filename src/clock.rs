@@ -89,6 +89,17 @@ fn millis(of: Duration) -> i64 {
     i64::try_from(of.as_millis()).unwrap_or(i64::MAX)
 }
 
+// === impl Now ===
+
+impl Now {
+    /// How much more, or less, has passed on the wall clock than on the monotonic one since an earlier reading: what it was
+    /// set by, or how long the machine slept.
+    pub fn parted_from(self, earlier: Self) -> Duration {
+        let expected = earlier.wall.plus(self.mono.saturating_duration_since(earlier.mono));
+        self.wall.since(expected).max(expected.since(self.wall))
+    }
+}
+
 // === impl Clock ===
 
 impl Clock {
@@ -147,6 +158,17 @@ mod tests {
         assert_eq!(clock.wall().as_seconds(), 1005);
         clock.step(-10_000);
         assert_eq!(clock.now().wall.as_seconds(), 995);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clocks_part_by_what_one_was_set_by() {
+        for step in [0, 3_600_000, -3_600_000] {
+            let clock = Clock::following(Wall::from_seconds(1000));
+            let begun = clock.now();
+            tokio::time::advance(Duration::from_secs(5)).await;
+            clock.step(step);
+            assert_eq!(clock.now().parted_from(begun), Duration::from_millis(step.unsigned_abs()));
+        }
     }
 
     #[test]

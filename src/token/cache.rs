@@ -5,6 +5,7 @@
 
 mod entries;
 mod flights;
+mod scope;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,11 +15,11 @@ use tokio::time::{sleep, timeout_at};
 
 use self::entries::{Entries, Kept};
 use self::flights::{Flight, Flights, Held, Next};
+pub use self::scope::PurgeScope;
 use crate::clock::{Clock, Now};
 use crate::config;
 use crate::lifecycle::Spawner;
 use crate::metrics::{CacheName, Lookup, Metrics, MintResult, TemplateId};
-use crate::session::{SessionId, UserId};
 use crate::token::expect;
 use crate::token::freshness::{Jitter, Rules};
 use crate::token::{Freshness, Mint, MintError, MintRequest, Token, TokenKey, Urgency};
@@ -31,6 +32,9 @@ const STALE_PAUSE: Duration = Duration::from_secs(1);
 
 /// A token that is refused before it is so old was not at fault: the next one would be refused as well.
 const REFUSED_AGE: Duration = Duration::from_secs(10);
+
+/// Clocks that part by more in one mint were set, or the machine slept; what they measure otherwise is less.
+const CLOCKS_PART: Duration = Duration::from_secs(1);
 
 /// Tokens in memory, and the mints under way.
 ///
@@ -52,17 +56,6 @@ pub struct TokenCache {
     clock: Clock,
     /// Of the control runtime.
     tasks: Spawner,
-}
-
-/// Whose tokens are purged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PurgeScope {
-    /// Those of one session.
-    Session(SessionId),
-    /// Those of all sessions of one user.
-    User(UserId),
-    /// Every token.
-    All,
 }
 
 /// What a reload changes. A mint ends under the settings under which it began: its template's id belongs to them.
@@ -322,25 +315,6 @@ fn fits(key: &TokenKey, token: &Token) -> bool {
     expect::holds(token.bare().to_str().unwrap_or_default(), &key.parts().expected)
 }
 
-// === impl PurgeScope ===
-
-impl PurgeScope {
-    fn covers(&self, key: &TokenKey) -> bool {
-        match self {
-            Self::Session(sid) => key.parts().sid == *sid,
-            // A key that names no user may be anybody's.
-            Self::User(sub) => key.parts().sub.as_ref().is_none_or(|own| own == sub),
-            Self::All => true,
-        }
-    }
-
-    /// Whether the key is known to belong to it. Who waits for one that only may is given nothing either (he looks
-    /// again after a revocation), but not told that his session was revoked.
-    fn names(&self, key: &TokenKey) -> bool {
-        self.covers(key) && (key.parts().sub.is_some() || !matches!(self, Self::User(_)))
-    }
-}
-
 // === impl Settings ===
 
 impl Settings {
@@ -359,9 +333,13 @@ impl Settings {
 
 impl Landing {
     /// Mints, and once more where the token contradicts the session: forced, since what a hub has kept would say the
-    /// same again.
+    /// same again. Also once more where it died on its way, because the machine slept or its clock was set meanwhile.
     async fn mint<M: Mint>(&self, request: MintRequest, mint: &M) -> Result<Token, MintError> {
-        let token = mint.mint(request.clone()).await?;
+        let begun = self.cache.clock.now();
+        let mut token = mint.mint(request.clone()).await?;
+        if self.cache.is_dead(&token) && self.cache.clock.now().parted_from(begun) > CLOCKS_PART {
+            token = mint.mint(request.clone()).await?;
+        }
         if fits(&request.key, &token) {
             return Ok(token);
         }

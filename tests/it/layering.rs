@@ -111,6 +111,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("surface", (4, 0)),
     // 5: the cache
     ("token/cache/entries", (5, 0)),
+    ("token/cache/scope", (5, 0)),
     ("token/cache/flights", (5, 1)),
     ("token/cache", (5, 2)),
     // 6 to 9: the data path

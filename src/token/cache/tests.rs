@@ -18,6 +18,7 @@ use super::*;
 use crate::clock::Wall;
 use crate::config::{MintKind, MintSpec, Rate, TemplateName};
 use crate::secret::Digest;
+use crate::session::{SessionId, UserId};
 use crate::token::breaker::{Breaker, Health};
 use crate::token::budget::{Budget, Limiter};
 use crate::token::fake::{Fake, key, metrics, request, spec, unavailable};

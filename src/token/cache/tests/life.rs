@@ -116,6 +116,45 @@ async fn a_clock_that_is_set_costs_one_mint() {
     }
 }
 
+/// Fails without the second mint: who waits gets an error then, although the next one who asks gets a token.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_dies_while_the_machine_sleeps_is_minted_once_more() {
+    for (slept, calls) in [(3_600_000, 2), (0, 1), (-3_600_000, 1)] {
+        let bench = Bench::new();
+        let clock = bench.clock.clone();
+        let fake = Fake::new(move |call, _| {
+            let (clock, now) = (clock.clone(), clock.now());
+            let exp = now.wall.plus(Duration::from_mins(1));
+            let token = Token::new("t", now.mono).unwrap().dated(exp, Some(now.wall), now.wall, 0);
+            async move {
+                sleep(LATENCY).await;
+                if call == 0 {
+                    clock.step(slept);
+                }
+                Ok(token)
+            }
+        });
+        let token = bench.get(0, &fake).await.1.unwrap();
+        assert_eq!(fake.calls(), calls, "{slept}");
+        assert!(bench.left(&token) >= 5000, "{slept}");
+    }
+}
+
+/// One second mint, and not one for each that sleeps: a machine that does nothing else would mint without end.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_falls_asleep_again_gives_up() {
+    let bench = Bench::new();
+    let clock = bench.clock.clone();
+    let fake = Fake::new(move |_, _| {
+        let (clock, now) = (clock.clone(), clock.now());
+        let token = Token::new("t", now.mono).unwrap().dated(now.wall.shifted(60_000), Some(now.wall), now.wall, 0);
+        clock.step(3_600_000);
+        async move { Ok(token) }
+    });
+    assert!(matches!(error(bench.get(0, &fake).await), MintError::Malformed(_)));
+    assert_eq!((fake.calls(), bench.cache.entries.size().0), (2, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failing_issuer_never_delays_or_loses_a_valid_token() {
     let bench = Bench::new();

@@ -1,0 +1,34 @@
+//! Whose tokens are purged.
+
+use crate::session::{SessionId, UserId};
+use crate::token::TokenKey;
+
+/// Whose tokens are purged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PurgeScope {
+    /// Those of one session.
+    Session(SessionId),
+    /// Those of all sessions of one user.
+    User(UserId),
+    /// Every token.
+    All,
+}
+
+// === impl PurgeScope ===
+
+impl PurgeScope {
+    pub(super) fn covers(&self, key: &TokenKey) -> bool {
+        match self {
+            Self::Session(sid) => key.parts().sid == *sid,
+            // A key that names no user may be anybody's.
+            Self::User(sub) => key.parts().sub.as_ref().is_none_or(|own| own == sub),
+            Self::All => true,
+        }
+    }
+
+    /// Whether the key is known to belong to it. Who waits for one that only may is given nothing either (he looks
+    /// again after a revocation), but not told that his session was revoked.
+    pub(super) fn names(&self, key: &TokenKey) -> bool {
+        self.covers(key) && (key.parts().sub.is_some() || !matches!(self, Self::User(_)))
+    }
+}
