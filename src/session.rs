@@ -39,7 +39,6 @@ pub struct KeyId(Arc<str>);
 
 /// What a session JWT says after its signature and its fixed claims were checked. What depends on the time, the route
 /// or a revocation is checked on every request instead.
-#[derive(Debug)]
 pub struct Session {
     /// `sid`
     pub sid: SessionId,
@@ -229,6 +228,20 @@ impl Session {
             Claim::Pointer(pointer) => json::at(self.claims.as_deref()?, pointer).map(|raw| raw.get().to_owned()),
             named => self.value(named).map(|text| serde_json::Value::String(text).to_string()),
         }
+    }
+}
+
+/// What a session says is personal data, as its ids are.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sid, sub, expires_at, scope, key, .. } = self;
+        f.debug_struct("Session")
+            .field("sid", sid)
+            .field("sub", sub)
+            .field("expires_at", expires_at)
+            .field("scope", scope)
+            .field("key", key)
+            .finish_non_exhaustive()
     }
 }
 

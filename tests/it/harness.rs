@@ -22,13 +22,14 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use mintgate::app::{self, Process};
+use mintgate::app::{self, ClerkMint, Process};
 use mintgate::clock::Clock;
 use mintgate::config::validate::{self, Environment, Secrets};
 use mintgate::emulator::{Emulator, Options, base_url};
 use mintgate::lifecycle::{Shutdown, Spawner};
 use mintgate::listener::bound::Inherited;
 use mintgate::metrics::{Lookup, Metrics, RouteId};
+use mintgate::proxy::gateway::Gateway;
 use mintgate::surface::Surface;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -64,8 +65,8 @@ pub(crate) struct Harness {
     pub(crate) admin: SocketAddr,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) world: World,
-    /// The gateway's own `Debug`.
-    pub(crate) debug: String,
+    /// What requests meet.
+    pub(crate) gateway: Arc<Gateway<ClerkMint>>,
 }
 
 /// What a gateway stands between.
@@ -106,6 +107,8 @@ pub(crate) struct Answer {
 pub(crate) struct Binary {
     child: Child,
     log: Arc<Mutex<String>>,
+    /// Standard output.
+    printed: Arc<Mutex<String>>,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
@@ -255,15 +258,14 @@ impl Harness {
             inherited: Inherited::default(),
             in_place: true,
         };
-        let debug = format!("{config:?}");
         let bound = app::bind(config, process).unwrap();
-        let debug = format!("{debug}{:?}", bound.gateway());
+        let gateway = Arc::clone(bound.gateway());
         let (address, admin) = (bound.address().unwrap(), bound.admin().unwrap());
         let (metrics, ready) = (Arc::clone(bound.metrics()), bound.readiness().clone());
         let stopped = world.shutdown.stopped();
         drop(Spawner::current().spawn(async move { bound.run(stopped).await.unwrap() }));
         until("the gateway is ready", || ready.ready().is_ok()).await;
-        Self { address, admin, metrics, world, debug }
+        Self { address, admin, metrics, world, gateway }
     }
 
     /// A GET through the gateway as this session; `None`: without a credential.
@@ -382,22 +384,26 @@ impl Binary {
     /// The same, after that line of a shell, such as `ulimit -n 64`.
     pub(crate) async fn start_under(line: &str, name: &str, config: &str, vars: &[(&str, &str)]) -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.toml"));
-        std::fs::write(&path, config).unwrap();
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("{line}\nexec \"$0\" \"$@\"")).arg(env!("CARGO_BIN_EXE_mintgate"));
-        command.arg("run").arg("--config").arg(&path).envs(vars.iter().copied());
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let (log, stderr) = (Arc::<Mutex<String>>::default(), child.stderr.take().unwrap());
-        let lines = Arc::clone(&log);
-        drop(std::thread::spawn(move || {
-            for line in io::BufReader::new(stderr).lines() {
-                let mut lines = lines.lock().unwrap();
-                lines.push_str(&String::from_utf8_lossy(line.unwrap().as_bytes()));
-                lines.push('\n');
-            }
-        }));
+        command.envs(vars.iter().copied());
+        Self::run(command, &path, config).await
+    }
+
+    /// The same with the configuration in that file.
+    pub(crate) async fn start_at(path: &Path, config: &str, vars: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mintgate"));
+        command.envs(vars.iter().copied());
+        Self::run(command, path, config).await
+    }
+
+    async fn run(mut command: Command, path: &Path, config: &str) -> Self {
+        std::fs::write(path, config).unwrap();
+        command.arg("run").arg("--config").arg(path);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (log, printed) = (collect(child.stderr.take().unwrap()), collect(child.stdout.take().unwrap()));
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut binary = Self { child, log, address: unknown, admin: unknown };
+        let mut binary = Self { child, log, printed, address: unknown, admin: unknown };
         until("the binary listens", || {
             let ended = binary.child.try_wait().unwrap();
             assert!(ended.is_none(), "{ended:?}\n{}", binary.log());
@@ -451,6 +457,11 @@ impl Binary {
         self.log.lock().unwrap().clone()
     }
 
+    /// Everything that it has written to its standard output.
+    pub(crate) fn printed(&self) -> String {
+        self.printed.lock().unwrap().clone()
+    }
+
     /// The most memory that it ever had, in KiB.
     pub(crate) fn peak_kib(&self) -> u64 {
         self.status_kib("VmHWM:")
@@ -466,6 +477,20 @@ impl Binary {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches(" kB").trim().parse().unwrap()
     }
+}
+
+/// What comes out of a pipe, from now to its end.
+fn collect(pipe: impl io::Read + Send + 'static) -> Arc<Mutex<String>> {
+    let all = Arc::<Mutex<String>>::default();
+    let there = Arc::clone(&all);
+    drop(std::thread::spawn(move || {
+        for line in io::BufReader::new(pipe).split(b'\n') {
+            let mut lines = there.lock().unwrap();
+            lines.push_str(&String::from_utf8_lossy(&line.unwrap()));
+            lines.push('\n');
+        }
+    }));
+    all
 }
 
 impl Drop for Binary {

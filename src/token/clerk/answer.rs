@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::clock::Wall;
 
+/// Bytes of a code or a trace id; Clerk's are shorter.
+const LONGEST_SHOWN: usize = 64;
+
 /// What a minted token says of itself. All optional: a token is opaque, and may be no JWT at all.
 #[derive(Default)]
 pub(super) struct Claims {
@@ -128,14 +131,18 @@ pub(super) fn subject(body: &[u8]) -> Subject {
     }
 }
 
-/// Clerk's code and trace id of an error, for the log: bounded, and of harmless characters alone.
+/// Clerk's code and trace id of an error, for the log. What does not look like them is not shown: an answer may repeat
+/// what it was asked with, and a secret key is letters, digits and `_` too.
 pub(super) fn describe(body: &[u8]) -> (String, String) {
-    let harmless = |text: &str| -> String {
-        text.chars().filter(|char| char.is_ascii_alphanumeric() || matches!(char, '_' | '-')).take(64).collect()
+    let shown = |text: String, fits: fn(&u8) -> bool| {
+        if text.len() <= LONGEST_SHOWN && text.as_bytes().iter().all(fits) { text } else { "[not shown]".to_owned() }
     };
     let Ok(Errors { errors, clerk_trace_id }) = serde_json::from_slice(body) else { return Default::default() };
-    let code = errors.first().map(|error| harmless(&error.code)).unwrap_or_default();
-    (code, harmless(&clerk_trace_id.unwrap_or_default()))
+    let code = errors.into_iter().next().map(|error| error.code).unwrap_or_default();
+    (
+        shown(code, |byte| byte.is_ascii_lowercase() || *byte == b'_'),
+        shown(clerk_trace_id.unwrap_or_default(), |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')),
+    )
 }
 
 /// `Retry-After` (RFC 9110 section 10.2.3), in seconds or as a date that is held against the issuer's own clock.
@@ -229,12 +236,23 @@ mod tests {
         }
     }
 
+    /// Fails with any text that is letters, digits, `_` and `-`, which a secret key and each part of a token are.
     #[test]
-    fn what_is_logged_of_an_error_is_bounded_and_harmless() {
-        let body =
-            format!(r#"{{"errors":[{{"code":"a\nb\u001b[31m{}"}}],"clerk_trace_id":"0f-1<x>"}}"#, "c".repeat(500));
-        let (code, trace) = describe(body.as_bytes());
-        assert_eq!((code.len(), &code[..5], trace.as_str()), (64, "ab31m", "0f-1x"));
+    fn what_is_logged_of_an_error_is_a_code_and_a_trace_id_or_not_shown() {
+        let hidden = "[not shown]";
+        let long = "c".repeat(LONGEST_SHOWN + 1);
+        for (code, trace, expected) in [
+            ("resource_not_found", "0f1e2d3c4b5a6978", ("resource_not_found", "0f1e2d3c4b5a6978")),
+            ("", "", ("", "")),
+            ("a\\nb\\u001b[31m", "0f-1<x>", (hidden, hidden)),
+            (&long, &long, (hidden, hidden)),
+            ("sk_live_0f1e", "sk_live_0f1e", (hidden, hidden)),
+            ("sk_live_LettersAlone", "eyJhbGciOi", (hidden, hidden)),
+        ] {
+            let body = format!(r#"{{"errors":[{{"code":"{code}"}}],"clerk_trace_id":"{trace}"}}"#);
+            let (code, trace) = describe(body.as_bytes());
+            assert_eq!((code.as_str(), trace.as_str()), expected, "{body}");
+        }
     }
 
     proptest! {

@@ -62,7 +62,6 @@ struct Pool {
 }
 
 /// An answer that came in time and whole.
-#[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,

@@ -3,6 +3,7 @@
 //! Nothing is copied: what is kept are handles on the bytes that pass. Too much of it, and all that was kept is let go.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -41,7 +42,6 @@ struct Passing {
     announced: SizeHint,
 }
 
-#[derive(Debug)]
 struct Kept {
     /// Where `held` is counted, to be given back at the end.
     shared: Arc<Room>,
@@ -61,6 +61,13 @@ pub struct Again {
 }
 
 // === impl Room, Kept ===
+
+/// What a caller sends may hold anything.
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").field("held", &self.held).field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
 
 impl Room {
     /// Room for so many bytes.

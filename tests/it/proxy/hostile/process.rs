@@ -97,6 +97,35 @@ async fn a_head_that_has_not_ended_holds_less_than_a_hundred_times_itself() {
 /// Set for the process that seals itself: a run of this same test.
 const WATCHED: &str = "MINTGATE_TEST_SEALED";
 
+/// Before a command: root lays down its capabilities, by which it may read anything, and also whatever has fewer of them.
+#[cfg(target_os = "linux")]
+fn without_rights() -> &'static str {
+    if rustix::process::getuid().is_root() { "setpriv --bounding-set -all --inh-caps -all" } else { "env" }
+}
+
+/// Case 39. Fails where `seal` does not say that the process is not dumpable, or `run` does not call it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn no_other_process_of_its_user_reads_its_environment_or_where_its_memory_is() {
+    let (upstream, before) = (Upstream::answering(OK).await, without_rights());
+    let line = format!("exec {before} \"$0\" \"$@\"");
+    let binary = Binary::start_under(&line, "unreadable", &config(&upstream, ""), &[("CANARY", "canary")]).await;
+    let mut open = Command::new("sh").args(["-c", &format!("exec {before} sleep 60")]).spawn().unwrap();
+    let read = |process: u32, file: &str| {
+        let line = format!("exec {before} cat /proc/{process}/{file}");
+        Command::new("sh").args(["-c", &line]).output().unwrap()
+    };
+    for file in ["environ", "maps", "auxv"] {
+        // Until `sleep` is what it is going to be, it may have more rights than who reads.
+        until("any process can be read: else the test is none", || read(open.id(), file).status.success()).await;
+        let output = read(binary.id(), file);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{file}: {output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("denied"), "{file}: {output:?}");
+    }
+    open.kill().unwrap();
+    open.wait().unwrap();
+}
+
 /// Case 39. Fails without `seal`, or where `run` does not call it.
 #[tokio::test]
 async fn nothing_of_its_memory_can_be_dumped() {
