@@ -335,7 +335,8 @@ fn routes() -> String {
         "[[routes]]\nname = \"job\"\nmatch = {{ path = \"/job\" }}\nupstream = \"up\"\n{named}\ninject = [{}]\n",
         minting("good")
     );
-    all + "[[routes]]\nname = \"read\"\nmatch = { path = \"/read\", methods = [\"GET\"] }\nupstream = \"up\"\nsession = []\n"
+    all + &job
+        + "[[routes]]\nname = \"read\"\nmatch = { path = \"/read\", methods = [\"GET\"] }\nupstream = \"up\"\nsession = []\n"
 }
 
 /// Fails as the template says, and repeats what it was asked with wherever an answer has room for it.
