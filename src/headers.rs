@@ -178,6 +178,7 @@ mod tests {
         set
     }
 
+    /// Fails when `_` is not `-`.
     #[test]
     fn a_name_is_found_with_its_twins() {
         let set = set(&["x-user-id", "authorization"]);

@@ -118,7 +118,6 @@ impl Cleaner {
         let mut trailers = always.clone();
         trailers.extend(&credentials);
         trailers.extend(&upstream.remove_headers);
-        trailers.extend(&protected);
         trailers.extend(&forwarding);
         for name in &HEAD_ONLY {
             trailers.insert(name);

@@ -174,6 +174,17 @@ mod tests {
         headers.get_all(header::COOKIE).iter().map(|line| line.to_str().unwrap().to_owned()).collect()
     }
 
+    /// HTTP/2 says of a field that it must stay secret on its way. Fails without `set_sensitive`.
+    #[test]
+    fn what_is_left_of_a_secret_line_is_secret() {
+        let mut headers = HeaderMap::new();
+        let mut line = HeaderValue::from_static("a=1; __session=x");
+        line.set_sensitive(true);
+        headers.insert(header::COOKIE, line);
+        assert!(strip_clerk(&mut headers, None));
+        assert!(headers[header::COOKIE] == "a=1" && headers[header::COOKIE].is_sensitive());
+    }
+
     #[test]
     fn clerks_names_are_told_from_an_applications() {
         for clerk in

@@ -42,9 +42,9 @@ pub fn check(
         Lines::None => {
             matches!(one(headers, &headers::SEC_FETCH_SITE), Lines::One(site) if site == "same-origin")
         }
-        Lines::One(origin) => origin.to_str().is_ok_and(|origin| {
-            origin != "null" && (parties.iter().any(|party| party.as_str() == origin) || own.is(origin))
-        }),
+        Lines::One(origin) => {
+            origin.to_str().is_ok_and(|origin| parties.iter().any(|party| party.as_str() == origin) || own.is(origin))
+        }
         Lines::Several => false,
     };
     if trusted { Ok(()) } else { Err(OriginForbidden) }

@@ -376,6 +376,7 @@ mod tests {
         assert_eq!(test.endpoint.fetches(), 2);
     }
 
+    /// Fails when a download that fails, or that holds no usable key, takes the place of what is known.
     #[tokio::test(start_paused = true)]
     async fn a_failed_refresh_keeps_the_old_keys() {
         let test = start(Some(jwks(&[signer().jwk()])));
@@ -423,6 +424,7 @@ mod tests {
         assert_eq!((test.endpoint.fetches(), test.jwks.generation()), (2, generation));
     }
 
+    /// Fails without `UNKNOWN_KID_INTERVAL`.
     #[tokio::test(start_paused = true)]
     async fn unknown_kid_fetches_at_most_once_in_10_s() {
         let test = start(Some(jwks(&[signer().jwk()])));
@@ -439,6 +441,7 @@ mod tests {
         assert_eq!(test.endpoint.fetches() - before, 4);
     }
 
+    /// Fails when `ask` does not look for a round that is under way.
     #[tokio::test(start_paused = true)]
     async fn all_who_meet_a_new_kid_share_one_fetch_and_its_keys() {
         let test = start(Some(jwks(&[signer().jwk()])));

@@ -238,6 +238,8 @@ mod tests {
         })
     }
 
+    /// Fails when it never opens, when an open one lets mints through, and when the rest does not double or has no
+    /// bound.
     #[tokio::test(start_paused = true)]
     async fn five_failures_over_two_keys_open_it_and_the_rest_doubles() {
         let fake = Fake::failing(unavailable());
@@ -380,5 +382,43 @@ mod tests {
         }
         tokio::time::sleep_until(started + Duration::from_millis(1305)).await;
         assert!(!refused(&breaker.mint(request(&key(0))).await), "the probe, 1 s after it opened");
+    }
+
+    /// Fails when `settle` closes the breaker for whoever comes with an answer, and not for the probe alone.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_to_a_question_from_before_it_opened_closes_nothing() {
+        let fake = Fake::new(|call, _| async move {
+            if call > 0 {
+                return Err(unavailable());
+            }
+            sleep(Duration::from_millis(300)).await;
+            Ok(Token::new("t", Instant::now()).unwrap())
+        });
+        let (breaker, metrics) = breaker(&fake);
+        let late = {
+            let breaker = Arc::clone(&breaker);
+            crate::lifecycle::Spawner::current().spawn(async move { breaker.mint(request(&key(9))).await })
+        };
+        tokio::task::yield_now().await;
+        for number in 0..5 {
+            let _ = breaker.mint(request(&key(number))).await;
+        }
+        assert!(late.await.unwrap().is_ok());
+        assert_eq!(metrics.control().breaker_open.get(), 1);
+        assert!(refused(&breaker.mint(request(&key(0))).await));
+        assert_eq!(fake.calls(), 6);
+    }
+
+    /// Fails when `settle` takes a `Throttled` for a sign of life.
+    #[tokio::test(start_paused = true)]
+    async fn what_the_budget_refuses_ends_no_row_of_failures() {
+        let fake = Fake::new(|call, _| async move {
+            Err(if call == 4 { MintError::Throttled { retry_after: Duration::from_secs(1) } } else { unavailable() })
+        });
+        let (breaker, metrics) = breaker(&fake);
+        for number in 0..6 {
+            let _ = breaker.mint(request(&key(number))).await;
+        }
+        assert_eq!((fake.calls(), metrics.control().breaker_open.get()), (6, 1));
     }
 }

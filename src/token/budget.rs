@@ -377,6 +377,8 @@ mod tests {
         })
     }
 
+    /// Fails when a 429 sets no pause, when the line does not wait for its end, and when a refresh does not look at
+    /// it.
     #[tokio::test(start_paused = true)]
     async fn a_429_stops_every_mint_for_as_long_as_it_says() {
         let bench = Bench::new(&config(), throttling(3));
@@ -435,5 +437,44 @@ mod tests {
         sleep(Duration::from_millis(100)).await;
         assert!(greedy.iter().any(|task| !task.is_finished()));
         assert!(bench.ahead(1).await.is_ok());
+    }
+
+    /// Fails without the pace in `admit_ahead`.
+    #[tokio::test(start_paused = true)]
+    async fn a_session_is_not_refreshed_faster_than_its_pace() {
+        let bench = Bench::healthy(&config(), 0);
+        for _ in 0..20 {
+            assert!(bench.ahead(0).await.is_ok());
+        }
+        assert!(bench.ahead(0).await.is_err());
+        assert!(bench.ahead(1).await.is_ok(), "the instance has more");
+        assert_eq!(bench.fake.calls(), 21);
+    }
+
+    /// Fails without `LONGEST_PAUSE`.
+    #[tokio::test(start_paused = true)]
+    async fn no_pause_is_longer_than_an_hour() {
+        let bench = Bench::new(&config(), throttling(365 * 24 * 3600));
+        assert!(is_throttled(bench.mint(0)).await.is_some());
+        advance(Duration::from_mins(59)).await;
+        assert_eq!(is_throttled(bench.mint(1)).await.unwrap().as_secs(), 60);
+        advance(Duration::from_mins(1)).await;
+        assert!(bench.mint(1).await.unwrap().is_ok());
+    }
+
+    /// Fails when `pause` takes whatever comes last.
+    #[tokio::test(start_paused = true)]
+    async fn a_shorter_pause_does_not_end_a_longer_one() {
+        let fake = Fake::new(|call, _| async move {
+            sleep(Duration::from_millis(100 * (call as u64 + 1))).await;
+            Err(MintError::Throttled { retry_after: Duration::from_secs(if call == 0 { 30 } else { 1 }) })
+        });
+        let bench = Bench::new(&config(), fake);
+        let (first, second) = (bench.mint(0), bench.mint(1));
+        assert!(is_throttled(first).await.is_some() && is_throttled(second).await.is_some());
+        advance(Duration::from_secs(5)).await;
+        let left = is_throttled(bench.mint(2)).await.unwrap();
+        assert!(left > Duration::from_secs(20), "{left:?}");
+        assert_eq!(bench.fake.calls(), 2);
     }
 }

@@ -231,6 +231,7 @@ mod tests {
         assert_eq!(at(47.9, 47.9), Freshness::Fresh);
     }
 
+    /// Fails when `max_lifetime` is no bound on the end.
     #[test]
     fn a_token_that_ends_in_a_thousand_years_is_kept_for_max_lifetime_on_either_clock() {
         let (sent, millennium) = (Instant::now(), Duration::from_hours(24 * 365 * 1000));
@@ -240,6 +241,15 @@ mod tests {
         };
         assert_eq!((at(3599, 3599), at(3600, 0)), (Freshness::RefreshDue, Freshness::Dead));
         assert_eq!(at(1, 3600), Freshness::Dead, "a machine that slept");
+    }
+
+    /// Whatever the configuration and the token say. Fails without `LONGEST`: an `Instant` would overflow.
+    #[test]
+    fn no_life_is_too_long_to_be_added_to_a_time() {
+        let rules = Rules { max_lifetime: Duration::MAX, ..RULES };
+        let sent = Instant::now();
+        let life = Life::new(sent, Duration::MAX, START, &rules, 0.0);
+        assert_eq!(life.at(Now { mono: sent, wall: START.minus(Duration::MAX) }), Freshness::Fresh);
     }
 
     #[test]

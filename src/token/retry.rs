@@ -150,4 +150,28 @@ mod tests {
             assert_eq!(started.elapsed() >= YOUNG_PAUSE, calls == 2);
         }
     }
+
+    /// So that those who failed together do not come back together. Fails without the jitter in `mint`.
+    #[tokio::test(start_paused = true)]
+    async fn pauses_are_shorter_by_the_jitter() {
+        for (jitter, expected) in [(0.0, 100), (0.5, 75), (1.0, 50)] {
+            let fake = Fake::new(|call, _| async move {
+                if call == 0 { Err(unavailable()) } else { Ok(Token::new("t", Instant::now()).unwrap()) }
+            });
+            let started = Instant::now();
+            assert!(retry(&fake, jitter).mint(request(&key(0))).await.is_ok());
+            let took = started.elapsed().as_millis();
+            assert!((expected..expected + 5).contains(&took), "{jitter}: {took}");
+        }
+    }
+
+    /// Fails without `LONGEST_PAUSE`.
+    #[tokio::test(start_paused = true)]
+    async fn no_pause_is_longer_than_two_seconds() {
+        let fake = Fake::failing(unavailable());
+        let request = MintRequest { deadline: Instant::now() + Duration::from_mins(1), ..request(&key(0)) };
+        assert!(retry(&fake, 0.0).mint(request).await.is_err());
+        // After 0, 0.1, 0.3, 0.7, 1.5 and 3.1 s, and then every 2 s.
+        assert_eq!(fake.calls(), 6 + 28);
+    }
 }

@@ -211,6 +211,8 @@ mod tests {
     use crate::session::testing::{jwks, signer, stranger, with};
     use serde_json::json;
 
+    /// Fails when one of the bounds on the modulus, the exponent, `d`, `p`, `q`, `use`, `alg` and `key_ops` is not
+    /// looked at.
     #[test]
     fn only_public_rsa_keys_that_sign_are_taken() {
         let good = signer().jwk();
@@ -228,7 +230,14 @@ mod tests {
             json!({ "kid": 1 }),
             json!({ "key_ops": ["encrypt"] }),
             json!({ "d": "AQAB" }),
+            json!({ "p": "AQAB" }),
+            json!({ "q": "AQAB" }),
             json!({ "n": "AQAB" }),
+            // 1024, 2047, 8193 and 65 536 bits: too weak, or so long that verifying takes what others need.
+            json!({ "n": URL_SAFE_NO_PAD.encode([0xff; 128]) }),
+            json!({ "n": URL_SAFE_NO_PAD.encode([&[0x7f][..], &[0xff; 255]].concat()) }),
+            json!({ "n": URL_SAFE_NO_PAD.encode([&[1][..], &[0xff; 1024]].concat()) }),
+            json!({ "n": URL_SAFE_NO_PAD.encode([0xff; 8192]) }),
             json!({ "n": format!("{}==", good["n"].as_str().unwrap()) }),
             json!({ "e": "AQ" }),
             json!({ "e": "" }),
@@ -251,6 +260,7 @@ mod tests {
         assert!(matches!(KeySet::parse(br#"{"keys":[]}"#), Err(BadJwks::NoUsableKey)));
     }
 
+    /// Fails when the first of them is.
     #[test]
     fn of_two_keys_with_one_kid_neither_is_used() {
         let twin = with(stranger().jwk(), json!({ "kid": "ins_test" }));
@@ -269,13 +279,18 @@ mod tests {
         assert!(before.holds(id) && !after.holds(id) && !before.same_keys(&after));
     }
 
+    /// Fails for the short key without `PublicEncryptingKey`: `ParsedPublicKey` takes it, and refuses every signature.
     #[test]
     fn a_pinned_key_serves_every_kid() {
         let set = KeySet::pinned(&signer().spki()).unwrap();
         assert!(set.find(None).is_some() && set.find(Some("any")).is_some() && !set.is_empty());
         let mut broken = signer().spki();
         broken.truncate(200);
-        for bad in [&broken[..], b"", b"-----BEGIN PUBLIC KEY-----"] {
+        // The DER of every RSA key of 1024 bits with the exponent 65537, before and after its modulus.
+        let before = b"\x30\x81\x9f\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00\
+            \x03\x81\x8d\x00\x30\x81\x89\x02\x81\x81\x00";
+        let short = [&before[..], &[0xff; 128], b"\x02\x03\x01\x00\x01"].concat();
+        for bad in [&broken[..], &short, b"", b"-----BEGIN PUBLIC KEY-----"] {
             assert_eq!(KeySet::pinned(bad).unwrap_err(), BadKey);
         }
     }

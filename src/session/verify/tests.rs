@@ -90,6 +90,7 @@ fn claims_that_no_route_points_to_are_not_kept() {
     assert_eq!((role(true).as_deref(), role(false)), (Some("admin"), None));
 }
 
+/// Fails when `alg` is not looked at.
 #[test]
 fn only_rs256_of_the_known_key_verifies() {
     for alg in ["none", "None", "HS256", "RS384", "RS512", "PS256", "ES256", "rs256", ""] {
@@ -131,6 +132,7 @@ fn a_pinned_key_ignores_the_kid() {
     assert!(!verify(&stranger().sign(&claims(NOW))));
 }
 
+/// Fails when `crit` or `typ` is not looked at, and when a parameter may stand there twice.
 #[test]
 fn the_header_is_read_strictly() {
     assert_eq!(header(json!({ "typ": null })), Ok(()));
@@ -200,6 +202,7 @@ fn a_header_is_known_once_a_session_with_it_has_verified() {
     assert!(signer().keys().of_header(&part(usual.to_string())).is_none(), "each set knows its own");
 }
 
+/// Fails when a token may have any length.
 #[test]
 fn a_token_has_three_canonical_parts() {
     let token = signer().sign(&claims(NOW));
@@ -245,6 +248,8 @@ fn a_token_has_three_canonical_parts() {
     assert_eq!(claim(json!({ "x": "y".repeat(13_000) })), Err(Reason::Malformed));
 }
 
+/// Fails when a machine's `sub` passes, when an `exp` of another type is a time, and when a claim may stand there
+/// twice.
 #[test]
 fn claims_are_required_and_typed() {
     let bad = [
@@ -355,7 +360,8 @@ fn issuer_and_audience_are_checked_when_configured() {
     assert_eq!(verify(None, &[], json!({ "aud": 1, "iss": 1 })), Ok(()));
 }
 
-/// The run of Clerk's SDK in contract section 3.4, where we are not stricter by design.
+/// The run of Clerk's SDK in contract section 3.4, where we are not stricter by design. Fails for each edge that is
+/// off by one, with twice the tolerance, and when `nbf` or `iat` is not looked at.
 #[test]
 fn times_have_the_edges_of_clerks_sdk() {
     let exp = |ago: i64| checked(&session(json!({ "exp": NOW - ago })), 0);
@@ -376,6 +382,7 @@ fn times_have_the_edges_of_clerks_sdk() {
     }
 }
 
+/// Fails when `azp` is not looked at, and when an absent one is allowed.
 #[test]
 fn the_party_must_be_allowed_when_there_is_a_list() {
     let azp = |azp: Value, parties: &[&str], after: i64| {
@@ -405,6 +412,7 @@ fn a_cookie_older_than_the_last_sign_out_is_outdated() {
     assert_eq!(uat(json!({ "iat": null }), 1), outdated);
 }
 
+/// Fails when `check` does not look at `pending`.
 #[test]
 fn a_pending_session_passes_only_where_it_may() {
     let pending = session(json!({ "sts": "pending" }));

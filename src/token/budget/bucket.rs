@@ -149,6 +149,17 @@ mod tests {
         assert!(bucket.take(false, now + Duration::from_secs(10)).is_ok());
     }
 
+    /// Threads read the clock before they take the lock, so the times do not come in order. Fails when `filled_at` goes
+    /// back.
+    #[test]
+    fn no_time_is_counted_twice() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(&budget(100, 0.8, 1, 0.0), now);
+        while bucket.take(false, now).is_ok() {}
+        let later = now + Duration::from_secs(1);
+        assert_eq!((bucket.available(later), bucket.available(now), bucket.available(later)), (8, 8, 8));
+    }
+
     #[test]
     fn a_session_has_its_own_pace() {
         let now = Instant::now();

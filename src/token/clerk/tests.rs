@@ -206,6 +206,7 @@ async fn a_mint_is_asked_for_as_the_contract_says() {
     assert_eq!(metrics.control().mint_seconds.read().0.iter().sum::<u64>(), 2);
 }
 
+/// Fails when one of status, content type, content coding, an empty token and either cap is not looked at.
 #[tokio::test]
 async fn every_answer_means_what_the_table_says() {
     use crate::metrics::MintResult::{
@@ -223,6 +224,8 @@ async fn every_answer_means_what_the_table_says() {
         (problem("401 Unauthorized", session.0, session.1), RejectedKey),
         (problem("401 Unauthorized", "deprovisioned", "your account is deprovisioned"), RejectedKey),
         (say("429 Too Many Requests", "retry-after: 7\r\n", "{}"), Throttled),
+        (say("429 Too Many Requests", "retry-after: 0\r\n", "{}"), Throttled),
+        (say("429 Too Many Requests", "", "{}"), Throttled),
         (say("500 Internal Server Error", "", "{}"), Unavailable),
         (say("503 Service Unavailable", "", ""), Unavailable),
         (say("302 Found", "location: http://127.0.0.1:1/\r\n", ""), Refused),
@@ -257,7 +260,8 @@ async fn every_answer_means_what_the_table_says() {
         assert_eq!(error.result(), expected, "{shown}: {error:?}");
         assert!(server.seen().iter().all(|request| request.starts_with("POST")), "{shown}");
         if let MintError::Throttled { retry_after } = error {
-            assert_eq!(retry_after.as_secs(), 7);
+            // Never nothing: a pause of that is none.
+            assert_eq!(retry_after.as_secs(), if shown.contains("retry-after: 7") { 7 } else { 1 });
         }
         let printed = format!("{error} {error:?}");
         assert!(!printed.contains("canary") && !printed.contains("sess_1"), "{printed}");
@@ -285,6 +289,7 @@ async fn a_404_that_says_nothing_is_settled_by_the_session() {
     }
 }
 
+/// Fails without the deadline in `Http::exchange`.
 #[tokio::test]
 async fn the_deadline_is_over_the_whole_exchange() {
     for act in [
@@ -295,7 +300,9 @@ async fn the_deadline_is_over_the_whole_exchange() {
         let server = Server::start(vec![act]).await;
         let (client, _) = client(&server.url, &["sk"]);
         let request = MintRequest { deadline: Instant::now() + Duration::from_millis(200), ..request(None) };
-        assert!(matches!(client.mint(request).await, Err(MintError::Timeout)));
+        // Far longer than the deadline: without one it would not end at all.
+        let ended = tokio::time::timeout(Duration::from_secs(20), client.mint(request)).await;
+        assert!(matches!(ended, Ok(Err(MintError::Timeout))));
     }
 }
 
@@ -309,6 +316,7 @@ async fn a_refused_connection_is_transient() {
     assert!(error.is_transient() && matches!(error, MintError::Unavailable { source: Some(_), .. }));
 }
 
+/// Fails when a token is cut at the first byte that no header may hold.
 #[tokio::test]
 async fn a_token_that_cannot_stand_in_a_header_is_unfit() {
     for bad in [r"a\r\nx-evil: 1", r"a\nb", r"a\u0000b", "é"] {
@@ -326,6 +334,7 @@ async fn an_opaque_token_is_taken_and_has_no_life() {
     }
 }
 
+/// Fails when one of `sid`, `sub` and `iss` is not held against the session.
 #[tokio::test]
 async fn a_bad_answer_does_not_cross_sessions() {
     for (payload, taken) in [
@@ -357,6 +366,42 @@ async fn the_next_key_serves_when_one_is_refused() {
     assert_eq!(metrics.control().issuer_key_rejected.get(), 0);
     let keys: Vec<_> = server.seen().iter().map(|request| request.contains("sk_one")).collect();
     assert_eq!(keys, [true, false, false, false, true, false], "the key that worked comes first");
+}
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Every request without a token meets the refusal. Fails without `COMPLAIN_EVERY`.
+#[tokio::test]
+async fn a_refused_key_is_an_error_in_the_log_once_a_minute() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = Server::start(vec![say("401 Unauthorized", "", "{}")]).await;
+    let (client, _) = client(&server.url, &["sk"]);
+    for minute in 1..=2 {
+        for _ in 0..3 {
+            assert!(matches!(client.mint(request(None)).await, Err(MintError::RejectedKey)));
+        }
+        let logged = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(logged.matches("refuses the secret key").count(), minute, "{logged}");
+        tokio::time::pause();
+        tokio::time::advance(COMPLAIN_EVERY).await;
+        tokio::time::resume();
+    }
 }
 
 #[tokio::test]
@@ -391,6 +436,7 @@ async fn a_warm_client_mints_on_the_connection_that_is_there() {
     assert_eq!(server.connections.load(Relaxed), 1);
 }
 
+/// Fails when the secret goes with every download, when any status will do, and without a cap.
 #[tokio::test]
 async fn a_jwks_is_fetched_with_the_secret_only_where_it_belongs() {
     let server = Server::start(vec![
@@ -409,6 +455,38 @@ async fn a_jwks_is_fetched_with_the_secret_only_where_it_belongs() {
     assert!(matches!(client.fetch_jwks(&url, false).await, Err(FetchError::Status(500))));
     let endless = client.fetch_jwks(&url, false).await;
     assert!(matches!(endless, Err(FetchError::Exchange(ExchangeError::TooLarge(_)))));
+}
+
+/// Fails with a larger `MAX_JWKS`.
+#[tokio::test]
+async fn a_jwks_has_a_mebibyte_at_most() {
+    let padded = |length: usize| format!("{}{{\"keys\":[]}}", " ".repeat(length - 11));
+    let (most, more) = (say("200 OK", "", &padded(1024 * 1024)), say("200 OK", "", &padded(1024 * 1024 + 1)));
+    let server = Server::start(vec![most, more]).await;
+    let (client, _) = client(&server.url, &[]);
+    let url = ApiUrl(format!("{}/jwks", server.url).into());
+    assert_eq!(client.fetch_jwks(&url, false).await.unwrap().len(), 1024 * 1024);
+    let larger = client.fetch_jwks(&url, false).await;
+    assert!(matches!(larger, Err(FetchError::Exchange(ExchangeError::TooLarge(_)))));
+}
+
+/// A peer that accepts and never shakes hands is a failed connection, which the mint may try again, long before its time
+/// is over. Fails without `Connector::limit`: the limit of TCP alone knows nothing of TLS.
+#[tokio::test]
+async fn connecting_takes_no_longer_than_it_may_tls_included() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", silent.local_addr().unwrap());
+    let root = rcgen::generate_simple_self_signed(["issuer.test".to_owned()]).unwrap().cert.pem();
+    let config = Clerk {
+        connect_timeout: Duration::from_millis(200),
+        timeout: Duration::from_mins(1),
+        ca: Some(root.into_bytes().into()),
+        ..config(&url, &["sk"])
+    };
+    let client = ClerkClient::new(&config, Clock::system(), Spawner::current(), metrics()).unwrap();
+    let request = MintRequest { deadline: Instant::now() + Duration::from_mins(1), ..request(None) };
+    let error = client.mint(request).await.unwrap_err();
+    assert!(matches!(error, MintError::Unavailable { .. }), "{error:?}");
 }
 
 #[tokio::test]

@@ -219,3 +219,21 @@ impl Again {
         self.announced
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails without `MAX_CHUNKS`, and where a chunk that is not kept is counted.
+    #[test]
+    fn no_more_chunks_are_kept_however_small() {
+        let room = Arc::new(Room::new(1 << 20));
+        let mut kept = Kept::new(&room);
+        let small = Bytes::from_static(b"x");
+        assert!((0..MAX_CHUNKS).all(|_| kept.push(&small)));
+        assert!(!kept.push(&small));
+        assert_eq!((kept.chunks.len(), room.held.load(Relaxed)), (MAX_CHUNKS, MAX_CHUNKS));
+        drop(kept);
+        assert_eq!(room.held.load(Relaxed), 0);
+    }
+}

@@ -218,6 +218,8 @@ async fn a_session_that_may_not_is_forbidden_all_the_same() {
     assert_eq!(client.ask(get("/admin", &member)).await.outcome(), (403, "session-forbidden"));
 }
 
+/// Fails for `Basic` when a route's own target leaves like another route's alone: `Bearer bad` leaves in any case, as what
+/// an SDK might believe.
 #[tokio::test]
 async fn its_own_target_leaves_with_or_without_a_session() {
     let issuer = issuer();
@@ -227,8 +229,10 @@ async fn its_own_target_leaves_with_or_without_a_session() {
     client.ask(get("/own", &format!("Cookie: {}\r\n", cookies(&token)))).await;
     let seen = upstream.last();
     assert!(seen.one("authorization").unwrap().starts_with("Bearer ") && seen.one("cookie").unwrap().contains(&token));
-    client.ask(get("/own", "Authorization: Bearer bad\r\n")).await;
-    assert_eq!(upstream.last().one("authorization"), None);
+    for nobodys in ["Basic dTpw", "Bearer bad"] {
+        client.ask(get("/own", &format!("Authorization: {nobodys}\r\n"))).await;
+        assert_eq!(upstream.last().one("authorization"), None, "{nobodys}");
+    }
     client.ask(get("/app", "Authorization: Basic dTpw\r\n")).await;
     assert_eq!(
         upstream.last().one("authorization"),

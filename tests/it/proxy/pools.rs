@@ -127,6 +127,19 @@ async fn a_connection_that_was_idle_for_too_long_serves_no_more() {
     }
 }
 
+/// Between two looks of the reaper, which comes once a second. Fails without `is_fresh` in the pool of HTTP/1.
+#[tokio::test]
+async fn a_connection_that_was_idle_for_too_long_serves_no_more_although_it_is_there() {
+    let (door, keys) = World::new().door(Over::Tcp, "http/1.1").await;
+    let upstream = Upstream::behind(door, answers);
+    let gateway = to(&keys, "pool = { idle_timeout = \"100ms\" }").await;
+    for visits in 1..=5 {
+        ask(&gateway).await;
+        assert_eq!(upstream.connections(), visits);
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+}
+
 #[tokio::test]
 async fn no_more_connections_are_open_than_max_connections() {
     let world = World::new();

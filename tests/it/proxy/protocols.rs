@@ -137,6 +137,7 @@ async fn http1_passes_to_http2_and_te_is_told() {
     assert!(!upstream.last().head.headers.contains_key("te"));
 }
 
+/// Fails when what an answer's `Connection` names is left there.
 #[tokio::test]
 async fn http2_passes_to_http1() {
     let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: x-hop\r\nx-hop: 1\r\n\
@@ -188,6 +189,7 @@ async fn our_own_answer_to_head_has_no_body() {
     }
 }
 
+/// Fails when `Expect` reaches the upstream.
 #[tokio::test]
 async fn continue_is_sent_when_the_body_is_wanted_and_never_to_a_refused_request() {
     let (gateway, upstream) = behind(&PUBLIC.replace("session = []", "")).await;
@@ -402,6 +404,7 @@ async fn a_chunked_body_of_a_get_is_not_lost() {
     }
 }
 
+/// Fails without `is_framed_once`.
 #[tokio::test]
 async fn an_answer_that_is_framed_twice_is_refused_and_its_connection_not_reused() {
     for answer in [
@@ -434,4 +437,15 @@ async fn trace_is_refused_since_it_would_show_what_is_injected() {
     let (gateway, upstream) = behind(PUBLIC).await;
     let answer = Wire::connect(gateway.address).await.ask("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!((answer.outcome(), upstream.count()), ((405, "method-not-allowed"), 0));
+}
+
+/// Fails for `x-hop` when what an answer's `Connection` names is left there. The length is written anew in any case.
+#[tokio::test]
+async fn an_answers_connection_takes_its_own_headers_away_and_not_the_messages() {
+    let answer = "HTTP/1.1 200 OK\r\nconnection: x-hop, content-length, content-type\r\n\
+                  x-hop: 1\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok";
+    let (gateway, _upstream) = in_front_of(Upstream::answering(answer).await, PUBLIC).await;
+    let answer = Wire::connect(gateway.address).await.ask(get("/", "")).await;
+    let seen = ["x-hop", "content-length", "content-type"].map(|name| answer.one(name));
+    assert_eq!((answer.text(), seen), ("ok", [None, Some("2"), Some("text/plain")]));
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mintgate::lifecycle::Spawner;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{PUBLIC, behind, get, in_front_of};
 use crate::support::eventually;
@@ -60,11 +61,43 @@ async fn a_resend_does_not_wait_for_the_place_of_the_dead_connection() {
     assert_eq!(upstream.connections(), 2);
 }
 
+/// The neighbours of a dead connection are as old as it was. Fails when a request is sent again on one of those.
+#[tokio::test]
+async fn a_resend_has_a_new_connection() {
+    let (both, served) = (Arc::new(tokio::sync::Barrier::new(2)), Arc::new(Mutex::new(0)));
+    let upstream = Upstream::scripted(move |mut visit| {
+        let (both, served) = (Arc::clone(&both), Arc::clone(&served));
+        async move {
+            visit.request().await;
+            if visit.number < 2 {
+                both.wait().await;
+            }
+            visit.wire.send(OK).await;
+            *served.lock().unwrap() += 1;
+            // Takes one more and is gone.
+            visit.request().await;
+        }
+    })
+    .await;
+    let (gateway, upstream) = in_front_of(upstream, PUBLIC).await;
+    let mut clients = [Wire::connect(gateway.address).await, Wire::connect(gateway.address).await];
+    for client in &mut clients {
+        client.send(get("/", "")).await;
+    }
+    for client in &mut clients {
+        assert_eq!(client.response().await.outcome(), (200, ""));
+    }
+    assert_eq!(clients[0].ask(get("/", "")).await.outcome(), (200, ""));
+    assert_eq!((upstream.count(), upstream.connections()), (4, 3));
+}
+
+/// Fails when PUT, or another of these, counts as one that may be repeated.
 #[tokio::test]
 async fn what_may_have_been_done_is_not_repeated() {
-    let delete = "DELETE / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned();
+    let without_body = |method: &str| format!("{method} / HTTP/1.1\r\nHost: a\r\n\r\n");
     let get_with_body = "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_owned();
-    for request in [post("/"), delete, get_with_body] {
+    let idle = ["DELETE", "PUT", "PATCH", "POST", "PROPFIND"].map(without_body);
+    for request in idle.into_iter().chain([post("/"), get_with_body]) {
         let (gateway, upstream) = in_front_of(dies_at_the_second().await, PUBLIC).await;
         let mut client = Wire::connect(gateway.address).await;
         client.ask(get("/", "")).await;
@@ -276,6 +309,64 @@ async fn a_stream_that_was_refused_unseen_is_sent_again_unless_its_body_is_gone(
     }
 }
 
+/// A GOAWAY below a stream says that nobody has looked at it (RFC 9113 section 6.8); only one that ends the connection in
+/// peace is believed. Fails when `was_refused` does not look at its reason.
+#[tokio::test]
+async fn a_stream_that_a_goaway_leaves_out_is_sent_again_unless_it_names_an_error() {
+    for (reason, outcome, connections) in
+        [(h2::Reason::NO_ERROR, (200, ""), 2), (h2::Reason::ENHANCE_YOUR_CALM, (502, "upstream-broken"), 1)]
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, count) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(0)));
+        let there = Arc::clone(&count);
+        drop(Spawner::current().spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                *there.lock().unwrap() += 1;
+                let first = *there.lock().unwrap() == 1;
+                drop(Spawner::current().spawn(async move {
+                    if first {
+                        leaves_the_first_stream_out(stream, reason).await;
+                    } else {
+                        let mut connection = h2::server::handshake(stream).await.unwrap();
+                        while let Some(Ok((_, mut respond))) = connection.accept().await {
+                            respond.send_response(http::Response::new(()), true).unwrap();
+                        }
+                    }
+                }));
+            }
+        }));
+        let tables = format!(
+            "[upstreams.up]\nurl = \"http://{address}\"\nhttp2 = true\n\
+             [[routes]]\nname = \"all\"\nupstream = \"up\"\nsession = []\n"
+        );
+        let gateway = Gateway::start(tables).await;
+        let delete = "DELETE /x HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(Wire::connect(gateway.address).await.ask(delete).await.outcome(), outcome, "{reason:?}");
+        assert_eq!(*count.lock().unwrap(), connections, "{reason:?}");
+    }
+}
+
+/// Answers a head with a GOAWAY whose last stream is 0, and then reads what comes.
+async fn leaves_the_first_stream_out(mut stream: TcpStream, reason: h2::Reason) {
+    const HEADERS: u8 = 1;
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        stream.read_exact(&mut payload).await.unwrap();
+        if head[3] == HEADERS {
+            break;
+        }
+    }
+    let goaway = [&[0, 0, 8, 7, 0, 0, 0, 0, 0][..], &[0; 4], &u32::from(reason).to_be_bytes()].concat();
+    stream.write_all(&goaway).await.unwrap();
+    let _ = stream.read_to_end(&mut Vec::new()).await;
+}
+
 #[tokio::test]
 async fn a_stream_that_is_refused_again_is_not_sent_for_ever() {
     let refused = |respond: &mut h2::server::SendResponse<Bytes>| respond.send_reset(h2::Reason::REFUSED_STREAM);
@@ -301,4 +392,44 @@ async fn a_stream_that_is_refused_again_is_not_sent_for_ever() {
     let gateway = Gateway::start(tables).await;
     let answer = Wire::connect(gateway.address).await.ask(get("/", "")).await;
     assert_eq!((answer.outcome(), *count.lock().unwrap()), ((502, "upstream-broken"), 2));
+}
+
+/// Until the peer has said how many streams it takes, it is asked for one: it would refuse the others, and a body that
+/// has begun to pass cannot be sent again. Fails without `initial_max_send_streams(1)`.
+#[tokio::test]
+async fn no_body_is_lost_to_a_peer_that_takes_one_stream_at_a_time() {
+    const ASKED: usize = 5;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (go, gone) = tokio::sync::watch::channel(false);
+    drop(Spawner::current().spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut gone = gone.clone();
+            drop(Spawner::current().spawn(async move {
+                let _ = gone.wait_for(|gone| *gone).await;
+                let builder = h2::server::Builder::new().max_concurrent_streams(1).handshake::<_, Bytes>(stream);
+                let mut connection = builder.await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    respond.send_response(http::Response::new(()), true).unwrap();
+                }
+            }));
+        }
+    }));
+    let tables = format!(
+        "[upstreams.up]\nurl = \"http://{address}\"\nhttp2 = true\npool = {{ max_connections = 1 }}\n\
+         [[routes]]\nname = \"all\"\nupstream = \"up\"\nsession = []\n"
+    );
+    let gateway = Gateway::start(tables).await;
+    let mut clients = Vec::new();
+    for _ in 0..ASKED {
+        let mut client = Wire::connect(gateway.address).await;
+        client.send(post("/")).await;
+        clients.push(client);
+    }
+    // Long enough for all of them to be on their way; whether they are changes nothing where this holds.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    go.send(true).unwrap();
+    for client in &mut clients {
+        assert_eq!(client.response().await.outcome(), (200, ""));
+    }
 }

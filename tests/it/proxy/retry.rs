@@ -269,6 +269,125 @@ async fn the_refused_connection_ends_although_the_body_is_still_coming() {
     crate::support::eventually("the first connection ends", || ended.load(Ordering::Relaxed)).await;
 }
 
+/// What was taken back for the second sending must not look whole on the first connection: that upstream would do half of
+/// what was asked. Fails when a tee whose body was taken says that it is over.
+#[tokio::test]
+async fn the_refused_connection_gets_no_end_of_a_body_that_was_taken_back() {
+    let rest = Arc::<Mutex<Option<Vec<u8>>>>::default();
+    let tells = Arc::clone(&rest);
+    let upstream = Upstream::scripted(move |mut visit| {
+        let tells = Arc::clone(&tells);
+        async move {
+            visit.request().await;
+            if visit.number == 0 {
+                visit.wire.send(OK).await;
+                visit.wire.response_head().await.unwrap_err();
+                visit.wire.send(REFUSAL).await;
+                let rest = visit.wire.until_closed().await;
+                *tells.lock().unwrap() = Some(rest);
+            }
+        }
+    })
+    .await;
+    let (gateway, upstream) = in_front_of(upstream, RETRYING).await;
+    let mut client = with_an_old_token(&gateway).await;
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{}Transfer-Encoding: chunked", gateway.bearer("alice"));
+    client.send(format!("{head}\r\n\r\n3\r\nabc\r\n")).await;
+    crate::support::eventually("it is sent again", || upstream.connections() == 2).await;
+    crate::support::eventually("the first connection ends", || rest.lock().unwrap().is_some()).await;
+    let rest = rest.lock().unwrap().take().unwrap();
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&rest));
+}
+
+/// A body that breaks off while the forced mint is under way is not sent again as if it were whole. Fails when
+/// `Tee::take` gives a body that has failed.
+#[tokio::test]
+async fn a_body_that_breaks_off_during_the_forced_mint_is_not_sent_again() {
+    let (go, gone) = tokio::sync::watch::channel(false);
+    let issuer = minting(move |number| {
+        let mut gone = gone.clone();
+        async move {
+            if number > 1 {
+                let _ = gone.wait_for(|gone| *gone).await;
+            }
+            String::new()
+        }
+    })
+    .await;
+    let broken = Arc::<AtomicBool>::default();
+    let tells = Arc::clone(&broken);
+    let upstream = Upstream::scripted(move |mut visit| {
+        let tells = Arc::clone(&tells);
+        async move {
+            visit.request().await;
+            visit.wire.send(OK).await;
+            if visit.number == 0 {
+                visit.wire.response_head().await.unwrap_err();
+                visit.wire.send(REFUSAL).await;
+                visit.wire.until_closed().await;
+                tells.store(true, Ordering::Relaxed);
+            }
+        }
+    })
+    .await;
+    let gateway = Boot::new(RETRYING.replace("{up}", &upstream.url())).issuer(issuer.address).start().await;
+    let mut client = with_an_old_token(&gateway).await;
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{}Transfer-Encoding: chunked", gateway.bearer("alice"));
+    client.send(format!("{head}\r\n\r\n3\r\nabc\r\n")).await;
+    let minted = || issuer.requests().iter().filter(|request| request.start.starts_with("POST ")).count();
+    crate::support::eventually("another token is asked for", || minted() == 2).await;
+    client.send("no chunk\r\n").await;
+    crate::support::eventually("the body is given up", || broken.load(Ordering::Relaxed)).await;
+    go.send(true).unwrap();
+    client.until_closed().await;
+    assert_eq!(upstream.connections(), 1);
+}
+
+/// A refusal that is too long, or too slow, to be read away costs its connection. Fails for the first without `DRAINED`,
+/// for the second without `DRAINING`.
+#[tokio::test]
+async fn a_refusal_without_end_is_not_read_to_its_end() {
+    for body in ["x".repeat(200_000), "slow".to_owned()] {
+        let long = format!("HTTP/1.1 401 Unauthorized\r\ncontent-length: 200000\r\n\r\n{body}");
+        let (gateway, upstream) = in_front_of(refusing(long).await, RETRYING).await;
+        let mut client = with_an_old_token(&gateway).await;
+        assert_eq!(client.ask(get("/", &gateway.bearer("alice"))).await.outcome(), (200, ""));
+        assert_eq!((upstream.count(), upstream.connections()), (3, 2));
+    }
+}
+
+/// Fails without the route's end in `retry::values`: the mint alone has more time.
+#[tokio::test]
+async fn no_forced_mint_outlasts_the_time_of_the_route() {
+    let issuer = minting(|number| async move {
+        if number > 1 {
+            std::future::pending::<()>().await;
+        }
+        String::new()
+    })
+    .await;
+    let upstream = refusing(REFUSAL).await;
+    let tables = RETRYING.replace("{up}", &upstream.url()).replace("retry_", "timeout = \"1s\"\nretry_");
+    let gateway = Boot::new(tables).issuer(issuer.address).clerk("timeout = \"10m\"").start().await;
+    let mut client = with_an_old_token(&gateway).await;
+    client.send(get("/", &gateway.bearer("alice"))).await;
+    assert_eq!(client.response_head().await.unwrap().status(), 401);
+    assert_eq!(upstream.count(), 2);
+}
+
+/// Fails when `again` does not look at the upstream's `max_header_bytes`.
+#[tokio::test]
+async fn a_replacement_that_is_too_long_for_the_upstream_lets_the_refusal_pass() {
+    let issuer = minting(|number| async move { "x".repeat(if number > 1 { 4096 } else { 0 }) }).await;
+    let upstream = refusing(REFUSAL).await;
+    let tables = RETRYING.replace("{up}", &upstream.url()).replace("pool =", "max_header_bytes = \"4KiB\"\npool =");
+    let gateway = Boot::new(tables).issuer(issuer.address).start().await;
+    let mut client = with_an_old_token(&gateway).await;
+    let answer = client.ask(get("/", &gateway.bearer("alice"))).await;
+    assert_eq!((answer.outcome(), answer.text()), ((401, ""), "bad"));
+    assert_eq!(upstream.count(), 2);
+}
+
 #[tokio::test]
 async fn http2_on_both_sides_with_trailers() {
     let answers = Arc::new(Mutex::new(0));
@@ -313,6 +432,28 @@ fn token(gateway_now: i64, number: usize) -> String {
     let part = |text: String| URL_SAFE_NO_PAD.encode(text);
     let payload = format!(r#"{{"iat":{gateway_now},"exp":{},"number":{number}}}"#, gateway_now + 3600);
     format!("{}.{}.sig", part(r#"{"alg":"HS256"}"#.to_owned()), part(payload))
+}
+
+/// An issuer that mints them, counted from 1, each with so much more in it as `pad` says.
+async fn minting<F: Future<Output = String> + Send>(pad: impl Fn(usize) -> F + Send + Sync + 'static) -> Upstream {
+    let (mints, pad) = (Arc::new(Mutex::new(0)), Arc::new(pad));
+    Upstream::scripted(move |mut visit| {
+        let (mints, pad) = (Arc::clone(&mints), Arc::clone(&pad));
+        async move {
+            while let Some(request) = visit.request().await {
+                let number = {
+                    let mut mints = mints.lock().unwrap();
+                    *mints += usize::from(request.start.starts_with("POST "));
+                    *mints
+                };
+                let pad = pad(number).await;
+                let now = mintgate::clock::Clock::system().wall().as_seconds();
+                let body = format!(r#"{{"jwt":"{}{pad}"}}"#, token(now, number));
+                visit.wire.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await;
+            }
+        }
+    })
+    .await
 }
 
 #[tokio::test]

@@ -244,6 +244,7 @@ async fn caches_in_front_keep_answers_of_users_apart() {
     assert_eq!((answer.one("cache-control"), answer.one("vary")), (None, None));
 }
 
+/// Fails when of two origins that a trusted peer names the first one is taken, and when anybody's counts.
 #[tokio::test]
 async fn a_trusted_proxy_may_say_which_origin_a_cookie_belongs_to() {
     let post = |gateway: &Gateway| {
@@ -257,6 +258,35 @@ async fn a_trusted_proxy_may_say_which_origin_a_cookie_belongs_to() {
     let tables = CLAIMS.replace("{up}", &upstream.url());
     let gateway = Boot::new(&tables).server("trusted_proxies = [\"loopback\"]").start().await;
     is(&outcome(&gateway, post(&gateway)).await, 200, "");
+    for twice in ["X-Forwarded-Proto: https", "X-Forwarded-Host: shop.example"] {
+        let twice = post(&gateway).replace(twice, &format!("{twice}\r\n{}: other", twice.split(':').next().unwrap()));
+        is(&outcome(&gateway, twice).await, 400, "request-malformed");
+    }
     let gateway = Boot::new(&tables).start().await;
     is(&outcome(&gateway, post(&gateway)).await, 403, "origin-forbidden");
+}
+
+/// Whether a session was found in it or not. Fails when the headers of a route's sources are not in `Cleaner::credentials`,
+/// and for the trailer when those are not in `Cleaner::trailers`.
+#[tokio::test]
+async fn a_header_that_holds_a_session_leaves_under_each_spelling_and_as_a_trailer() {
+    let tables = r#"
+[[routes]]
+name = "custom"
+upstream = "{up}"
+session = ["bearer", { header = "x-session" }]
+"#;
+    let (gateway, upstream) = behind(tables).await;
+    let mut client = Wire::connect(gateway.address).await;
+    let (token, bearer) = (gateway.session_token("alice"), gateway.bearer("bob"));
+    for credentials in [format!("X-Session: {token}\r\n"), format!("{bearer}X-Session: {token}\r\n")] {
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{credentials}x_session: twin\r\n");
+        let framing = "Transfer-Encoding: chunked\r\nTrailer: x-session, x-sum\r\n";
+        let body = "1\r\na\r\n0\r\nX-Session: late\r\nx_session: late\r\nx-sum: 1\r\n\r\n";
+        assert_eq!(client.ask(format!("{head}{framing}\r\n{body}")).await.outcome(), (200, ""));
+        let seen = upstream.last();
+        let raw = String::from_utf8(seen.raw.clone()).unwrap();
+        assert!(!raw.contains(&token) && !raw.contains("twin") && !raw.contains("late"), "{raw}");
+        assert_eq!(seen.trailers, [("x-sum".to_owned(), "1".to_owned())]);
+    }
 }

@@ -36,6 +36,8 @@ async fn a_websocket_gets_its_token_and_passes_both_ways() {
     assert!(client.is_closed().await);
 }
 
+/// Fails when `Protocol::of` looks neither at the method nor for a body, and when a refused handshake leaves the
+/// connection open.
 #[tokio::test]
 async fn only_a_valid_handshake_is_an_upgrade() {
     let tables = format!(
@@ -90,6 +92,7 @@ async fn another_protocol_is_no_more_than_a_header_to_be_removed() {
     assert_eq!(http2::Client::connect(gateway.address).await.ask(plain).await.status, 405);
 }
 
+/// Fails when an upgrade is asked for on a shared connection.
 #[tokio::test]
 async fn what_the_caller_sends_too_early_waits_for_the_101() {
     let upstream = agreeing(|mut visit| async move {
@@ -105,6 +108,7 @@ async fn what_the_caller_sends_too_early_waits_for_the_101() {
     assert_eq!(client.frame().await.unwrap().payload, b"seen");
 }
 
+/// Case 19. Fails when a connection of an upgrade's own (`Want::Own`) goes back to the pool.
 #[tokio::test]
 async fn a_refused_upgrade_ends_with_its_answer_and_smuggles_nothing() {
     for status in ["200 OK", "401 Unauthorized", "426 Upgrade Required"] {
@@ -131,6 +135,8 @@ async fn a_refused_upgrade_ends_with_its_answer_and_smuggles_nothing() {
         assert_eq!((answer.one("connection"), answer.one("upgrade")), (Some("close"), None));
         assert!(client.is_closed().await, "{status}");
         assert_eq!(upstream.count(), 1);
+        let next = Wire::connect(gateway.address).await.ask(get("/next", "")).await;
+        assert_eq!((next.text(), upstream.connections()), ("no", 2), "that connection serves nobody else");
         eventually("the upstream's connection goes", || after.lock().unwrap().is_some()).await;
         assert_eq!(after.lock().unwrap().as_deref(), Some(&b""[..]), "nothing after the head reached the upstream");
     }
@@ -178,6 +184,7 @@ async fn a_101_that_does_not_agree_is_upstream_broken() {
     }
 }
 
+/// Fails when `Exchange::accept` passes a 101 on.
 #[tokio::test]
 async fn a_101_that_nobody_asked_for_is_upstream_broken() {
     let (gateway, _upstream) = in_front_of(Upstream::answering(agreement(ACCEPT)).await, PUBLIC).await;

@@ -118,6 +118,7 @@ async fn ask(gateway: &Gateway, request: &str) -> Result<(u16, String), ()> {
     Ok((answer.status(), answer.outcome().1.to_owned()))
 }
 
+/// Fails when a request is sent again after a byte of its answer.
 #[tokio::test]
 async fn an_upstream_that_breaks_off_at_any_stage() {
     try_all(Proxy::before, "", Vec::new()).await;

@@ -134,6 +134,7 @@ fn cleartext_to_the_issuer_is_refused() {
     "#);
 }
 
+/// Cases 35 and 36. Fails when a key is not in the list of `not_yet`.
 #[test]
 fn what_is_not_served_yet_is_refused() {
     let source = format!("[authz]\n[webhooks]\n[cache.shared]\n{}", route(""));

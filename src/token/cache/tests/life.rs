@@ -68,14 +68,18 @@ async fn a_token_that_has_aged_in_a_hub_lives_for_what_is_left() {
     assert!(bench.cache.get_fresh(&key(0), bench.clock.now()).is_none(), "a quarter of 12 s is left");
 }
 
+/// Fails when `land` does not look at the life of what has come.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_is_dead_on_arrival_is_given_to_nobody() {
     let bench = Bench::new();
     let clock = bench.clock.clone();
-    let fake = Fake::new(move |_, _| {
+    let fake = Fake::new(move |call, _| {
         let now = clock.now();
         let token = Token::new("t", now.mono).unwrap().dated(now.wall.shifted(-1000), None, now.wall, 0);
-        async move { Ok(token) }
+        async move {
+            assert_eq!(call, 0, "it is not asked for again and again");
+            Ok(token)
+        }
     });
     assert!(matches!(error(bench.get(0, &fake).await), MintError::Malformed(_)));
     assert_eq!(bench.cache.entries.size().0, 0);
@@ -155,6 +159,7 @@ async fn a_machine_that_falls_asleep_again_gives_up() {
     assert_eq!((fake.calls(), bench.cache.entries.size().0), (2, 0));
 }
 
+/// Fails when a refresh begins beside a mint that is under way.
 #[tokio::test(start_paused = true)]
 async fn a_failing_issuer_never_delays_or_loses_a_valid_token() {
     let bench = Bench::new();
@@ -317,4 +322,48 @@ async fn the_cache_is_bounded_by_weight_and_swept_of_the_dead() {
     advance(Duration::from_mins(1)).await;
     assert_eq!(i64::try_from(bench.cache.sweep()).unwrap(), entries);
     assert_eq!(bench.cache.entries.size(), (0, 0));
+}
+
+/// A waiter may be woken long after its mint has landed: the machine slept, or was busy. Fails without the look at
+/// `is_dead` in `get`.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_dies_before_its_waiter_is_woken_is_not_given() {
+    let bench = Bench::new();
+    let fake = bench.healthy(60);
+    let waiting = {
+        let (cache, mint) = (Arc::clone(&bench.cache), Arc::clone(&fake));
+        let request = MintRequest { deadline: Instant::now() + Duration::from_mins(10), ..request(&key(0)) };
+        async move { cache.get(request, &mint).await }
+    };
+    tokio::pin!(waiting);
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    sleep(LATENCY + Duration::from_millis(50)).await;
+    assert_eq!((fake.calls(), bench.cache.under_way()), (1, 0), "it has landed, and nobody has looked");
+    advance(Duration::from_mins(1)).await;
+    let (_, got) = waiting.await;
+    assert!(bench.left(&got.unwrap()) > 50_000);
+    assert_eq!(fake.calls(), 2);
+}
+
+/// Tokens that were minted together part ways: each is due for a refresh earlier by its own chance. Fails without the
+/// jitter in `land`.
+#[tokio::test(start_paused = true)]
+async fn a_refresh_is_due_earlier_by_the_jitter() {
+    for (jitter, due) in [(0.0, 48_000), (1.0, 45_000)] {
+        let bench = Bench::new();
+        let cache = TokenCache::new(
+            &config(),
+            bench.clock.clone(),
+            bench.tasks.clone(),
+            Jitter::fixed(jitter),
+            Arc::clone(&bench.metrics),
+        );
+        let fake = bench.healthy(60);
+        let sent = Instant::now();
+        assert!(cache.get(request(&key(0)), &fake).await.1.is_ok());
+        for (before, expected) in [(1, Freshness::Fresh), (0, Freshness::RefreshDue)] {
+            advance(sent + Duration::from_millis(due - before) - Instant::now()).await;
+            assert_eq!(cache.get_fresh(&key(0), bench.clock.now()).unwrap().1, expected, "{jitter}");
+        }
+    }
 }

@@ -95,3 +95,56 @@ async fn a_session_that_is_revoked_as_its_token_comes_gets_nothing() {
     };
     assert!(tokio::join!(biased; revoked, replaced).1.is_none());
 }
+
+/// A hub may answer a forced mint with what it has kept. Fails without the last look at `is_refused` in `replace`.
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_is_not_replaced_by_itself() {
+    let bench = Bench::new();
+    let clock = bench.clock.clone();
+    let mint = Fake::new(move |_, _| {
+        let now = clock.now();
+        async move { Ok(Token::new("same", now.mono).unwrap().dated(now.wall.shifted(60_000), None, now.wall, 0)) }
+    });
+    assert!(bench.get(0, &mint).await.1.is_ok());
+    grow_old().await;
+    assert!(instead(&bench, &mint, "same").await.is_none());
+    assert_eq!(mint.calls(), 2);
+}
+
+/// Fails without the last look at `is_dead` in `replace`.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_dies_before_its_waiter_is_woken_replaces_nothing() {
+    let bench = Bench::new();
+    let mint = bench.healthy(60);
+    let first = bench.get(0, &mint).await.1.unwrap();
+    grow_old().await;
+    let refused = text(&first).to_owned();
+    let request = MintRequest { deadline: Instant::now() + Duration::from_mins(10), ..request(&key(0)) };
+    let replaced = bench.cache.replace(request, |token| text(token) == refused, &mint);
+    tokio::pin!(replaced);
+    assert!(futures_util::poll!(&mut replaced).is_pending());
+    sleep(LATENCY + Duration::from_millis(50)).await;
+    assert_eq!((mint.calls(), bench.cache.under_way()), (2, 0), "it has landed, and nobody has looked");
+    advance(Duration::from_mins(1)).await;
+    assert!(replaced.await.is_none());
+}
+
+/// Fails without the deadline in `replace`: the mint that is joined is another's, and may take longer.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_beyond_his_deadline_for_another_token() {
+    let bench = Bench::new();
+    let mint = Fake::healthy(&bench.clock, 60, Duration::from_secs(3));
+    let first = bench.get(0, &mint).await.1.unwrap();
+    grow_old().await;
+    let refused = text(&first).to_owned();
+    let started = Instant::now();
+    let until = |seconds| MintRequest { deadline: started + Duration::from_secs(seconds), ..request(&key(0)) };
+    let patient = bench.cache.replace(until(5), |token| text(token) == refused, &mint);
+    let hasty = async {
+        let replaced = bench.cache.replace(until(1), |token| text(token) == refused, &mint).await;
+        (replaced.is_none(), started.elapsed().as_secs())
+    };
+    let (patient, hasty) = tokio::join!(biased; patient, hasty);
+    assert!(patient.is_some());
+    assert_eq!((hasty, mint.calls()), ((true, 1), 2));
+}
