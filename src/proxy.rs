@@ -4,6 +4,7 @@
 //! The order matters where a comment says so.
 
 pub mod admit;
+pub mod aging;
 pub mod aim;
 pub mod clean;
 pub mod copy;
@@ -13,6 +14,7 @@ pub mod forward;
 pub mod gateway;
 pub mod grpc;
 pub mod inject;
+pub mod owner;
 pub mod pool;
 pub mod request;
 pub mod retry;
@@ -33,6 +35,7 @@ use crate::headers;
 use crate::listener::connection::Connection;
 use crate::listener::rest::Rest;
 use crate::proxy::admit::Found;
+use crate::proxy::aging::Waiting;
 use crate::proxy::aim::{Aim, Length};
 use crate::proxy::clean::Consumed;
 use crate::proxy::error::{Asked, Error};
@@ -40,6 +43,7 @@ use crate::proxy::finish::{Body, Finish};
 use crate::proxy::forward::{Answer, Exchange, Patience};
 use crate::proxy::gateway::{Gateway, Plan, Plans};
 use crate::proxy::inject::Injected;
+use crate::proxy::owner::{Aging, Whose};
 use crate::proxy::pool::Pool;
 use crate::proxy::pool::exchange::Want;
 use crate::proxy::request::Target;
@@ -50,7 +54,6 @@ use crate::proxy::upgrade::handshake::Wish;
 use crate::proxy::upgrade::registry::Member;
 use crate::proxy::worker::{Snapshot, Worker};
 use crate::record::{Outcome, Peer, Record};
-use crate::session::memory::Remembered;
 use crate::token::{Mint, MintError};
 use crate::transport::body::{BodyFate, RequestBody, ResponseBody};
 
@@ -63,8 +66,8 @@ pub struct Decision<'a> {
     pub injected: Injected,
     /// Where its credential stood.
     pub consumed: Consumed,
-    /// Whose it is; `None` without a session.
-    pub session: Option<Arc<Remembered>>,
+    /// Whose it is, and until when what is put into it may be sent.
+    pub aging: Aging,
 }
 
 /// What came of forwarding.
@@ -161,10 +164,12 @@ fn exchange<'a, M: Mint>(
         let patience = Patience { response: plan.response_timeout, whole };
         let now = finish.record.upstream_begins(plan.route.upstream);
         let exchange = Exchange { pool, aim, connection: &finish.connection, fate: fate.as_deref(), patience };
-        if let (Some(handshake), Some(member)) = (wish.and_then(Wish::handshake), member) {
+        if let (Some(handshake), Some(mut member)) = (wish.and_then(Wish::handshake), member) {
             handshake.ask(&mut head.headers);
             request::fits(&head, 0, pool.upstream().max_header_bytes)?;
-            return match Box::pin(switch::ask(&exchange, handshake, head)).await? {
+            let waiting = Waiting::new(&exchange, &snapshot.gateway, plan, worker.clock(), &finish.aging);
+            let asked = Box::pin(switch::ask(waiting, handshake, head, &mut member, &mut finish.record));
+            return match asked.await? {
                 switch::Asked::Agreed(agreed) => Ok(Forwarded::Tunnel(agreed, member)),
                 switch::Asked::Refused(answer) => {
                     let response = answered(*answer, fate, finish, plan, plans, replaced);
@@ -172,9 +177,14 @@ fn exchange<'a, M: Mint>(
                 }
             };
         }
-        let (mut lease, now) = match pool.ready(now) {
-            Some(lease) => (lease, now),
-            None => (Box::pin(exchange.lease(Want::Any)).await?, Instant::now()),
+        let (mut lease, now) = if let Some(lease) = pool.ready(now) {
+            (lease, now)
+        } else {
+            // What was alive before the wait may not be any more.
+            let waiting = Waiting::new(&exchange, &snapshot.gateway, plan, worker.clock(), &finish.aging);
+            let (head, record) = (&mut head, &mut finish.record);
+            let leased = Box::pin(async move { waiting.lease(Want::Any, head, record).await });
+            (leased.await?.0, Instant::now())
         };
         // Which version of HTTP and whose `Host` the head speaks is known only now.
         aim.at(&lease, &mut head)?;
@@ -189,12 +199,14 @@ fn exchange<'a, M: Mint>(
             Err(error) => {
                 // Before another one is asked for: it may hold the last place among `max_connections`.
                 drop(lease);
-                Box::pin(exchange.send_again(*error, copy)).await?
+                let waiting = Waiting::new(&exchange, &snapshot.gateway, plan, worker.clock(), &finish.aging);
+                let record = &mut finish.record;
+                Box::pin(async move { waiting.send_again(*error, copy, record).await }).await?
             }
         };
         if let Some(retry) = retry.filter(|retry| retry.is_refusal(answer.response.status())) {
-            let record = &mut finish.record;
-            answer = Box::pin(retry.again(&snapshot.gateway, &exchange, worker.clock(), answer, record)).await?;
+            let waiting = Waiting::new(&exchange, &snapshot.gateway, plan, worker.clock(), &finish.aging);
+            answer = Box::pin(retry.again(waiting, answer, &mut finish.record)).await?;
         }
         Ok(Forwarded::Answer(answered(answer, fate, finish, plan, plans, replaced), whole))
     }
@@ -228,12 +240,13 @@ async fn ready<'a, M: Mint>(
         trailers: !matches!(pool.upstream().wire, Wire::Http1) && request::accepts_trailers(head),
         body: length,
     };
-    let rejectable = Rejectable::new(plan, decision.session.as_ref(), &head.headers, finish.record.is_degraded());
+    let session = decision.aging.whose.verified();
+    let rejectable = Rejectable::new(plan, session, &head.headers, finish.record.is_degraded());
     let member = wish.and_then(Wish::handshake).and(plan.route.websocket).map(|rules| {
-        let (session, now) = (decision.session.as_deref(), worker.clock().now());
+        let (session, now) = (session.map(|session| &**session), worker.clock().now());
         Box::new(switch::member(&snapshot.gateway, plan, rules, session, &mut decision.injected, now))
     });
-    prepare(head, decision, finish, pool, &host, length, trusted)?;
+    finish.aging = prepare(head, decision, finish, pool, &host, length, trusted)?;
     Ok(Ready { plan, body, fate, aim, replaced, rejectable, member })
 }
 
@@ -247,7 +260,7 @@ fn answered(
     replaced: bool,
 ) -> Response<Incoming> {
     let Answer { mut response, lease } = answer;
-    finish.lease = Some((lease, fate));
+    (finish.lease, finish.aging) = (Some((lease, fate)), Aging::NONE);
     present(response.headers_mut(), plan, plans, replaced);
     // Ours, not the upstream's (RFC 9112 section 2.3); hyper writes what the caller's connection speaks.
     *response.version_mut() = Version::HTTP_11;
@@ -265,7 +278,7 @@ fn prepare(
     host: &HeaderValue,
     length: Length,
     trusted: bool,
-) -> Result<(), Error> {
+) -> Result<Aging, Error> {
     let plan = decision.plan;
     // 8. Before injection: nothing that the caller says may remove what we set.
     plan.cleaner
@@ -277,7 +290,8 @@ fn prepare(
     inject::inject(&mut head.headers, decision.injected);
     head.headers.insert(headers::REQUEST_ID, finish.record.id().to_header());
     aim::write(head, &plan.route, pool, &finish.connection, host, trusted, length)?;
-    request::fits(head, injected, pool.upstream().max_header_bytes)
+    request::fits(head, injected, pool.upstream().max_header_bytes)?;
+    Ok(decision.aging)
 }
 
 /// The upstream's head as the caller gets it.
@@ -313,23 +327,26 @@ pub async fn decide<'a, M: Mint>(
         Found::Named(named) => {
             // Rare, and its future big: boxed, so that the future of every request stays small.
             let subject = Subject::Named(&named);
-            let injected = Box::pin(tokens::injected(gateway, plan, &subject, worker.clock(), now, record)).await?;
-            return Ok(Decision { plan, injected, consumed: Consumed::Other, session: None });
+            let injecting = Box::pin(tokens::injected(gateway, plan, &subject, worker.clock(), now, record));
+            let (injected, end) = injecting.await?;
+            let aging = Aging { whose: Whose::Named(named), end };
+            return Ok(Decision { plan, injected, consumed: Consumed::Other, aging });
         }
         Found::Nobody(consumed) => {
-            return Ok(Decision { plan, injected: tokens::fixed(plan), consumed, session: None });
+            return Ok(Decision { plan, injected: tokens::fixed(plan), consumed, aging: Aging::NONE });
         }
     };
     // 7. Tokens.
     let subject = Subject::Verified { remembered: &remembered, token: credential.token };
-    let injected = match tokens::injected(gateway, plan, &subject, worker.clock(), now, record).await {
+    let (injected, end) = match tokens::injected(gateway, plan, &subject, worker.clock(), now, record).await {
         Err(Error::Mint(MintError::SessionEnded | MintError::Revoked)) if plan.route.clerk_app => {
-            return Ok(Decision { plan, injected: tokens::fixed(plan), consumed: Consumed::Any, session: None });
+            let (injected, consumed) = (tokens::fixed(plan), Consumed::Any);
+            return Ok(Decision { plan, injected, consumed, aging: Aging::NONE });
         }
         injected => injected?,
     };
     let consumed = admit::consumed(plan, &credential);
-    Ok(Decision { plan, injected, consumed, session: Some(remembered) })
+    Ok(Decision { plan, injected, consumed, aging: Aging { whose: Whose::Verified(remembered), end } })
 }
 
 /// Answers a request that is not forwarded, or whose upstream did not answer.

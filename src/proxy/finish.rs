@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::listener::connection::Connection;
 use crate::listener::rest::Rest;
 use crate::proxy::grpc;
+use crate::proxy::owner::Aging;
 use crate::proxy::pool::Lease;
 use crate::proxy::upgrade::tunnel::{self, Broken};
 use crate::record::{BodyEnd, Record};
@@ -25,6 +26,8 @@ pub struct Finish {
     pub lease: Option<(Lease, Option<Arc<BodyFate>>)>,
     /// The caller's.
     pub connection: Arc<Connection>,
+    /// What ages in the request until it is sent. Here, where it makes the future of no request larger.
+    pub aging: Aging,
     ended: Option<Instant>,
     /// Whether a broken answer ends in trailers, as gRPC on HTTP/2 has it.
     grpc: bool,
@@ -36,7 +39,8 @@ impl Finish {
     /// Of a request whose head has just been read.
     pub fn new(record: Record, connection: &Arc<Connection>, grpc: bool) -> Box<Self> {
         // Boxed: it goes through several hands on its way into the answer's body.
-        Box::new(Self { record, lease: None, connection: Arc::clone(connection), ended: None, grpc })
+        let connection = Arc::clone(connection);
+        Box::new(Self { record, lease: None, connection, aging: Aging::NONE, ended: None, grpc })
     }
 
     /// The tunnel that the request became is over.

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
@@ -152,18 +153,29 @@ impl Exchange<'_> {
         .map_err(ForwardError::from)
     }
 
-    /// Sends a request again, once, on a new connection: when nothing of it was sent, or when it may be repeated and the
-    /// connection died before a byte of the answer.
+    /// What may be sent again, once, on a new connection: a request of which nothing was sent, or one that may be repeated
+    /// and whose connection died before a byte of the answer.
     ///
     /// # Errors
-    /// What the first attempt met, where that is not safe; else what the second one meets.
-    pub async fn send_again(&self, error: SendError, copy: Option<Copy>) -> Result<Answer, ForwardError> {
-        let (mut head, body) = match (error.unsent, copy) {
-            (Some(unsent), _) => unsent.into_parts(),
-            (None, Some(copy)) if !error.answered => (copy.into_head(), RequestBody::empty()),
-            _ => return Err(failure(error.error, self.fate)),
-        };
-        let mut lease = self.lease(Want::New).await?;
+    /// What the first attempt met, where that is not safe.
+    pub fn again(&self, error: SendError, copy: Option<Copy>) -> Result<(Parts, RequestBody), ForwardError> {
+        match (error.unsent, copy) {
+            (Some(unsent), _) => Ok(unsent.into_parts()),
+            (None, Some(copy)) if !error.answered => Ok((copy.into_head(), RequestBody::empty())),
+            _ => Err(failure(error.error, self.fate)),
+        }
+    }
+
+    /// Sends a request for the last time.
+    ///
+    /// # Errors
+    /// When there is no answer, or none that can be passed on.
+    pub async fn send_last(
+        &self,
+        mut lease: Lease,
+        mut head: Parts,
+        body: RequestBody,
+    ) -> Result<Answer, ForwardError> {
         self.aim.at(&lease, &mut head)?;
         let sent = lease.send(Request::from_parts(head, body));
         let response = self.in_time(sent, Instant::now()).await?.map_err(|error| failure(error.error, self.fate))?;

@@ -13,11 +13,12 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout};
 
-use crate::clock::Clock;
 use crate::config::RetryRejected;
+use crate::proxy::aging::Waiting;
 use crate::proxy::copy::Copy;
-use crate::proxy::forward::{Answer, Exchange, ForwardError};
-use crate::proxy::gateway::{Gateway, Plan};
+use crate::proxy::error::Error;
+use crate::proxy::forward::Answer;
+use crate::proxy::gateway::Plan;
 use crate::proxy::inject::{Slot, SlotSource};
 use crate::proxy::pool::exchange::Want;
 use crate::proxy::upgrade::handshake;
@@ -88,18 +89,17 @@ impl Retry<'_> {
     /// What the second sending meets.
     pub async fn again<M: Mint>(
         self,
-        gateway: &Gateway<M>,
-        exchange: &Exchange<'_>,
-        clock: &Clock,
+        waiting: Waiting<'_, M>,
         refusal: Answer,
         record: &mut Record,
-    ) -> Result<Answer, ForwardError> {
+    ) -> Result<Answer, Error> {
+        let exchange = waiting.exchange;
         let Self { request: Rejectable { plan, session, .. }, copy, tee } = self;
         if tee.as_ref().is_some_and(|tee| !tee.can_be_taken()) {
             return Ok(refusal);
         }
         let mut head = copy.into_head();
-        let values = values(plan, &session, &head.headers, gateway, exchange, clock).await;
+        let values = values(plan, &session, &head.headers, &waiting).await;
         let injected = values.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         let none = values.is_empty();
         for (name, value) in values {
@@ -123,15 +123,17 @@ impl Retry<'_> {
             Some(lease) => lease,
             None => exchange.lease(Want::Any).await?,
         };
+        // What was not replaced has waited for what was, and all of it for the connection.
+        waiting.renew(&mut head, record).await?;
         exchange.aim.at(&lease, &mut head)?;
         let request = Request::from_parts(head, body);
         let copy = exchange.copy(&request, lease.protocol());
         let sent = lease.send(request);
         match exchange.in_time(sent, Instant::now()).await? {
-            Ok(response) => exchange.accept(response, lease),
+            Ok(response) => Ok(exchange.accept(response, lease)?),
             Err(error) => {
                 drop(lease);
-                exchange.send_again(*error, copy).await
+                waiting.send_again(*error, copy, record).await
             }
         }
     }
@@ -142,11 +144,10 @@ async fn values<M: Mint>(
     plan: &Plan,
     session: &Remembered,
     sent: &HeaderMap,
-    gateway: &Gateway<M>,
-    exchange: &Exchange<'_>,
-    clock: &Clock,
+    waiting: &Waiting<'_, M>,
 ) -> Vec<(HeaderName, HeaderValue)> {
-    let now = clock.now();
+    let Waiting { exchange, gateway, .. } = *waiting;
+    let now = waiting.clock.now();
     let waits = plan.slots.iter().filter_map(|slot| {
         let SlotSource::Token { spec, key } = &slot.source else { return None };
         let key = session.token_key(*key, |session| TokenKey::of(gateway.issuer, session, spec));

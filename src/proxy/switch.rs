@@ -16,10 +16,12 @@ use tokio::time::Instant;
 use crate::clock::Now;
 use crate::config::{CloseAt, WebSocket};
 use crate::listener::connection::Connection;
+use crate::proxy::aging::Waiting;
+use crate::proxy::error::Error;
 use crate::proxy::finish::{Body, Finish};
-use crate::proxy::forward::{Answer, Exchange, ForwardError};
+use crate::proxy::forward::{Answer, ForwardError};
 use crate::proxy::gateway::{Gateway, Plan};
-use crate::proxy::inject::Injected;
+use crate::proxy::inject::{self, Injected, Slot};
 use crate::proxy::pool::Place;
 use crate::proxy::pool::exchange::Want;
 use crate::proxy::upgrade::handshake::{self, Handshake, Wish};
@@ -27,7 +29,7 @@ use crate::proxy::upgrade::registry::{Expiry, Farewell, Member};
 use crate::proxy::upgrade::tunnel::{Broken, Ending, Tunnel};
 use crate::proxy::worker::{Snapshot, Worker};
 use crate::proxy::{clean, error, tokens};
-use crate::record::Outcome;
+use crate::record::{Outcome, Record};
 use crate::session::memory::Remembered;
 use crate::token::Mint;
 use crate::transport::body::{RequestBody, ResponseBody};
@@ -59,16 +61,32 @@ pub struct Agreed {
 ///
 /// # Errors
 /// When there is no answer, or a 101 that does not agree to the handshake.
-pub async fn ask(exchange: &Exchange<'_>, handshake: &Handshake, mut head: Parts) -> Result<Asked, ForwardError> {
-    let mut lease = exchange.lease(Want::Own).await?;
+pub async fn ask<M: Mint>(
+    waiting: Waiting<'_, M>,
+    handshake: &Handshake,
+    mut head: Parts,
+    member: &mut Member,
+    record: &mut Record,
+) -> Result<Asked, Error> {
+    let exchange = waiting.exchange;
+    let (mut lease, renewed) = waiting.lease(Want::Own, &mut head, record).await?;
+    if renewed && let Some(rules) = waiting.plan.route.websocket {
+        let Waiting { plan, gateway, clock, aging, .. } = waiting;
+        let sent = |slot: &Slot| Some((slot.header.clone(), head.headers.get(&slot.header)?.clone()));
+        let mut injected: Injected = plan.slots.iter().filter_map(sent).collect();
+        let session = aging.whose.verified().map(|session| &**session);
+        // The tunnel ends with what is sent, not with what has died.
+        *member = self::member(gateway, plan, rules, session, &mut injected, clock.now());
+        inject::inject(&mut head.headers, injected);
+    }
     exchange.aim.at(&lease, &mut head)?;
     let sent = lease.send(Request::from_parts(head, RequestBody::empty()));
     let mut response =
         exchange.in_time(sent, Instant::now()).await?.map_err(|error| ForwardError::Broken(error.error))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return exchange.accept(response, lease).map(|answer| Asked::Refused(Box::new(answer)));
+        return Ok(Asked::Refused(Box::new(exchange.accept(response, lease)?)));
     }
-    handshake.agreed(&response)?;
+    handshake.agreed(&response).map_err(ForwardError::from)?;
     let connection = hyper::upgrade::on(&mut response);
     Ok(Asked::Agreed(Box::new(Agreed { response: response.map(drop), connection, place: lease.into_place() })))
 }

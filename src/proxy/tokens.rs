@@ -14,13 +14,14 @@ use crate::metrics::Lookup;
 use crate::proxy::error::Error;
 use crate::proxy::gateway::{Gateway, Plan};
 use crate::proxy::inject::{Injected, Slot, SlotSource};
+use crate::proxy::owner::Owner;
 use crate::record::Record;
 use crate::session::Session;
 use crate::session::credential::TokenText;
 use crate::session::memory::Remembered;
 use crate::session::named::Named;
-use crate::token::freshness::Freshness;
-use crate::token::{Issuer, Mint, MintError, MintRequest, Scope, Token, TokenKey, Urgency};
+use crate::token::freshness::{Border, Freshness};
+use crate::token::{Mint, MintError, MintRequest, Token, TokenKey, Urgency};
 
 /// For whom values are injected.
 #[derive(Debug)]
@@ -36,24 +37,11 @@ pub enum Subject<'a> {
     Named(&'a Named),
 }
 
-impl Subject<'_> {
-    /// When its credential was issued.
-    fn issued_at(&self) -> Option<Wall> {
+impl<'a> Subject<'a> {
+    fn owner(&self) -> Owner<'a> {
         match self {
-            Self::Verified { remembered, .. } => remembered.session.issued_at,
-            Self::Named(_) => None,
-        }
-    }
-
-    /// What the token of this slot is kept under. A session that is only named shares nothing with one that was verified.
-    fn key(&self, issuer: Issuer, slot: usize, spec: &MintSpec) -> &TokenKey {
-        match self {
-            Self::Verified { remembered, .. } => {
-                remembered.token_key(slot, |session| TokenKey::of(issuer, session, spec))
-            }
-            Self::Named(named) => {
-                named.token_key(slot, |sid| TokenKey::new(issuer, sid.clone(), None, spec, Scope::Neutral, Vec::new()))
-            }
+            Self::Verified { remembered, .. } => Owner::Verified(remembered),
+            Self::Named(named) => Owner::Named(named),
         }
     }
 }
@@ -67,7 +55,7 @@ pub fn fixed(plan: &Plan) -> Injected {
     values.collect()
 }
 
-/// What a route injects for a session.
+/// What a route injects for a session, and when the first of it is not to be sent any more.
 ///
 /// # Errors
 /// The first injection that fails and may not be left out.
@@ -78,29 +66,41 @@ pub async fn injected<M: Mint>(
     clock: &Clock,
     now: Now,
     record: &mut Record,
-) -> Result<Injected, Error> {
-    let mut injected = Injected::new();
+) -> Result<(Injected, Option<Border>), Error> {
+    let (mut injected, mut first, owner) = (Injected::new(), None, subject.owner());
     for slot in &plan.slots {
-        let value = match &slot.source {
+        let (value, end) = match &slot.source {
             SlotSource::Token { spec, key } => {
-                let key = subject.key(gateway.issuer, *key, spec);
-                let Some((token, freshness)) = gateway.tokens.get_fresh(key, now) else {
+                let key = owner.key(gateway.issuer, *key, spec);
+                let Some((token, freshness, end)) = gateway.tokens.get_lasting(key, now) else {
                     // Rare beside the hits, and big: boxed, so that the future of every request stays small.
                     return Box::pin(injected_after_mint(gateway, plan, subject, clock, record)).await;
                 };
                 if freshness == Freshness::RefreshDue {
-                    gateway.tokens.refresh(request(gateway, subject.issued_at(), spec, key, now), &gateway.mint);
+                    gateway.tokens.refresh(request(gateway, owner.issued_at(), spec, key, now), &gateway.mint);
                 }
-                Some(value_of(slot, &token)?)
+                (Some(value_of(slot, &token)?), Some(end))
             }
-            other => without_token(slot, other, subject, now)?,
+            other => aging(without_token(slot, other, subject, now)?, other, owner, now),
         };
+        first = Border::first(first, end);
         push(&mut injected, slot, value)?;
     }
     if plan.slots.iter().any(|slot| matches!(slot.source, SlotSource::Token { .. })) {
         record.looked_up(Lookup::Hit);
     }
-    Ok(injected)
+    Ok((injected, first))
+}
+
+/// A value that was not minted, with its end: of these a session token alone has one.
+fn aging(
+    value: Option<HeaderValue>,
+    source: &SlotSource,
+    owner: Owner<'_>,
+    now: Now,
+) -> (Option<HeaderValue>, Option<Border>) {
+    let end = matches!(source, SlotSource::SessionToken) && value.is_some();
+    (value, end.then(|| owner.end(now)).flatten())
 }
 
 /// Waits for every token that is not in memory, all at once, and judges every value by the time after the wait: what was
@@ -111,36 +111,64 @@ async fn injected_after_mint<M: Mint>(
     subject: &Subject<'_>,
     clock: &Clock,
     record: &mut Record,
-) -> Result<Injected, Error> {
-    let begun = clock.now();
-    let waits = plan.slots.iter().map(|slot| async move {
-        let SlotSource::Token { spec, key } = &slot.source else { return (slot, None) };
-        let key = subject.key(gateway.issuer, *key, spec);
-        let asked = request(gateway, subject.issued_at(), spec, key, begun);
-        (slot, Some((asked.clone(), gateway.tokens.get(asked, &gateway.mint).await)))
-    });
-    let found = join_all(waits).await;
-    let now = clock.now();
-    let mut injected = Injected::new();
+) -> Result<(Injected, Option<Border>), Error> {
+    let found = minted(gateway, plan, Some(subject.owner()), clock, None).await;
+    let (now, owner) = (clock.now(), subject.owner());
+    let (mut injected, mut first) = (Injected::new(), None);
     for (slot, found) in found {
-        let value = match found {
-            None => without_token(slot, &slot.source, subject, now)?,
-            Some((asked, (lookup, minted))) => {
+        let (value, end) = match found {
+            None => aging(without_token(slot, &slot.source, subject, now)?, &slot.source, owner, now),
+            Some((lookup, minted)) => {
                 record.looked_up(lookup);
-                // A hit may have died while others were waited for.
-                let minted = match lookup {
-                    Lookup::Hit => gateway.tokens.get(asked, &gateway.mint).await.1,
-                    _ => minted,
-                };
                 match minted {
-                    Ok(token) => Some(value_of(slot, &token)?),
-                    Err(error) => instead_of_token(plan, slot, error, subject, clock.now(), record)?,
+                    Ok(token) => (Some(value_of(slot, &token)?), gateway.tokens.end(&token)),
+                    Err(error) => {
+                        let value = instead_of_token(plan, slot, error, subject, now, record)?;
+                        aging(value, &SlotSource::SessionToken, owner, now)
+                    }
                 }
             }
         };
+        first = Border::first(first, end);
         push(&mut injected, slot, value)?;
     }
-    Ok(injected)
+    Ok((injected, first))
+}
+
+/// Every token of a route, out of memory or minted, waited for all at once, until `whole` at most; `None` for what is no
+/// token. What has died while others were waited for is asked for once more.
+pub async fn minted<'a, M: Mint>(
+    gateway: &Gateway<M>,
+    plan: &'a Plan,
+    owner: Option<Owner<'_>>,
+    clock: &Clock,
+    whole: Option<Instant>,
+) -> Vec<(&'a Slot, Option<(Lookup, Result<Arc<Token>, MintError>)>)> {
+    let begun = clock.now();
+    let asked = |slot: &Slot| {
+        let SlotSource::Token { spec, key } = &slot.source else { return None };
+        let owner = owner?;
+        let mut asked = request(gateway, owner.issued_at(), spec, owner.key(gateway.issuer, *key, spec), begun);
+        asked.deadline = whole.map_or(asked.deadline, |end| asked.deadline.min(end));
+        Some(asked)
+    };
+    let waits = plan.slots.iter().map(|slot| async move {
+        match asked(slot) {
+            None => (slot, None),
+            Some(asked) => (slot, Some(gateway.tokens.get(asked, &gateway.mint).await)),
+        }
+    });
+    let mut found = join_all(waits).await;
+    for (slot, found) in &mut found {
+        let Some((lookup, Ok(token))) = found else { continue };
+        if (*lookup == Lookup::Hit || gateway.tokens.is_dead(token))
+            && let Some(asked) = asked(slot)
+        {
+            let (_, again) = gateway.tokens.get(asked, &gateway.mint).await;
+            *found = Some((*lookup, again));
+        }
+    }
+    found
 }
 
 /// A value that needs no mint; none for a token.
@@ -191,7 +219,7 @@ fn instead_of_token(
 }
 
 /// What `on_mint_error` covers: the issuer's failures, never what the user has to know.
-fn is_issuers_failure(error: &MintError) -> bool {
+pub fn is_issuers_failure(error: &MintError) -> bool {
     match error {
         MintError::TemplateUnknown
         | MintError::RejectedKey
@@ -246,13 +274,22 @@ pub fn first_expiry<M: Mint>(
 pub fn push(injected: &mut Injected, slot: &Slot, value: Option<HeaderValue>) -> Result<(), Error> {
     match value {
         Some(value) => injected.push((slot.header.clone(), value)),
-        None if slot.required => return Err(Error::Unfit("a required value is absent or not safe in a header")),
+        None if slot.required => return Err(absent()),
         None => {}
     }
     Ok(())
 }
 
-fn value_of(slot: &Slot, token: &Arc<Token>) -> Result<HeaderValue, Error> {
+/// What a request ends with where a required value is absent.
+pub fn absent() -> Error {
+    Error::Unfit("a required value is absent or not safe in a header")
+}
+
+/// What the header of this slot says with a token.
+///
+/// # Errors
+/// When the two together cannot stand in a header.
+pub fn value_of(slot: &Slot, token: &Arc<Token>) -> Result<HeaderValue, Error> {
     slot.prefix.token(token).map_err(|_| MintError::Unfit.into())
 }
 

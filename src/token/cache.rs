@@ -21,7 +21,7 @@ use crate::config;
 use crate::lifecycle::Spawner;
 use crate::metrics::{CacheName, Lookup, Metrics, MintResult, TemplateId};
 use crate::token::expect;
-use crate::token::freshness::{Jitter, Rules};
+use crate::token::freshness::{Border, Jitter, Rules};
 use crate::token::{Freshness, Mint, MintError, MintRequest, Token, TokenKey, Urgency};
 
 /// What somebody is told when too many mints are under way, or one ended in a panic.
@@ -109,11 +109,26 @@ impl TokenCache {
     /// A live token, if there is one. Never [`Freshness::Dead`]; on [`Freshness::RefreshDue`] the caller should call
     /// [`TokenCache::refresh`]. Allocates nothing and takes no lock of its own.
     pub fn get_fresh(&self, key: &TokenKey, now: Now) -> Option<(Arc<Token>, Freshness)> {
+        self.get_lasting(key, now).map(|(token, freshness, _)| (token, freshness))
+    }
+
+    /// The same, with the moment from which it is not to be sent any more.
+    pub fn get_lasting(&self, key: &TokenKey, now: Now) -> Option<(Arc<Token>, Freshness, Border)> {
         let Kept { token, life } = self.entries.get(key)?;
         match life.at(now) {
             Freshness::Dead => None,
-            freshness => Some((token, freshness)),
+            freshness => Some((token, freshness, life.end())),
         }
+    }
+
+    /// When a token is not to be sent any more; `None` where it does not tell.
+    pub fn end(&self, token: &Token) -> Option<Border> {
+        token.life(&self.settings().rules, 0.0).map(|life| life.end())
+    }
+
+    /// Whether a token is not to be sent any more.
+    pub fn is_dead(&self, token: &Token) -> bool {
+        self.end(token).is_some_and(|end| end.reached(self.clock.now()))
     }
 
     /// A live token: out of memory, out of the mint that is under way, or newly minted through `mint`. Waits until the
@@ -262,11 +277,6 @@ impl TokenCache {
             let minted = minting.await.unwrap_or(Err(MintError::Timeout));
             landing.land(minted);
         }));
-    }
-
-    fn is_dead(&self, token: &Token) -> bool {
-        let life = token.life(&self.settings().rules, 0.0);
-        life.is_some_and(|life| life.at(self.clock.now()) == Freshness::Dead)
     }
 
     /// Keeps what is worth it, counts, and tells those who wait.

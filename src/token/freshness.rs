@@ -48,11 +48,13 @@ pub struct Life {
     end: Border,
 }
 
-/// One moment on both clocks.
+/// One moment on both clocks; it has come when it has on either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Border {
-    mono: Instant,
-    wall: Wall,
+pub struct Border {
+    /// On the monotonic clock.
+    pub mono: Instant,
+    /// On the wall clock.
+    pub wall: Wall,
 }
 
 /// A source of numbers from 0 (included) to 1. Cheap to clone.
@@ -116,6 +118,11 @@ impl Life {
         }
     }
 
+    /// When the token is dead.
+    pub fn end(&self) -> Border {
+        self.end
+    }
+
     /// What may be done with the token now.
     pub fn at(&self, now: Now) -> Freshness {
         if self.end.reached(now) {
@@ -131,8 +138,17 @@ impl Life {
 // === impl Border ===
 
 impl Border {
-    fn reached(self, now: Now) -> bool {
+    /// Whether it has come.
+    pub fn reached(self, now: Now) -> bool {
         now.mono >= self.mono || now.wall >= self.wall
+    }
+
+    /// Comes when the first of both does; `None` never comes.
+    pub fn first(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(Self { mono: one.mono.min(other.mono), wall: one.wall.min(other.wall) }),
+            (one, other) => one.or(other),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod listeners;
 mod odd_paths;
 mod pools;
 mod protocols;
+mod queues;
 mod refusals;
 mod require;
 mod resend;
