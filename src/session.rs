@@ -3,7 +3,7 @@
 pub mod cookies;
 pub mod credential;
 pub mod guard;
-mod json;
+pub(crate) mod json;
 pub mod jwks;
 pub mod memory;
 pub mod named;

@@ -259,9 +259,9 @@ impl Token {
     /// Builds the header values once.
     ///
     /// # Errors
-    /// When the JWT is empty or cannot stand in a header.
+    /// When the JWT is empty or cannot stand in a header as it is: white space around it would not arrive.
     pub fn new(jwt: &str, sent_at: Instant) -> Result<Self, NotHeaderSafe> {
-        if jwt.is_empty() {
+        if jwt.is_empty() || jwt.trim_ascii() != jwt {
             return Err(NotHeaderSafe);
         }
         let text = bytes::Bytes::from(format!("Bearer {jwt}"));

@@ -1,4 +1,4 @@
-//! A slow reader of strict JSON (RFC 8259): no name twice in an object, no number beyond a double.
+//! A slow reader of JSON (RFC 8259): no number beyond a double, and where it is strict no name twice in an object.
 
 /// A value.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,11 +17,21 @@ const DEEPEST: usize = 127;
 
 struct Reader<'a> {
     rest: &'a str,
+    strict: bool,
 }
 
-/// The text's one value.
+/// The text's one value, if it has no name twice in an object.
 pub fn read(text: &str) -> Option<Json> {
-    let mut reader = Reader { rest: text };
+    whole(text, true)
+}
+
+/// The text's one value. Of two members with one name the later one counts.
+pub fn read_lax(text: &str) -> Option<Json> {
+    whole(text, false)
+}
+
+fn whole(text: &str, strict: bool) -> Option<Json> {
+    let mut reader = Reader { rest: text, strict };
     let value = reader.value(0)?;
     reader.space();
     reader.rest.is_empty().then_some(value)
@@ -103,8 +113,11 @@ impl Reader<'_> {
             self.space();
             self.take(":")?;
             let value = self.value(depth + 1)?;
-            if members.iter().any(|(own, _)| *own == name) {
-                return None;
+            if let Some(twin) = members.iter().position(|(own, _)| *own == name) {
+                if self.strict {
+                    return None;
+                }
+                members.remove(twin);
             }
             members.push((name, value));
             self.space();

@@ -1,12 +1,14 @@
-//! What the targets share: a gateway's configuration without any file, and a slow reader of cookies.
+//! What the targets share: a gateway's configuration without any file, and slow readers of cookies and base64.
 
 pub mod json;
 
 use std::io;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use mintgate::clock::Clock;
+use mintgate::commands::check;
 use mintgate::config::Config;
 use mintgate::config::validate::{self, Diagnostics, Environment, Secrets};
 use mintgate::emulator::{Emulator, Options};
@@ -32,15 +34,45 @@ impl Environment for Outside {
     }
 }
 
-/// Loads a text as `mintgate check` does.
+/// What `mintgate check` says to a text: whether it is good, its output and its complaints.
+pub fn check(text: &str) -> (bool, String, String) {
+    struct File<'a>(&'a str);
+
+    impl Environment for File<'_> {
+        fn var(&self, name: &str) -> Option<String> {
+            Outside.var(name)
+        }
+
+        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+            if path == Path::new("fuzz.toml") { Ok(self.0.into()) } else { Outside.read(path) }
+        }
+
+        fn exists(&self, path: &Path) -> bool {
+            Outside.exists(path)
+        }
+    }
+
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = check::run(Some(Path::new("fuzz.toml")), &File(text), false, &mut out, &mut err).unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    // `ExitCode` tells its number in `Debug` alone.
+    (format!("{code:?}") == format!("{:?}", ExitCode::SUCCESS), text(out), text(err))
+}
+
+/// Loads a text as `mintgate run` does.
 pub fn load(text: &str) -> Result<(Config, Diagnostics), Diagnostics> {
     validate::parse(text, Path::new("fuzz.toml"), &Outside, Secrets::Required)
 }
 
 /// A good configuration: these routes behind a usual beginning.
 pub fn gateway(routes: &str) -> Config {
+    gateway_of("", routes)
+}
+
+/// The same with these lines more in `[clerk]`.
+pub fn gateway_of(clerk: &str, routes: &str) -> Config {
     let text = format!(
-        "[clerk]\nsecret_key = {{ env = \"CLERK_SECRET_KEY\" }}\njwt_key = {{ file = \"key.pem\" }}\n\
+        "[clerk]\n{clerk}secret_key = {{ env = \"CLERK_SECRET_KEY\" }}\njwt_key = {{ file = \"key.pem\" }}\n\
          issuer = \"https://clerk.example.com\"\nauthorized_parties = [\"https://app.example.com\"]\n\
          [server]\nlisten = [\"127.0.0.1:0\"]\n\
          [upstreams.up]\nurl = \"unix:/run/up\"\nremove_headers = [\"x-hasura-*\"]\n{routes}"
@@ -77,4 +109,29 @@ pub fn is_clerk(name: &[u8]) -> bool {
 /// A piece between semicolons in which nothing stands may come and go.
 pub fn is_something((name, value): &Cookie) -> bool {
     !name.is_empty() || !value.is_empty()
+}
+
+const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// Base64 for URLs, without padding.
+pub fn base64url(bytes: &[u8]) -> String {
+    let bits: Vec<u8> = bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect();
+    let digit = |bits: &[u8]| {
+        let value = (0..6).fold(0, |value, at| value << 1 | bits.get(at).copied().unwrap_or(0));
+        char::from(BASE64URL[usize::from(value)])
+    };
+    bits.chunks(6).map(digit).collect()
+}
+
+/// The same backwards: canonical base64 alone.
+pub fn unbase64url(text: &str) -> Option<Vec<u8>> {
+    let digits = text.bytes().map(|byte| BASE64URL.iter().position(|&own| own == byte));
+    let digits: Vec<usize> = digits.collect::<Option<_>>()?;
+    let bits: Vec<usize> = digits.iter().flat_map(|digit| (0..6).rev().map(move |bit| digit >> bit & 1)).collect();
+    let whole = bits.len() / 8 * 8;
+    let rest = &bits[whole..];
+    if rest.len() >= 6 || rest.contains(&1) {
+        return None;
+    }
+    bits[..whole].chunks(8).map(|byte| u8::try_from(byte.iter().fold(0, |value, bit| value << 1 | bit)).ok()).collect()
 }

@@ -113,6 +113,13 @@ impl Value<'_> {
             _ => None,
         }
     }
+
+    /// The value under a name, if this is an object that has it.
+    pub(crate) fn member(&self, name: &str) -> Option<&Self> {
+        let Self::Object(members) = self else { return None };
+        let at = members.binary_search_by(|(own, _)| own.as_str().cmp(name)).ok()?;
+        Some(&members[at].1)
+    }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {

@@ -1,7 +1,8 @@
-//! The issuer's client: one attempt to mint, and what each of the issuer's answers means (design section 5, "Mint call").
+//! The issuer's client: one attempt to mint (design section 5, "Mint call").
 
 mod answer;
 pub mod http;
+pub mod judge;
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,30 +13,24 @@ use bytes::Bytes;
 use http_body_util::Full;
 use tokio::time::Instant;
 
-use self::answer::{Claims, Subject};
-use self::http::{Answer, Http};
-pub use self::http::{BuildError, ExchangeError};
+use self::http::Http;
+pub use self::http::{Answer, BuildError, ExchangeError};
+use self::judge::{DEFAULT_RETRY_AFTER, Judge, Minted};
 use crate::clock::Clock;
 use crate::config::{self, ApiUrl};
 use crate::lifecycle::Spawner;
 use crate::metrics::Metrics;
-use crate::token::{Kind, Mint, MintError, MintRequest, Token, freshness};
+use crate::token::{Kind, Mint, MintError, MintRequest, Token};
 
 /// Bytes of an answer to a mint, and of a JWKS.
 const MAX_TOKEN: usize = 64 * 1024;
 const MAX_JWKS: usize = 1024 * 1024;
-
-/// What a caller is told when the issuer does not say when to come back.
-const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A rejected key is an error in the log, but not one for each request.
 const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 
 /// Offsets of the issuer's clock above this, in milliseconds, are logged.
 const LARGE_OFFSET_MS: i64 = 2000;
-
-/// Characters after the `user_` of an id; a shorter one is a placeholder and says nothing.
-const SHORTEST_ID: usize = 4;
 
 /// Clerk's Backend API, or a hub that speaks it.
 #[derive(Debug)]
@@ -70,11 +65,6 @@ pub enum FetchError {
     #[error("the answer's status was {0}")]
     Status(u16),
 }
-
-/// A 5xx of the issuer.
-#[derive(Debug, thiserror::Error)]
-#[error("the issuer answered with status {0}")]
-struct ServerError(u16);
 
 /// One call, before a key is chosen.
 struct Call<'a> {
@@ -209,8 +199,7 @@ impl ClerkClient {
 
     /// Takes the issuer's clock from the answer.
     fn measure(&self, answer: &Answer) {
-        let Some(date) = answer::date(&answer.headers) else { return };
-        let offset = freshness::clock_offset(date, answer.sent.wall, answer.received());
+        let Some(offset) = judge::clock_offset(answer) else { return };
         self.offset_ms.store(offset, Relaxed);
         self.metrics.control().issuer_clock_offset_ms.set(offset);
         let known = if offset.abs() > LARGE_OFFSET_MS { offset } else { 0 };
@@ -226,77 +215,18 @@ impl ClerkClient {
         }
         let (forced, deadline) = (request.forced, request.deadline);
         let call = Call { method, url, body, forced, cap: MAX_TOKEN, deadline };
-        let answer = self.authorized(&call).await.map_err(failed)?;
-        let issuer_now = answer.received().shifted(self.offset_ms.load(Relaxed));
-        let retry_after = answer::retry_after(&answer.headers, issuer_now);
-        match answer.status.as_u16() {
-            401 => Err(MintError::RejectedKey),
-            // A pause of nothing would be no pause.
-            429 => Err(MintError::Throttled { retry_after: retry_after.unwrap_or_default().max(DEFAULT_RETRY_AFTER) }),
-            status @ 500.. => Err(MintError::Unavailable {
-                retry_after: retry_after.unwrap_or(DEFAULT_RETRY_AFTER),
-                source: Some(Arc::new(ServerError(status))),
-            }),
-            _ => Ok(answer),
-        }
+        self.authorized(&call).await.map_err(failed)
     }
 
-    /// A 404 that does not say whether the session or the template is missing: the session itself tells. Never a
-    /// guess, since one of the two is the user's and the other is not.
-    async fn settle(&self, request: &MintRequest) -> Result<Token, MintError> {
-        let url = self.session_url(request);
-        let answer = self.ask(Method::GET, &url, Bytes::new(), request).await?;
-        match answer.status.as_u16() {
-            200 => match answer::is_active(&answer.headers, &answer.body) {
-                Ok(true) if request.key.parts().kind == Kind::Session => Err(MintError::Refused(404)),
-                Ok(true) => Err(MintError::TemplateUnknown),
-                Ok(false) => Err(MintError::SessionEnded),
-                Err(why) => Err(MintError::Malformed(why)),
-            },
-            404 => Err(MintError::SessionEnded),
-            status => Err(MintError::Refused(status)),
-        }
+    /// How an answer is read, with what is known by now.
+    fn judge<'a>(&'a self, request: &'a MintRequest) -> Judge<'a> {
+        Judge { key: &request.key, issuer: self.issuer.as_deref(), offset_ms: self.offset_ms.load(Relaxed) }
     }
 
     /// The types of both segments allow only characters that need no percent-encoding.
     fn session_url(&self, request: &MintRequest) -> String {
         format!("{}/v1/sessions/{}", self.api_url.as_str(), request.key.parts().sid.as_str())
     }
-
-    fn token(&self, request: &MintRequest, answer: &Answer) -> Result<Token, MintError> {
-        let jwt = answer::jwt(&answer.headers, &answer.body).map_err(MintError::Malformed)?;
-        let claims = answer::claims(&jwt);
-        if let Some(why) = self.foreign(request, &claims) {
-            return Err(MintError::Malformed(why));
-        }
-        let token = Token::new(&jwt, answer.sent.mono).map_err(|_| MintError::Unfit)?;
-        Ok(match claims.exp {
-            Some(exp) => token.dated(exp, claims.iat, answer.sent.wall, self.offset_ms.load(Relaxed)),
-            None => token,
-        })
-    }
-
-    /// Why the token cannot be this session's. A token is opaque, so what it does not say is not held against it; what
-    /// it says and is another's is. `sub` is always in a template's token and cannot be overridden (contract section 4),
-    /// but stand-ins of the issuer answer a placeholder for everybody: only two real ids can contradict each other.
-    fn foreign(&self, request: &MintRequest, claims: &Claims) -> Option<&'static str> {
-        let parts = request.key.parts();
-        let sub = parts.sub.as_ref().map_or("", |sub| sub.as_str());
-        if claims.sid.as_deref().is_some_and(|sid| sid != parts.sid.as_str()) {
-            Some("the token is another session's")
-        } else if claims.sub.as_deref().is_some_and(|other| other != sub && is_user_id(other) && is_user_id(sub)) {
-            Some("the token is another user's")
-        } else if claims.iss.is_some() && self.issuer.is_some() && claims.iss != self.issuer {
-            Some("the token is another issuer's")
-        } else {
-            None
-        }
-    }
-}
-
-fn is_user_id(text: &str) -> bool {
-    let id = text.strip_prefix("user_").unwrap_or_default();
-    id.len() >= SHORTEST_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 fn failed(error: FetchError) -> MintError {
@@ -305,13 +235,6 @@ fn failed(error: FetchError) -> MintError {
         FetchError::Exchange(ExchangeError::TooLarge(_)) => MintError::Malformed("it is larger than 64 KiB"),
         error => MintError::Unavailable { retry_after: DEFAULT_RETRY_AFTER, source: Some(Arc::new(error)) },
     }
-}
-
-/// Nothing that a retry or another session would change, so somebody should read why.
-fn refused(status: u16, answer: &Answer) -> MintError {
-    let (code, trace_id) = answer::describe(&answer.body);
-    tracing::warn!(status, code, trace_id, "the issuer refuses to mint");
-    MintError::Refused(status)
 }
 
 impl Mint for ClerkClient {
@@ -329,20 +252,12 @@ impl Mint for ClerkClient {
         let began = Instant::now();
         let answer = self.ask(Method::POST, &url, body, &request).await;
         self.metrics.control().mint_seconds.observe_shared(began.elapsed());
-        let answer = answer?;
-        match answer.status.as_u16() {
-            200 => self.token(&request, &answer),
-            status @ 200..300 => {
-                tracing::debug!(status, "the issuer answered a mint with an odd status");
-                Err(MintError::Malformed("its status is not 200"))
+        match self.judge(&request).minted(&answer?)? {
+            Minted::Token(token) => Ok(token),
+            Minted::Unsettled => {
+                let answer = self.ask(Method::GET, &self.session_url(&request), Bytes::new(), &request).await?;
+                Err(self.judge(&request).settled(&answer))
             }
-            status @ (403 | 404 | 422) => match answer::subject(&answer.body) {
-                Subject::Session => Err(MintError::SessionEnded),
-                Subject::Template if status == 404 => Err(MintError::TemplateUnknown),
-                _ if status == 404 => self.settle(&request).await,
-                _ => Err(refused(status, &answer)),
-            },
-            status => Err(refused(status, &answer)),
         }
     }
 }

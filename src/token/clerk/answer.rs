@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::{HeaderMap, header};
-use serde::Deserialize;
+use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 
 use crate::clock::Wall;
+use crate::session::json::Value as Strict;
 
 /// Bytes of a code or a trace id; Clerk's are shorter.
 const LONGEST_SHOWN: usize = 64;
@@ -31,56 +31,40 @@ pub(super) enum Subject {
     Unknown,
 }
 
-/// The list of errors that Clerk answers with (contract section 1.6).
-#[derive(Deserialize)]
-struct Errors {
-    errors: Vec<Problem>,
-    clerk_trace_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Problem {
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    long_message: String,
-    #[serde(default)]
-    code: String,
-}
-
 /// The token out of a 200 (contract section 1.1).
 pub(super) fn jwt(headers: &HeaderMap, body: &[u8]) -> Result<String, &'static str> {
-    #[derive(Deserialize)]
-    struct Minted {
-        jwt: String,
-    }
     plain_json(headers)?;
-    match serde_json::from_slice(body) {
-        Ok(Minted { jwt }) if jwt.is_empty() => Err("the token is empty"),
-        Ok(Minted { jwt }) => Ok(jwt),
-        Err(error) if error.is_data() => Err("there is no token in it"),
-        Err(_) => Err("it is not JSON"),
+    let answer = read(body).ok_or("it is not JSON")?;
+    match answer.member("jwt").and_then(Strict::text) {
+        None => Err("there is no token in it"),
+        Some("") => Err("the token is empty"),
+        Some(jwt) => Ok(jwt.to_owned()),
     }
 }
 
 /// Whether the session is active, out of the 200 of `GET /v1/sessions/{sid}` (contract section 1.3).
 pub(super) fn is_active(headers: &HeaderMap, body: &[u8]) -> Result<bool, &'static str> {
-    #[derive(Deserialize)]
-    struct Session {
-        status: String,
-    }
     plain_json(headers)?;
-    let session: Session = serde_json::from_slice(body).map_err(|_| "it is not a session")?;
-    Ok(session.status == "active")
+    let session = read(body);
+    let status = session.as_ref().and_then(|session| session.member("status")?.text()).ok_or("it is not a session")?;
+    Ok(status == "active")
+}
+
+/// A body that everybody reads alike: an object is one, and nothing else is taken for one.
+fn read(body: &[u8]) -> Option<Strict<'_>> {
+    serde_json::from_slice(body).ok()
 }
 
 fn plain_json(headers: &HeaderMap) -> Result<(), &'static str> {
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
         return Err("it is compressed, which nobody asked for");
     }
-    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
-    let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if kind.eq_ignore_ascii_case("application/json") { Ok(()) } else { Err("its content type is not JSON") }
+    let is_json = |kind: &HeaderValue| {
+        let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/json")
+    };
+    let kinds = headers.get_all(header::CONTENT_TYPE);
+    if kinds.iter().all(is_json) { Ok(()) } else { Err("its content type is not JSON") }
 }
 
 /// Reads the payload of a JWS in compact form, verifying nothing: it may be signed with a key that only the upstream
@@ -115,11 +99,13 @@ fn numeric_date(value: &Value) -> Option<Wall> {
 /// Whom an error is about. `resource_not_found` is the code for both, so only the text tells; the template is looked for
 /// first, because a template may be called `session`, while no session is called `jwt template`.
 pub(super) fn subject(body: &[u8]) -> Subject {
-    let Ok(Errors { errors, .. }) = serde_json::from_slice(body) else { return Subject::Unknown };
+    let body = read(body);
     let names = |what: &str| {
-        errors.iter().any(|error| {
+        errors(body.as_ref()).iter().any(|error| {
             let names = |text: &str| text.to_ascii_lowercase().replace("session token", "").contains(what);
-            names(&error.message) || names(&error.long_message)
+            ["message", "long_message"]
+                .iter()
+                .any(|name| names(error.member(name).and_then(Strict::text).unwrap_or("")))
         })
     };
     if names("jwt template") {
@@ -137,12 +123,22 @@ pub(super) fn describe(body: &[u8]) -> (String, String) {
     let shown = |text: String, fits: fn(&u8) -> bool| {
         if text.len() <= LONGEST_SHOWN && text.as_bytes().iter().all(fits) { text } else { "[not shown]".to_owned() }
     };
-    let Ok(Errors { errors, clerk_trace_id }) = serde_json::from_slice(body) else { return Default::default() };
-    let code = errors.into_iter().next().map(|error| error.code).unwrap_or_default();
+    let body = read(body);
+    let text = |value: Option<&Strict<'_>>| value.and_then(Strict::text).unwrap_or_default().to_owned();
+    let code = errors(body.as_ref()).first().and_then(|error| error.member("code"));
+    let trace_id = body.as_ref().and_then(|body| body.member("clerk_trace_id"));
     (
-        shown(code, |byte| byte.is_ascii_lowercase() || *byte == b'_'),
-        shown(clerk_trace_id.unwrap_or_default(), |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')),
+        shown(text(code), |byte| byte.is_ascii_lowercase() || *byte == b'_'),
+        shown(text(trace_id), |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')),
     )
+}
+
+/// The list of errors that Clerk answers with (contract section 1.6).
+fn errors<'v, 'a>(body: Option<&'v Strict<'a>>) -> &'v [Strict<'a>] {
+    match body.and_then(|body| body.member("errors")) {
+        Some(Strict::List(errors)) => errors,
+        _ => &[],
+    }
 }
 
 /// `Retry-After` (RFC 9110 section 10.2.3), in seconds or as a date that is held against the issuer's own clock.
@@ -167,7 +163,6 @@ fn wall(http_date: &str) -> Option<Wall> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -194,6 +189,35 @@ mod tests {
             (String::new(), Subject::Unknown),
         ] {
             assert_eq!(subject(body.as_bytes()), expected, "{body}");
+        }
+    }
+
+    /// Fails where a list is read as the members of an object in their order, and where one of two members counts.
+    #[test]
+    fn an_answer_is_one_object_that_everybody_reads_alike() {
+        let headers = HeaderMap::new();
+        assert_eq!(jwt(&headers, br#"{"object":"token","jwt":"a.b.c"}"#).unwrap(), "a.b.c");
+        for body in [r#"["a.b.c"]"#, r#"{"jwt":"a","jwt":"b"}"#, r#"{"jwt":"a","x":{"y":1,"y":2}}"#, r#"{"jwt":["a"]}"#]
+        {
+            assert!(jwt(&headers, body.as_bytes()).is_err(), "{body}");
+        }
+        for body in [r#"["active"]"#, r#"{"status":"active","status":"ended"}"#] {
+            assert!(is_active(&headers, body.as_bytes()).is_err(), "{body}");
+        }
+        assert_eq!(subject(br#"[[["","Session not found","c"]],null]"#), Subject::Unknown);
+    }
+
+    /// Fails where the first line alone is looked at.
+    #[test]
+    fn every_line_about_the_body_counts() {
+        for (name, good, bad) in
+            [(header::CONTENT_TYPE, "application/json", "text/html"), (header::CONTENT_ENCODING, "identity", "gzip")]
+        {
+            let mut headers = HeaderMap::new();
+            headers.append(&name, HeaderValue::from_static(good));
+            assert!(plain_json(&headers).is_ok());
+            headers.append(&name, HeaderValue::from_static(bad));
+            assert!(plain_json(&headers).is_err(), "{name}");
         }
     }
 

@@ -62,14 +62,17 @@ struct Pool {
 }
 
 /// An answer that came in time and whole.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
     /// Just before the request was handed to a connection.
-    pub(super) sent: Now,
+    pub sent: Now,
     /// From then to the answer's last byte.
-    pub(super) took: Duration,
+    pub took: Duration,
 }
 
 /// Why there is no answer.
@@ -239,7 +242,7 @@ fn tls(ca: Option<&[u8]>, https: bool) -> Result<ClientConfig, BuildError> {
 
 impl Answer {
     /// Our wall clock when the last byte came; counted, so that a clock that was set meanwhile does no harm.
-    pub(super) fn received(&self) -> Wall {
+    pub fn received(&self) -> Wall {
         self.sent.wall.plus(self.took)
     }
 }
