@@ -19,16 +19,17 @@ use axum::routing::get;
 
 use crate::clock::Clock;
 use crate::lifecycle::{NotReady, Readiness};
-use crate::metrics::Metrics;
+use crate::metrics::Common;
+use crate::metrics::ledger::Ledger;
 use exposition::{Exposition, Format};
 
 /// Brings a gauge up to date before a scrape. Must not block.
-pub type Hook = Box<dyn Fn(&Metrics) + Send + Sync>;
+pub type Hook = Box<dyn Fn(&Common) + Send + Sync>;
 
 /// What the admin listener shows.
 pub struct Admin {
     /// Everything that is counted.
-    pub metrics: Arc<Metrics>,
+    pub ledger: Arc<Ledger>,
     /// What the probes tell.
     pub readiness: Readiness,
     /// For the age of what was fetched.
@@ -120,10 +121,10 @@ async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) ->
 
 async fn scrape(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
     for hook in &admin.hooks {
-        hook(&admin.metrics);
+        hook(admin.ledger.common());
     }
     let format = wanted(&headers);
-    let body = Exposition::new(&admin.metrics, admin.clock.wall(), format).to_string();
+    let body = Exposition::new(&admin.ledger.sum(), admin.clock.wall(), format).to_string();
     respond(StatusCode::OK, format.content_type(), body)
 }
 
@@ -210,7 +211,7 @@ mod tests {
     use super::*;
     use crate::clock::Wall;
     use crate::lifecycle::Shutdown;
-    use crate::metrics::{CacheName, Names};
+    use crate::metrics::{CacheName, Metrics, Names};
 
     struct Test {
         router: Router,
@@ -222,11 +223,11 @@ mod tests {
         let shutdown = Shutdown::new();
         let readiness = Readiness::new(shutdown.clone(), true);
         let admin = Admin {
-            metrics: Arc::new(Metrics::new(Names::default())),
+            ledger: Arc::new(Ledger::new(Arc::new(Metrics::new(Names::default())))),
             readiness: readiness.clone(),
             clock: Clock::following(Wall::from_seconds(1000)),
             hosts: vec!["admin.example.com".to_owned()],
-            hooks: vec![Box::new(|metrics| metrics.control().cache_entries(CacheName::Tokens).set(7))],
+            hooks: vec![Box::new(|counts| counts.cache_entries(CacheName::Tokens).set(7))],
         };
         Test { router: admin.router(), readiness, shutdown }
     }

@@ -4,33 +4,30 @@
 //! ports that the kernel chose.
 
 pub mod gateway;
+pub mod issuance;
+pub mod renewal;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::address::{BoundAddress, ListenAddress};
 use crate::admin::{self, Admin};
+use crate::app::gateway::{Lasting, names, needs_key};
+use crate::app::issuance::{ClerkMint, Issuance, IssuanceError, Means};
+use crate::app::renewal::{Crew, Renewal};
 use crate::clock::Clock;
-use crate::config::{ApiUrl, Config, KeySource};
+use crate::config::Config;
 use crate::lifecycle::{Readiness, Shutdown, Spawner};
 use crate::listener::bound::{self, BindError, Inherited};
-use crate::metrics::{CacheName, Metrics, Names};
-use crate::proxy::error::outcome_names;
+use crate::live::Live;
+use crate::metrics::ledger::Ledger;
+use crate::metrics::{CacheName, Metrics};
 use crate::proxy::gateway::Gateway;
-use crate::proxy::worker::Worker;
 use crate::secret::NotHeaderSafe;
 use crate::server::{DataListener, Terms, Workers};
-use crate::session::jwks::keys::KeySet;
-use crate::session::jwks::{FetchError, FetchKeys, Jwks, Pace};
+use crate::session::jwks::Jwks;
 use crate::surface;
-use crate::token::breaker::{Breaker, Health};
-use crate::token::budget::{Budget, Limiter};
-use crate::token::clerk::{self, ClerkClient};
-use crate::token::freshness::Jitter;
-use crate::token::retry::Retry;
 use crate::transport::tls::client::{UpstreamTlsError, Upstreams};
 use crate::transport::tls::reload::{self, Reload, Reloads};
 use crate::transport::tls::server::{ServerTls, ServerTlsError};
@@ -43,9 +40,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Between two sweeps of what has died in memory.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
-
-/// How a token is minted: asked again, unless the issuer is down, within the budget.
-pub type ClerkMint = Retry<Breaker<Budget<Arc<ClerkClient>>>>;
 
 /// Tells how many log lines were lost.
 pub type DroppedLines = Box<dyn Fn() -> u64 + Send + Sync>;
@@ -68,16 +62,22 @@ pub struct Process {
 
 /// A gateway that has its addresses and serves nothing yet.
 pub struct Bound {
-    config: Config,
+    renewal: Renewal,
     process: Process,
-    metrics: Arc<Metrics>,
-    gateway: Arc<Gateway<ClerkMint>>,
-    client: Arc<ClerkClient>,
     readiness: Readiness,
     listeners: Vec<DataListener>,
     admin: Vec<(bound::Bound, axum::Router)>,
     tls: Option<Reload<ServerTls>>,
     files: Vec<Box<dyn Reloads>>,
+}
+
+/// Which files a gateway looks at again by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    /// Those of certificates and keys.
+    Certificates,
+    /// None.
+    Nothing,
 }
 
 /// Why a gateway does not start.
@@ -98,25 +98,15 @@ pub enum StartError {
     /// Some upstream's `tls` cannot be used.
     #[error("cannot set up TLS")]
     UpstreamTls(#[source] UpstreamTlsError),
-    /// The issuer's client cannot be set up.
-    #[error("cannot set up the client of the issuer")]
-    Client(#[source] clerk::http::BuildError),
-    /// `jwt_key` is not a key that can verify.
-    #[error("clerk.jwt_key is not an RSA key that can verify session tokens")]
-    Key(#[source] crate::session::jwks::keys::BadKey),
+    /// The issuer cannot be called, or its key not be used.
+    #[error(transparent)]
+    Issuance(#[from] IssuanceError),
     /// A fixed value cannot stand in a header.
     #[error("a value of a route's inject cannot stand in a header")]
     Value(#[source] NotHeaderSafe),
     /// A worker cannot be started.
     #[error("cannot start the workers")]
     Workers(#[source] std::io::Error),
-}
-
-/// Downloads the issuer's keys.
-struct IssuerKeys {
-    client: Arc<ClerkClient>,
-    url: ApiUrl,
-    with_secret: bool,
 }
 
 /// Binds every listener and builds everything that a request needs.
@@ -126,17 +116,19 @@ struct IssuerKeys {
 pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     let metrics = Arc::new(Metrics::new(names(&config)));
     let upstream_tls = Upstreams::new(&config.upstreams).map_err(StartError::UpstreamTls)?;
-    let connections = process.control.sibling();
-    let client = ClerkClient::new(&config.clerk, process.clock.clone(), connections, Arc::clone(&metrics));
-    let client = Arc::new(client.map_err(StartError::Client)?);
-    let jwks = jwks(&config, &client, &metrics, &process)?;
+    let means = Means {
+        clock: process.clock.clone(),
+        metrics: Arc::clone(&metrics),
+        tasks: process.control.sibling(),
+        shutdown: process.shutdown.clone(),
+    };
+    let issuance = Issuance::new(&config.clerk, &means)?;
     let readiness = Readiness::new(process.shutdown.clone(), needs_key(&config));
-    let limiter = Limiter::new(&config.clerk.budget, Arc::clone(&metrics));
-    let health = Health::new(Arc::clone(&metrics));
-    let budgeted = Budget::new(Arc::clone(&client), Arc::clone(&limiter));
-    let mint = Retry::new(Breaker::new(budgeted, health), process.clock.clone(), Jitter::random());
-    let gateway = gateway::build(&config, &upstream_tls.live, jwks, mint, &metrics, &process.clock, &process.control);
-    let gateway = Arc::new(gateway.map_err(StartError::Value)?);
+    let lasting = Lasting::new(&config, &metrics, &process.clock, &process.control);
+    let (jwks, mint) = (issuance.jwks.clone(), issuance.mint(&process.clock));
+    let gateway = lasting.gateway(1, &config, &upstream_tls.live, jwks, mint, &metrics);
+    let crew = Crew::new(Arc::new(gateway.map_err(StartError::Value)?));
+    let (ledger, issuance) = (Arc::new(Ledger::new(metrics)), Live::new(issuance));
     let tls = config.server.tls.as_ref().map(ServerTls::reloading).transpose().map_err(StartError::Tls)?;
     let mut listeners = Vec::with_capacity(config.server.listen.len());
     for listen in &config.server.listen {
@@ -144,11 +136,11 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
             listeners.push(DataListener { listen: listen.clone(), bound });
         }
     }
-    let hooks = hooks(&gateway, limiter, process.dropped_lines.take());
+    let hooks = hooks(&crew, &issuance, process.dropped_lines.take());
     let mut admin = Vec::new();
     if let Some(configured) = &config.admin {
         let router = Admin {
-            metrics: Arc::clone(&metrics),
+            ledger: Arc::clone(&ledger),
             readiness: readiness.clone(),
             clock: process.clock.clone(),
             hosts: configured.hosts.clone(),
@@ -159,61 +151,27 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
             admin.push((bound, router.clone()));
         }
     }
-    Ok(Bound { config, process, metrics, gateway, client, readiness, listeners, admin, tls, files: upstream_tls.files })
+    let live = tls.as_ref().map(Reload::live);
+    let renewal = Renewal { crew, ledger, lasting, issuance, means, readiness: readiness.clone(), config, tls: live };
+    Ok(Bound { renewal, process, readiness, listeners, admin, tls, files: upstream_tls.files })
 }
 
 fn listen_on(address: &ListenAddress, inherited: &mut Inherited) -> Result<Vec<bound::Bound>, StartError> {
     bound::Bound::listen(address, inherited).map_err(|source| StartError::Bind { address: address.clone(), source })
 }
 
-/// What is counted, by name.
-pub fn names(config: &Config) -> Names {
-    Names {
-        routes: config.routes.iter().map(|route| route.name.clone()).collect(),
-        templates: config.minted.iter().map(|kind| kind.label().to_owned()).collect(),
-        upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
-        listeners: config.server.listen.iter().map(|listen| listen.name.clone()).collect(),
-        outcomes: outcome_names(),
-    }
-}
-
-fn needs_key(config: &Config) -> bool {
-    config.routes.iter().any(|route| !route.session.is_empty())
-}
-
-fn jwks(
-    config: &Config,
-    client: &Arc<ClerkClient>,
-    metrics: &Arc<Metrics>,
-    process: &Process,
-) -> Result<Jwks, StartError> {
-    match &config.clerk.keys {
-        KeySource::None => Ok(Jwks::fixed(KeySet::empty())),
-        KeySource::Pinned(der) => KeySet::pinned(der).map(Jwks::fixed).map_err(StartError::Key),
-        KeySource::Jwks { url, with_secret, refresh } => {
-            let fetch = IssuerKeys { client: Arc::clone(client), url: url.clone(), with_secret: *with_secret };
-            let pace = Pace { refresh: *refresh, timeout: config.clerk.timeout };
-            let (clock, metrics) = (process.clock.clone(), Arc::clone(metrics));
-            Ok(Jwks::start(fetch, pace, clock, metrics, &process.control.sibling(), &process.shutdown))
-        }
-    }
-}
-
-fn hooks(
-    gateway: &Arc<Gateway<ClerkMint>>,
-    limiter: Arc<Limiter>,
-    dropped_lines: Option<DroppedLines>,
-) -> Vec<admin::Hook> {
-    let gateway = Arc::clone(gateway);
-    vec![Box::new(move |metrics| {
+fn hooks(crew: &Arc<Crew>, issuance: &Live<Issuance>, dropped_lines: Option<DroppedLines>) -> Vec<admin::Hook> {
+    let (crew, issuance) = (Arc::clone(crew), issuance.clone());
+    vec![Box::new(move |counts| {
+        let gateway = crew.gateway();
         gateway.tokens.observe();
-        limiter.observe();
+        issuance.load().limiter.observe();
         let memory = &gateway.sessions.memory;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        metrics.control().cache_entries(CacheName::Sessions).set(gauge(memory.entries()));
-        metrics.control().cache_bytes(CacheName::Sessions).set(gauge(memory.bytes()));
+        counts.cache_entries(CacheName::Sessions).set(gauge(memory.entries()));
+        counts.cache_bytes(CacheName::Sessions).set(gauge(memory.bytes()));
         if let Some(dropped) = &dropped_lines {
-            metrics.control().log_lines_dropped.set(gauge(dropped()));
+            counts.log_lines_dropped.set(gauge(dropped()));
         }
     })]
 }
@@ -241,14 +199,9 @@ impl Bound {
         self.admin_listeners().find_map(BoundAddress::tcp)
     }
 
-    /// Everything that is counted.
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
-    }
-
     /// What requests meet: for tests that look inside.
-    pub fn gateway(&self) -> &Arc<Gateway<ClerkMint>> {
-        &self.gateway
+    pub fn gateway(&self) -> Arc<Gateway<ClerkMint>> {
+        self.renewal.crew.gateway()
     }
 
     /// Whether requests should be sent here.
@@ -263,12 +216,27 @@ impl Bound {
     /// # Errors
     /// When the workers cannot be started.
     pub async fn run(self, told: impl Future<Output = ()>) -> Result<(), StartError> {
-        let Self { config, process, metrics, gateway, client, readiness, listeners, admin, tls, mut files } = self;
+        self.run_with(Watch::Certificates, async |_| told.await).await
+    }
+
+    /// The same; `told` is given what puts another configuration to use. Then nothing else looks at the files of
+    /// certificates again: whoever reads the configuration anew sees them too.
+    ///
+    /// # Errors
+    /// When the workers cannot be started.
+    pub async fn run_renewable(self, told: impl AsyncFnOnce(Renewal)) -> Result<(), StartError> {
+        self.run_with(Watch::Nothing, told).await
+    }
+
+    async fn run_with(self, watch: Watch, told: impl AsyncFnOnce(Renewal)) -> Result<(), StartError> {
+        let Self { renewal, process, readiness, listeners, admin, tls, mut files } = self;
         let (shutdown, control) = (process.shutdown.clone(), process.control.clone());
         let (background, surfaces) = (control.sibling(), control.sibling());
-        watch_keys(&gateway, &readiness, &background);
-        sweep(&gateway, &process.clock, &background, &shutdown);
-        if !config.clerk.secret_keys.is_empty() {
+        let (crew, server) = (Arc::clone(&renewal.crew), renewal.config.server.clone());
+        watch_keys(&crew.gateway().sessions.jwks, &readiness, &background);
+        sweep(&crew, &process.clock, &background, &shutdown);
+        if !renewal.config.clerk.secret_keys.is_empty() {
+            let client = Arc::clone(&renewal.issuance.load().client);
             drop(background.spawn(async move { client.warm().await }));
         }
         for (bound, router) in admin {
@@ -287,35 +255,37 @@ impl Bound {
         if let Some(tls) = tls {
             files.push(Box::new(tls));
         }
-        drop(background.spawn(reload::watch(files, LOOK_EVERY, shutdown.clone())));
-        let limits = Arc::new(config.server.limits.clone());
+        if watch == Watch::Certificates {
+            drop(background.spawn(reload::watch(files, LOOK_EVERY, shutdown.clone())));
+        }
+        let limits = Arc::new(server.limits.clone());
         let terms = Terms { limits, tls: live, shutdown: shutdown.clone() };
         let workers = if process.in_place {
-            let worker = Worker::new(gateway, &metrics, process.clock.clone(), control.sibling());
+            let worker = crew.hire(process.clock.clone(), control.sibling());
             Workers::in_place(listeners, &worker, &terms)
         } else {
             let clock = process.clock.clone();
-            let make = move |_, spawner| Worker::new(Arc::clone(&gateway), &metrics, clock.clone(), spawner);
-            Workers::spawn(worker_count(config.server.workers), listeners, &terms, &background, make)
+            let make = move |_, spawner| crew.hire(clock.clone(), spawner);
+            Workers::spawn(worker_count(server.workers), listeners, &terms, &background, make)
         }
         .map_err(StartError::Workers)?;
         readiness.set_listening();
         let stopped = shutdown.stopped();
         tokio::pin!(stopped);
         tokio::select! {
-            () = told => {}
+            () = told(renewal) => {}
             () = &mut stopped => {}
         }
         shutdown.announce();
         tracing::info!("ending: not ready any more");
         tokio::select! {
-            () = tokio::time::sleep(config.server.drain_delay) => {}
+            () = tokio::time::sleep(server.drain_delay) => {}
             () = &mut stopped => {}
         }
         shutdown.drain();
         tokio::select! {
             () = workers.idle() => tracing::info!("every request has ended"),
-            () = tokio::time::sleep(config.server.drain_timeout) => tracing::warn!("ending requests that took too long"),
+            () = tokio::time::sleep(server.drain_timeout) => tracing::warn!("ending requests that took too long"),
             () = &mut stopped => tracing::warn!("told to stop at once"),
         }
         shutdown.stop();
@@ -325,8 +295,8 @@ impl Bound {
 }
 
 /// Tells the probes when the first verification key is known.
-fn watch_keys(gateway: &Arc<Gateway<ClerkMint>>, readiness: &Readiness, tasks: &Spawner) {
-    let (jwks, readiness) = (gateway.sessions.jwks.clone(), readiness.clone());
+fn watch_keys(jwks: &Jwks, readiness: &Readiness, tasks: &Spawner) {
+    let (jwks, readiness) = (jwks.clone(), readiness.clone());
     if jwks.is_ready() {
         readiness.set_key_known();
     } else {
@@ -337,8 +307,8 @@ fn watch_keys(gateway: &Arc<Gateway<ClerkMint>>, readiness: &Readiness, tasks: &
     }
 }
 
-fn sweep(gateway: &Arc<Gateway<ClerkMint>>, clock: &Clock, tasks: &Spawner, shutdown: &Shutdown) {
-    let (gateway, clock, stopped) = (Arc::clone(gateway), clock.clone(), shutdown.stopped());
+fn sweep(crew: &Arc<Crew>, clock: &Clock, tasks: &Spawner, shutdown: &Shutdown) {
+    let (crew, clock, stopped) = (Arc::clone(crew), clock.clone(), shutdown.stopped());
     drop(tasks.spawn(async move {
         tokio::pin!(stopped);
         loop {
@@ -346,6 +316,7 @@ fn sweep(gateway: &Arc<Gateway<ClerkMint>>, clock: &Clock, tasks: &Spawner, shut
                 () = &mut stopped => return,
                 () = tokio::time::sleep(SWEEP_EVERY) => {}
             }
+            let gateway = crew.gateway();
             gateway.tokens.sweep();
             gateway.sessions.memory.sweep(clock.wall());
             gateway.sessions.revoked.sweep(tokio::time::Instant::now());
@@ -358,14 +329,5 @@ fn worker_count(asked: usize) -> usize {
     match asked {
         0 => std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS),
         count => count,
-    }
-}
-
-// === impl IssuerKeys ===
-
-impl FetchKeys for IssuerKeys {
-    async fn fetch(&self) -> Result<Bytes, FetchError> {
-        let fetched = self.client.fetch_jwks(&self.url, self.with_secret).await;
-        fetched.map_err(|error| FetchError(Box::new(error)))
     }
 }

@@ -4,6 +4,7 @@
 //! headers, origins and URLs are parsed. Nothing here reads the outside.
 
 pub mod raw;
+mod restart;
 mod route;
 mod upstream;
 mod url;
@@ -81,7 +82,7 @@ pub struct Clerk {
 }
 
 /// Where the keys that verify sessions come from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// `jwt_key`: this RSA key alone (DER, SubjectPublicKeyInfo); `kid` is ignored and nothing is downloaded.
     Pinned(Arc<[u8]>),

@@ -39,8 +39,8 @@ use crate::listener::refusals::Refusals;
 use crate::listener::socket::{Socket, Stream};
 use crate::listener::streams::Streams;
 use crate::listener::watched::Watched;
+use crate::live::Live;
 use crate::metrics::Shard;
-use crate::transport::tls::reload::Live;
 use crate::transport::tls::server::ServerTls;
 
 /// The bytes with which an HTTP/2 client begins (RFC 9113 section 3.4).

@@ -5,15 +5,19 @@
 //! instruction, and no cache line is shared between cores. A scrape sums the shards. What mints, refreshes and the JWKS
 //! client count lives in [`Control`], which several threads may write.
 
+mod control;
 mod id;
 mod label;
+pub mod ledger;
 mod value;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use self::control::{Common, Control};
 pub use self::id::{ListenerId, OutcomeId, RouteId, TemplateId, UpstreamId};
 pub(crate) use self::label::labels;
 pub use self::label::{CacheName, Fetch, Lookup, MintResult, Verdict};
+use self::value::table;
 pub use self::value::{BYTE_BOUNDS, Counter, Gauge, Histogram, TIME_BOUNDS};
 
 /// The text of one outcome: its `status` and `code` labels.
@@ -44,7 +48,8 @@ pub struct Names {
     pub outcomes: Vec<OutcomeName>,
 }
 
-/// Everything that is counted in one process. Two gateways in one process share nothing.
+/// Everything that is counted under one configuration; see [`ledger`] for those that follow each other. Two gateways in
+/// one process share nothing.
 #[derive(Debug)]
 pub struct Metrics {
     names: Names,
@@ -72,53 +77,20 @@ pub struct Shard {
     pub upstream_seconds: Box<[Histogram]>,
 }
 
-/// What the control runtime counts; any thread may write.
-#[derive(Debug)]
-pub struct Control {
-    mints: Box<[Counter]>,
-    refreshes: Box<[Counter]>,
-    /// One exchange with the issuer.
-    pub mint_seconds: Histogram,
-    /// Size of minted tokens, by template.
-    pub token_bytes: Box<[Histogram]>,
-    /// Units left in the budget.
-    pub budget_available: Gauge,
-    /// 1 while the breaker is open.
-    pub breaker_open: Gauge,
-    /// 1 while the issuer refuses the secret key.
-    pub issuer_key_rejected: Gauge,
-    /// Issuer's clock minus ours, in milliseconds.
-    pub issuer_clock_offset_ms: Gauge,
-    /// Wall time of the last good JWKS, in milliseconds since the epoch; 0 before the first.
-    pub jwks_fetched_at_ms: Gauge,
-    jwks_fetches: [Counter; Fetch::ALL.len()],
-    cache_entries: [Gauge; CacheName::ALL.len()],
-    cache_bytes: [Gauge; CacheName::ALL.len()],
-    /// Revoked sessions and users that are remembered.
-    pub tombstones: Gauge,
-    /// Configurations that were put to use after the first.
-    pub reloads_ok: Counter,
-    /// Configurations that were refused.
-    pub reloads_failed: Counter,
-    /// 1 unless the last reload was refused.
-    pub last_reload_ok: Gauge,
-    /// Log lines that were lost because standard error took no more, as of the last scrape.
-    pub log_lines_dropped: Gauge,
-}
-
 // === impl Metrics ===
-
-fn table<T: Default>(size: usize) -> Box<[T]> {
-    (0..size).map(|_| T::default()).collect()
-}
 
 impl Metrics {
     /// Tables for these names. The route `none`, the template `other` and the outcome `client-gone` are appended.
-    pub fn new(mut names: Names) -> Self {
+    pub fn new(names: Names) -> Self {
+        Self::with(names, Arc::default())
+    }
+
+    /// The same, with what is counted for no route and no template in particular.
+    fn with(mut names: Names, common: Arc<Common>) -> Self {
         names.routes.push("none".to_owned());
         names.templates.push("other".to_owned());
         names.outcomes.push(OutcomeName { status: "499".to_owned(), code: CLIENT_GONE });
-        let control = Control::new(names.templates.len());
+        let control = Control::new(names.templates.len(), common);
         Self { names, shards: Mutex::default(), control }
     }
 
@@ -219,59 +191,6 @@ impl Shard {
     /// TLS handshakes of callers that were refused, by either side.
     pub fn tls_handshake_errors(&self) -> &Counter {
         &self.tls_handshake_errors
-    }
-}
-
-// === impl Control ===
-
-impl Control {
-    fn new(templates: usize) -> Self {
-        let control = Self {
-            mints: table(templates * MintResult::ALL.len()),
-            refreshes: table(templates * MintResult::ALL.len()),
-            mint_seconds: Histogram::default(),
-            token_bytes: table(templates),
-            budget_available: Gauge::default(),
-            breaker_open: Gauge::default(),
-            issuer_key_rejected: Gauge::default(),
-            issuer_clock_offset_ms: Gauge::default(),
-            jwks_fetched_at_ms: Gauge::default(),
-            jwks_fetches: Default::default(),
-            cache_entries: Default::default(),
-            cache_bytes: Default::default(),
-            tombstones: Gauge::default(),
-            reloads_ok: Counter::default(),
-            reloads_failed: Counter::default(),
-            last_reload_ok: Gauge::default(),
-            log_lines_dropped: Gauge::default(),
-        };
-        control.last_reload_ok.set(1);
-        control
-    }
-
-    /// Mints of a template that ended so.
-    pub fn mints(&self, template: TemplateId, result: MintResult) -> &Counter {
-        &self.mints[template.index() * MintResult::ALL.len() + result.index()]
-    }
-
-    /// Refreshes ahead of time of a template that ended so.
-    pub fn refreshes(&self, template: TemplateId, result: MintResult) -> &Counter {
-        &self.refreshes[template.index() * MintResult::ALL.len() + result.index()]
-    }
-
-    /// JWKS fetches that ended so.
-    pub fn jwks_fetches(&self, result: Fetch) -> &Counter {
-        &self.jwks_fetches[result.index()]
-    }
-
-    /// Entries in a map, as of the last scrape.
-    pub fn cache_entries(&self, cache: CacheName) -> &Gauge {
-        &self.cache_entries[cache.index()]
-    }
-
-    /// Bytes in a map, as of the last scrape.
-    pub fn cache_bytes(&self, cache: CacheName) -> &Gauge {
-        &self.cache_bytes[cache.index()]
     }
 }
 

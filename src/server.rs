@@ -21,12 +21,12 @@ use crate::listener::bound::{Acceptor, Bound};
 use crate::listener::connection::{Connection, Ends, Sequel};
 use crate::listener::socket::{Parked, Socket};
 use crate::listener::{ServeError, Serving, turn_away};
+use crate::live::Live;
 use crate::metrics::ListenerId;
 use crate::proxy::worker::Worker;
 use crate::proxy::{error, handle};
 use crate::telemetry::chain;
 use crate::token::Mint;
-use crate::transport::tls::reload::Live;
 use crate::transport::tls::server::ServerTls;
 
 /// How often idle upstream connections are looked through.

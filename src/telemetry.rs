@@ -20,6 +20,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry};
 
@@ -91,6 +92,7 @@ pub enum TelemetryError {
 #[must_use = "lines are flushed when this is dropped"]
 pub struct Guard {
     flush: Flush,
+    filter: Handle<EnvFilter, Registry>,
 }
 
 /// Starts logging, and logs panics too. Called once, from the composition root.
@@ -98,12 +100,12 @@ pub struct Guard {
 /// # Errors
 /// A filter that cannot be read, a thread that cannot be started, or a second call.
 pub fn init(filter: &str, from: FilterFrom, format: LogFormat) -> Result<Guard, TelemetryError> {
-    let filter = parse(filter, from)?;
+    let (filter, handle) = reload::Layer::new(parse(filter, from)?);
     let terminal = io::stderr().is_terminal();
     let (sink, flush) = Sink::start(io::stderr()).map_err(TelemetryError::Thread)?;
     subscriber(filter, format, terminal, sink).try_init().map_err(TelemetryError::Begun)?;
     panic::set_hook(Box::new(log_panic));
-    Ok(Guard { flush })
+    Ok(Guard { flush, filter: handle })
 }
 
 /// Whether the text is a filter: for checking a configuration without putting it to use.
@@ -127,13 +129,14 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 /// The subscriber over any writer, so that a test can read what it writes.
-pub(crate) fn subscriber<W>(
-    filter: EnvFilter,
+pub(crate) fn subscriber<F, W>(
+    filter: F,
     format: LogFormat,
     terminal: bool,
     writer: W,
 ) -> impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync
 where
+    F: Layer<Registry> + Send + Sync,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
@@ -168,6 +171,19 @@ impl Guard {
     pub fn dropped(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
         let flush = self.flush.counter();
         move || flush.get()
+    }
+
+    /// Replaces the filter, for a reload. One that cannot be read changes nothing.
+    pub fn refilter(&self) -> impl Fn(&str) + Send + Sync + 'static {
+        let handle = self.filter.clone();
+        move |filter| {
+            let changed = parse(filter, FilterFrom::Config)
+                .map_err(|error| chain(&error))
+                .and_then(|filter| handle.reload(filter).map_err(|error| chain(&error)));
+            if let Err(error) = changed {
+                tracing::error!(%error, "the log filter stays as it is");
+            }
+        }
     }
 }
 

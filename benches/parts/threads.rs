@@ -107,7 +107,7 @@ fn metrics(known: &Known, _: u64) -> f64 {
 fn decisions(known: &Known, seed: u64) -> f64 {
     let world = &known.world;
     let spawner = Spawner::new(world.runtime.handle().clone());
-    let worker = Worker::new(Arc::clone(&world.gateway), &world.metrics, world.clock.clone(), spawner);
+    let worker = Worker::new(Arc::clone(&world.gateway), world.clock.clone(), spawner);
     let (mut decisions, mut dice) = (Decisions::new(world, worker), Dice::new(seed));
     nanos_each(500_000, || decisions.next(dice.roll(CALLERS)))
 }

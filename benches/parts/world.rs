@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::Empty;
 use mintgate::address::{BoundAddress, PeerAddress};
-use mintgate::app::{self, gateway};
+use mintgate::app::gateway::{Lasting, names};
 use mintgate::clock::Clock;
 use mintgate::config::validate::{self, Environment, Secrets};
 use mintgate::config::{Config, MintSpec};
@@ -123,10 +123,12 @@ impl World {
         config.cache.max_lifetime = LIFE;
         let mintgate::config::KeySource::Pinned(key) = &config.clerk.keys else { unreachable!("jwt_key pins it") };
         let jwks = Jwks::fixed(KeySet::pinned(key).unwrap());
-        let metrics = Arc::new(Metrics::new(app::names(&config)));
+        let metrics = Arc::new(Metrics::new(names(&config)));
         let forge = Forge { clock: clock.clone(), bytes: room.token };
-        let gateway = Arc::new(gateway::build(&config, &[], jwks, forge, &metrics, &clock, &control).unwrap());
-        let worker = Worker::new(Arc::clone(&gateway), &metrics, clock.clone(), control.clone());
+        let gateway = Arc::new(
+            Lasting::new(&config, &metrics, &clock, &control).gateway(1, &config, &[], jwks, forge, &metrics).unwrap(),
+        );
+        let worker = Worker::new(Arc::clone(&gateway), clock.clone(), control.clone());
         let connection = connection(&config);
         let sample = gateway.sessions.verifier.verify(&signed, &gateway.sessions.jwks.current()).unwrap();
         let credential = padded(&signed, CREDENTIAL_BYTES);

@@ -1,11 +1,13 @@
-//! What requests meet, built out of a configuration.
+//! What requests meet, built out of a configuration and of what outlives it.
 
 use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::lifecycle::Spawner;
-use crate::metrics::Metrics;
+use crate::live::Live;
+use crate::metrics::{Metrics, Names};
+use crate::proxy::error::outcome_names;
 use crate::proxy::gateway::{Gateway, Plans, Sessions};
 use crate::secret::NotHeaderSafe;
 use crate::session::credential::CookieRules;
@@ -17,40 +19,78 @@ use crate::token::cache::TokenCache;
 use crate::token::freshness::Jitter;
 use crate::token::{Issuer, Mint};
 use crate::transport::tls::client::ClientTls;
-use crate::transport::tls::reload::Live;
 
-/// What requests meet: everything but where the keys come from and how tokens are minted. `tls`: for each upstream that
-/// speaks it.
-///
-/// # Errors
-/// When a fixed value cannot stand in a header.
-pub fn build<M: Mint>(
-    config: &Config,
-    tls: &[Option<Live<ClientTls>>],
-    jwks: Jwks,
-    mint: M,
-    metrics: &Arc<Metrics>,
-    clock: &Clock,
-    control: &Spawner,
-) -> Result<Gateway<M>, NotHeaderSafe> {
-    let tokens = TokenCache::new(&config.cache, clock.clone(), control.clone(), Jitter::random(), Arc::clone(metrics));
-    let sessions = Sessions {
-        cookies: CookieRules::new(&config.clerk),
-        verifier: Verifier::new(&config.clerk).with_claims(config.reads_claims()),
-        jwks,
-        memory: Memory::new(config.cache.max_session_bytes),
-        revoked: Arc::new(Revoked::new(Arc::clone(metrics))),
-        skew: config.clerk.clock_skew,
-    };
-    Ok(Gateway {
-        number: 1,
-        plans: Plans::new(config, tls)?,
-        log: config.log.clone(),
-        sessions,
-        tokens,
-        mint: Arc::new(mint),
-        issuer: Issuer::new(config.clerk.api_url.as_str(), config.clerk.issuer.as_deref().unwrap_or_default()),
-        mint_timeout: config.clerk.timeout,
-        metrics: Arc::clone(metrics),
-    })
+/// What outlives a configuration: tokens, the sessions that were verified, and those that are revoked.
+#[derive(Debug)]
+pub struct Lasting {
+    tokens: Arc<TokenCache>,
+    memory: Memory,
+    revoked: Arc<Revoked>,
+}
+
+// === impl Lasting ===
+
+impl Lasting {
+    /// Empty. Mints run on `control`.
+    pub fn new(config: &Config, metrics: &Arc<Metrics>, clock: &Clock, control: &Spawner) -> Self {
+        let (jitter, counts) = (Jitter::random(), Arc::clone(metrics));
+        Self {
+            tokens: TokenCache::new(&config.cache, clock.clone(), control.clone(), jitter, counts),
+            memory: Memory::new(config.cache.max_session_bytes),
+            revoked: Arc::new(Revoked::new(Arc::clone(metrics))),
+        }
+    }
+
+    /// What requests meet: everything but where the keys come from and how tokens are minted. `number` counts the
+    /// configurations; `tls`: for each upstream that speaks it.
+    ///
+    /// # Errors
+    /// When a fixed value cannot stand in a header. Nothing has changed then.
+    pub fn gateway<M: Mint>(
+        &self,
+        number: u64,
+        config: &Config,
+        tls: &[Option<Live<ClientTls>>],
+        jwks: Jwks,
+        mint: M,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Gateway<M>, NotHeaderSafe> {
+        let plans = Plans::new(config, tls)?;
+        self.tokens.reconfigure(&config.cache, Arc::clone(metrics));
+        let sessions = Sessions {
+            cookies: CookieRules::new(&config.clerk),
+            verifier: Verifier::new(&config.clerk).with_claims(config.reads_claims()),
+            jwks,
+            memory: self.memory.clone(),
+            revoked: Arc::clone(&self.revoked),
+            skew: config.clerk.clock_skew,
+        };
+        Ok(Gateway {
+            number,
+            plans,
+            log: config.log.clone(),
+            sessions,
+            tokens: Arc::clone(&self.tokens),
+            mint: Arc::new(mint),
+            issuer: Issuer::new(config.clerk.api_url.as_str(), config.clerk.issuer.as_deref().unwrap_or_default()),
+            mint_timeout: config.clerk.timeout,
+            metrics: Arc::clone(metrics),
+        })
+    }
+}
+
+/// What is counted, by name.
+pub fn names(config: &Config) -> Names {
+    Names {
+        routes: config.routes.iter().map(|route| route.name.clone()).collect(),
+        templates: config.minted.iter().map(|kind| kind.label().to_owned()).collect(),
+        upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
+        listeners: config.server.listen.iter().map(|listen| listen.name.clone()).collect(),
+        outcomes: outcome_names(),
+    }
+}
+
+/// Whether some route needs a verified session.
+pub(super) fn needs_key(config: &Config) -> bool {
+    config.routes.iter().any(|route| !route.session.is_empty())
 }

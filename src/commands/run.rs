@@ -3,19 +3,23 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 
 use aws_lc_rs::rand;
+use tokio::sync::Notify;
 
+use crate::app::renewal::Renewal;
 use crate::app::{self, Process};
 use crate::clock::Clock;
 use crate::commands::check;
 use crate::commands::seal::seal;
 use crate::commands::signals::Signals;
 use crate::config::Config;
-use crate::config::validate::{self, Environment, Secrets};
+use crate::config::validate::{self, Environment};
 use crate::lifecycle::{Shutdown, Spawner};
 use crate::listener::bound::Inherited;
+use crate::reload::{Seen, Source, follow};
 use crate::telemetry::{self, FilterFrom};
 
 /// Why the gateway did not run to its end.
@@ -51,22 +55,26 @@ pub fn run(
         Ok(path) => path,
         Err(error) => return Ok(check::no_config(&error, err)?),
     };
-    let (config, warnings) = match validate::load(&path, environment, Secrets::Required) {
+    let source = Source { path, environment };
+    let (loaded, seen) = source.load();
+    let (config, warnings) = match loaded {
         Ok(loaded) => loaded,
-        Err(diagnostics) => return Ok(check::refused(&path, &diagnostics, colours, err)?),
+        Err(diagnostics) => return Ok(check::refused(&source.path, &diagnostics, colours, err)?),
     };
     write!(err, "{}", warnings.render(colours))?;
     let filter = environment.var("MINTGATE_LOG").filter(|filter| !filter.is_empty());
     let from = if filter.is_some() { FilterFrom::Environment } else { FilterFrom::Config };
     let guard = telemetry::init(filter.as_deref().unwrap_or(&config.log.filter), from, config.log.format)?;
     let dropped = guard.dropped();
+    // What the environment says goes before every configuration.
+    let refilter: Box<dyn Fn(&str)> = if filter.is_some() { Box::new(|_| {}) } else { Box::new(guard.refilter()) };
     if let Err(error) = sealed {
         tracing::warn!(%error, "a core dump of this process could hold secrets");
     }
     gather_entropy();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let inherited = Inherited::from_environment(environment.var("LISTEN_FDNAMES").as_deref());
-    let served = runtime.block_on(serve(config, Box::new(dropped), inherited));
+    let served = runtime.block_on(serve(config, Box::new(dropped), inherited, &source, seen, &refilter));
     drop(runtime);
     drop(guard);
     served.map(|()| ExitCode::SUCCESS)
@@ -80,7 +88,14 @@ fn gather_entropy() {
     drop(thread::Builder::new().name("entropy".to_owned()).spawn(draw));
 }
 
-async fn serve(config: Config, dropped: app::DroppedLines, inherited: Inherited) -> Result<(), RunError> {
+async fn serve(
+    config: Config,
+    dropped: app::DroppedLines,
+    inherited: Inherited,
+    source: &Source<'_>,
+    seen: Seen,
+    refilter: &dyn Fn(&str),
+) -> Result<(), RunError> {
     let shutdown = Shutdown::new();
     let process = Process {
         clock: Clock::system(),
@@ -90,7 +105,8 @@ async fn serve(config: Config, dropped: app::DroppedLines, inherited: Inherited)
         inherited,
         in_place: false,
     };
-    let mut signals = Signals::new().map_err(RunError::Runtime)?;
+    let asked = Arc::new(Notify::new());
+    let mut signals = Signals::new().map_err(RunError::Runtime)?.reloading(Arc::clone(&asked));
     let bound = app::bind(config, process)?;
     for (name, address) in bound.listeners() {
         tracing::info!(listener = name, %address, "listening");
@@ -98,13 +114,23 @@ async fn serve(config: Config, dropped: app::DroppedLines, inherited: Inherited)
     for address in bound.admin_listeners() {
         tracing::info!(%address, "admin listening: /readyz, /metrics");
     }
-    let told = async move {
-        signals.next().await;
+    let told = async move |mut renewal: Renewal| {
+        let ledger = renewal.ledger();
+        let apply = async |config: Config| {
+            let filter = config.log.filter.clone();
+            let kept = renewal.renew(config).await?;
+            refilter(&filter);
+            Ok(kept)
+        };
+        tokio::select! {
+            () = follow(source, seen, &asked, ledger.common(), apply) => {}
+            () = signals.next() => {}
+        }
         tracing::info!("told to end; a second signal ends at once");
         drop(Spawner::current().spawn(async move {
             signals.next().await;
             shutdown.stop();
         }));
     };
-    Ok(bound.run(told).await?)
+    Ok(bound.run_renewable(told).await?)
 }

@@ -1,15 +1,18 @@
 //! The signals that end a command, and the one that does not.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
-/// SIGTERM and SIGINT. SIGHUP, by which other servers reload, must not end this one; it is answered in the log.
+/// SIGTERM and SIGINT; and SIGHUP, which asks for another look at the configuration and ends nothing.
 #[derive(Debug)]
 pub struct Signals {
     term: Signal,
     int: Signal,
     hup: Signal,
+    reload: Option<Arc<Notify>>,
 }
 
 // === impl Signals ===
@@ -25,7 +28,14 @@ impl Signals {
             term: listen(SignalKind::terminate())?,
             int: listen(SignalKind::interrupt())?,
             hup: listen(SignalKind::hangup())?,
+            reload: None,
         })
+    }
+
+    /// What hears of each SIGHUP, while [`Signals::next`] is waited for. Without one it is answered in the log.
+    #[must_use]
+    pub fn reloading(self, reload: Arc<Notify>) -> Self {
+        Self { reload: Some(reload), ..self }
     }
 
     /// Resolves when the process is told to end.
@@ -35,7 +45,11 @@ impl Signals {
                 _ = self.term.recv() => return,
                 _ = self.int.recv() => return,
                 _ = self.hup.recv() => {
-                    tracing::warn!("SIGHUP: this version does not reload; restart it to use another configuration");
+                    if let Some(reload) = &self.reload {
+                        reload.notify_one();
+                    } else {
+                        tracing::warn!("SIGHUP: only `mintgate run` reads its configuration again");
+                    }
                 }
             }
         }

@@ -110,6 +110,21 @@ pub struct Pool {
     pub max_streams: usize,
 }
 
+// === impl Upstream ===
+
+impl Upstream {
+    /// Whether connections of one serve the other as well: everything that they depend on is the same.
+    pub fn shares_connections_with(&self, other: &Self) -> bool {
+        self.addresses == other.addresses
+            && self.wire == other.wire
+            && self.connect_timeout == other.connect_timeout
+            && self.response_timeout == other.response_timeout
+            && self.pool == other.pool
+            && self.max_header_bytes == other.max_header_bytes
+            && self.name == other.name
+    }
+}
+
 // === impl UpstreamTls ===
 
 impl UpstreamTls {

@@ -44,7 +44,38 @@ pub struct Histogram {
     sum: AtomicU64,
 }
 
+/// So many values at nothing.
+pub(super) fn table<T: Default>(size: usize) -> Box<[T]> {
+    (0..size).map(|_| T::default()).collect()
+}
+
+/// What can be added to another of its kind; for one writer.
+pub(super) trait Fold {
+    /// Adds what the other one holds.
+    fn fold(&self, other: &Self);
+}
+
 // === impl Counter, Gauge, Histogram ===
+
+impl Fold for Counter {
+    fn fold(&self, other: &Self) {
+        self.0.store(self.get().wrapping_add(other.get()), Relaxed);
+    }
+}
+
+impl Fold for Gauge {
+    fn fold(&self, other: &Self) {
+        self.set(self.get().wrapping_add(other.get()));
+    }
+}
+
+impl Fold for Histogram {
+    fn fold(&self, other: &Self) {
+        for (into, from) in self.buckets.iter().zip(&other.buckets).chain([(&self.sum, &other.sum)]) {
+            into.store(into.load(Relaxed).wrapping_add(from.load(Relaxed)), Relaxed);
+        }
+    }
+}
 
 impl Counter {
     /// One more; for the one writer of a shard.

@@ -8,6 +8,7 @@ use http::header::{self, HeaderValue};
 use crate::clock::{Clock, Now};
 use crate::config::{Config, Log, Origin, Route, SessionSource, Trusted, Upstream};
 use crate::headers::{HEAD_ONLY, NameSet};
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::proxy::clean::{self, Cleaner};
 use crate::proxy::inject::{Slot, SlotIndex};
@@ -25,7 +26,6 @@ use crate::token::{Issuer, Mint};
 use crate::transport::body::BodyRules;
 use crate::transport::body::tee::Room;
 use crate::transport::tls::client::ClientTls;
-use crate::transport::tls::reload::Live;
 
 /// How long a request waits for the keys that its token may be signed with.
 const KEY_PATIENCE: Duration = Duration::from_secs(2);

@@ -23,11 +23,11 @@ use self::balance::{Balance, Seat, Tried};
 use self::endpoint::{Endpoint, Held, Leased};
 use crate::config::{Upstream, UpstreamAddress};
 use crate::lifecycle::Spawner;
+use crate::live::Live;
 use crate::proxy::pool::exchange::{Protocol, SendError, Want};
 use crate::transport::body::RequestBody;
 use crate::transport::connect::ConnectError;
 use crate::transport::tls::client::ClientTls;
-use crate::transport::tls::reload::Live;
 
 /// The connections.
 #[derive(Debug)]

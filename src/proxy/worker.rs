@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::lifecycle::Spawner;
-use crate::metrics::{Metrics, Shard, UpstreamId};
+use crate::metrics::{Shard, UpstreamId};
 use crate::proxy::error::Code;
 use crate::proxy::gateway::{Destination, Gateway};
 use crate::proxy::pool::Pool;
@@ -23,7 +23,6 @@ pub struct Worker<M: Mint> {
     current: Mutex<Arc<Snapshot<M>>>,
     spawner: Spawner,
     shard: Arc<Shard>,
-    metrics: Arc<Metrics>,
     clock: Clock,
     tunnels: Tunnels,
 }
@@ -35,30 +34,28 @@ pub struct Snapshot<M: Mint> {
     pub gateway: Arc<Gateway<M>>,
     /// Makes access records.
     pub recorder: Arc<Recorder>,
+    /// What this worker counts under this configuration.
+    shard: Arc<Shard>,
     /// In the order of the upstreams' ids.
-    pools: Box<[Pool]>,
+    pools: Box<[Arc<Pool>]>,
 }
 
 // === impl Worker ===
 
 impl<M: Mint> Worker<M> {
     /// A worker on the runtime behind `spawner`, with a shard of its own.
-    pub fn new(gateway: Arc<Gateway<M>>, metrics: &Arc<Metrics>, clock: Clock, spawner: Spawner) -> Arc<Self> {
-        let shard = metrics.shard();
-        let snapshot = Snapshot::new(gateway, metrics, &shard, &clock, &spawner);
-        Arc::new(Self {
-            current: Mutex::new(snapshot),
-            spawner,
-            shard,
-            metrics: Arc::clone(metrics),
-            clock,
-            tunnels: Tunnels::default(),
-        })
+    pub fn new(gateway: Arc<Gateway<M>>, clock: Clock, spawner: Spawner) -> Arc<Self> {
+        let shard = gateway.metrics.shard();
+        let snapshot = Snapshot::new(gateway, Arc::clone(&shard), &[], &clock, &spawner);
+        Arc::new(Self { current: Mutex::new(snapshot), spawner, shard, clock, tunnels: Tunnels::default() })
     }
 
-    /// Serves further requests with another configuration. What is under way keeps the old one.
+    /// Serves further requests with another configuration. What is under way keeps the old one. Connections to an upstream
+    /// of which nothing has changed are kept.
     pub fn replace(&self, gateway: Arc<Gateway<M>>) {
-        let snapshot = Snapshot::new(gateway, &self.metrics, &self.shard, &self.clock, &self.spawner);
+        let shard = gateway.metrics.shard();
+        let before = self.snapshot();
+        let snapshot = Snapshot::new(gateway, shard, &before.pools, &self.clock, &self.spawner);
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
     }
 
@@ -72,7 +69,7 @@ impl<M: Mint> Worker<M> {
         &self.spawner
     }
 
-    /// What this worker counts.
+    /// What this worker counts of connections, which outlive a configuration.
     pub fn shard(&self) -> &Shard {
         &self.shard
     }
@@ -84,7 +81,8 @@ impl<M: Mint> Worker<M> {
 
     /// Counts a connection that was turned away.
     pub fn overloaded(&self) {
-        self.shard.requests(self.metrics.no_route(), Code::Overloaded.outcome()).bump();
+        let snapshot = self.snapshot();
+        snapshot.shard.requests(snapshot.gateway.metrics.no_route(), Code::Overloaded.outcome()).bump();
     }
 
     /// The open WebSockets.
@@ -108,16 +106,19 @@ impl<M: Mint> Worker<M> {
 impl<M: Mint> Snapshot<M> {
     fn new(
         gateway: Arc<Gateway<M>>,
-        metrics: &Arc<Metrics>,
-        shard: &Arc<Shard>,
+        shard: Arc<Shard>,
+        before: &[Arc<Pool>],
         clock: &Clock,
         spawner: &Spawner,
     ) -> Arc<Self> {
-        let log = &gateway.log;
-        let recorder = Recorder::new(Arc::clone(metrics), Arc::clone(shard), log.access, log.identity, clock.clone());
-        let pool = |to: &Destination| Pool::new(Arc::clone(&to.upstream), to.tls.as_ref(), spawner);
+        let (log, metrics) = (&gateway.log, Arc::clone(&gateway.metrics));
+        let recorder = Recorder::new(metrics, Arc::clone(&shard), log.access, log.identity, clock.clone());
+        let pool = |to: &Destination| {
+            let kept = before.iter().find(|pool| pool.upstream().shares_connections_with(&to.upstream));
+            kept.cloned().unwrap_or_else(|| Arc::new(Pool::new(Arc::clone(&to.upstream), to.tls.as_ref(), spawner)))
+        };
         let pools = gateway.plans.upstreams.iter().map(pool).collect();
-        Arc::new(Self { gateway, recorder, pools })
+        Arc::new(Self { gateway, recorder, shard, pools })
     }
 
     /// The connections to an upstream.

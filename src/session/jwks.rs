@@ -99,16 +99,17 @@ impl Jwks {
     }
 
     /// Fetches now, again with back-off until it succeeds, and then every [`Pace::refresh`]. The task ends at
-    /// [`Shutdown::stopped`] or with the last clone.
+    /// [`Shutdown::stopped`] or with the last clone. `known`: what serves until then, which may be none.
     pub fn start<F: FetchKeys>(
         fetch: F,
+        known: KeySet,
         pace: Pace,
         clock: Clock,
         metrics: Arc<Metrics>,
         spawner: &Spawner,
         shutdown: &Shutdown,
     ) -> Self {
-        let shared = Arc::new(Shared::new(KeySet::empty()));
+        let shared = Arc::new(Shared::new(known));
         let task = Task { shared: Arc::clone(&shared), fetch, pace, clock, metrics };
         let (gone, stopped) = (CancellationToken::new(), shutdown.stopped());
         let unowned = gone.clone();
@@ -332,7 +333,8 @@ mod tests {
         endpoint.takes(Duration::from_millis(100));
         let metrics = Arc::new(Metrics::new(Names::default()));
         let clock = Clock::following(Wall::from_seconds(1000));
-        let jwks = Jwks::start(endpoint.clone(), PACE, clock, Arc::clone(&metrics), &spawner, &shutdown);
+        let jwks =
+            Jwks::start(endpoint.clone(), KeySet::empty(), PACE, clock, Arc::clone(&metrics), &spawner, &shutdown);
         Test { endpoint, jwks, metrics, spawner, shutdown }
     }
 

@@ -270,6 +270,7 @@ mod tests {
     use crate::secret::Digest;
     use crate::session::credential::peek::NothingRead;
     use crate::session::credential::{self, CookieRules, Found};
+    use crate::session::jwks::keys::KeySet;
     use crate::session::jwks::{FetchError, FetchKeys, Pace};
     use crate::session::testing::{self, part, signer, stranger, with};
     use crate::session::{SessionError, SessionId, UserId};
@@ -344,7 +345,7 @@ mod tests {
         let pace = Pace { refresh: Duration::from_mins(5), timeout: Duration::from_secs(5) };
         let metrics = Arc::new(Metrics::new(Names::default()));
         let (spawner, shutdown) = (Spawner::current(), Shutdown::new());
-        let jwks = Jwks::start(script, pace, Clock::following(now()), metrics, &spawner, &shutdown);
+        let jwks = Jwks::start(script, KeySet::empty(), pace, Clock::following(now()), metrics, &spawner, &shutdown);
         jwks.ready().await;
 
         let memory = Memory::new(1 << 20);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use mintgate::app::ClerkMint;
+use mintgate::app::issuance::ClerkMint;
 use mintgate::clock::Clock;
 use mintgate::config::{Cache, MintKind, MintSpec, TemplateName};
 use mintgate::lifecycle::Spawner;

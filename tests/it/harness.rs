@@ -261,7 +261,7 @@ impl Harness {
         let bound = app::bind(config, process).unwrap();
         let gateway = Arc::clone(bound.gateway());
         let (address, admin) = (bound.address().unwrap(), bound.admin().unwrap());
-        let (metrics, ready) = (Arc::clone(bound.metrics()), bound.readiness().clone());
+        let (metrics, ready) = (Arc::clone(&bound.gateway().metrics), bound.readiness().clone());
         let stopped = world.shutdown.stopped();
         drop(Spawner::current().spawn(async move { bound.run(stopped).await.unwrap() }));
         until("the gateway is ready", || ready.ready().is_ok()).await;
@@ -445,6 +445,12 @@ impl Binary {
     pub(crate) fn terminate(&self) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Sends it SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::HUP).unwrap();
     }
 
     /// How it has ended, if it has.

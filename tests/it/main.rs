@@ -12,6 +12,7 @@ mod harness;
 mod layering;
 mod metrics;
 mod proxy;
+mod reload;
 mod secrets;
 mod soak;
 mod support;

@@ -52,7 +52,7 @@ async fn in_front_of(upstream: Upstream, tables: &str) -> (Gateway, Upstream) {
 }
 
 /// A request without a body; every header line ends in `\r\n`.
-fn get(path: &str, headers: &str) -> String {
+pub(crate) fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: gateway.test\r\n{headers}\r\n")
 }
 

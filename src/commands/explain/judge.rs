@@ -15,7 +15,8 @@ use http_body_util::Empty;
 use serde_json::Value;
 
 use crate::address::{BoundAddress, ListenAddress, PeerAddress};
-use crate::app::{self, StartError};
+use crate::app::StartError;
+use crate::app::gateway::{Lasting, names};
 use crate::clock::{Clock, Now};
 use crate::config::{
     Access, CallerToken, Config, HostPattern, Identity, Listen, MintKind, Route, SessionIdSource, SessionSource, Source,
@@ -90,7 +91,7 @@ struct Never;
 /// When nothing can be said; that the request would be refused is no error.
 pub(super) async fn judge(config: &Config, asked: Asked) -> Result<Report, JudgeError> {
     let clock = Clock::system();
-    let metrics = Arc::new(Metrics::new(app::names(config)));
+    let metrics = Arc::new(Metrics::new(names(config)));
     let control = Spawner::current();
     let (mut head, ()) = {
         let mut request = Request::new(());
@@ -109,8 +110,8 @@ pub(super) async fn judge(config: &Config, asked: Asked) -> Result<Report, Judge
         Some((keys, signature)) => (keys, signature),
         None => (sign_anew(&mut head, config, &clock, &plans, &connection)?, Signature::Unchecked),
     };
-    let gateway = app::gateway::build(config, &[], Jwks::fixed(keys), Never, &metrics, &clock, &control);
-    let gateway = gateway.map_err(StartError::Value)?;
+    let lasting = Lasting::new(config, &metrics, &clock, &control);
+    let gateway = lasting.gateway(1, config, &[], Jwks::fixed(keys), Never, &metrics).map_err(StartError::Value)?;
     let recorder = Recorder::new(Arc::clone(&metrics), metrics.shard(), Access::Off, Identity::None, clock.clone());
     let peer = connection.ends.peer;
     let trusted = gateway.plans.trusted.trusts(peer);

@@ -63,6 +63,11 @@ impl Diagnostics {
         out
     }
 
+    /// The same text, for each problem by itself and without colours.
+    pub fn each(&self) -> impl Iterator<Item = String> {
+        self.problems.iter().map(|problem| self.render_one(problem, &Renderer::plain()))
+    }
+
     fn render_one(&self, problem: &Problem, renderer: &Renderer) -> String {
         let level = match problem.severity {
             Severity::Error => Level::ERROR,

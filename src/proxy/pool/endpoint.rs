@@ -13,12 +13,12 @@ use super::exchange::{Protocol, Want};
 use super::{http1, http2};
 use crate::config::{Upstream, UpstreamAddress, Wire};
 use crate::lifecycle::Spawner;
+use crate::live::Live;
 use crate::telemetry;
 use crate::transport::connect::{ConnectError, Secure, connect};
 use crate::transport::io::Stream;
 use crate::transport::tls;
 use crate::transport::tls::client::{ClientTls, Offer};
-use crate::transport::tls::reload::Live;
 
 /// See the file's comment.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use crate::secret::Digest;
 use crate::session::KeyId;
 
 /// Keys by `kid`, or one key whatever the `kid`.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct KeySet {
     generation: u64,
     pinned: Option<Key>,

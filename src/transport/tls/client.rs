@@ -7,8 +7,9 @@ use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
 
 use crate::config::{ClientIdentity, Upstream, UpstreamTls, Wire};
 use crate::file::File;
+use crate::live::Live;
 use crate::transport::tls::pem::{self, PemError};
-use crate::transport::tls::reload::{Live, Reload, Reloads};
+use crate::transport::tls::reload::{Reload, Reloads};
 use crate::transport::tls::{provider, roots};
 
 /// The protocols of ALPN (RFC 7301).

@@ -7,17 +7,12 @@
 use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
-
-use arc_swap::{ArcSwap, Guard};
 
 use crate::file::File;
 use crate::lifecycle::Shutdown;
+use crate::live::Live;
 use crate::telemetry;
-
-/// The current one of something that may be replaced. Cheap to clone; all clones see a replacement.
-pub struct Live<T>(Arc<ArcSwap<T>>);
 
 /// Builds out of the files.
 pub type Build<T> = Box<dyn Fn(&[File]) -> Result<T, Box<dyn Error + Send + Sync>> + Send>;
@@ -46,37 +41,6 @@ pub enum Seen {
 pub trait Reloads: Send {
     /// Reads the files, which may block, and replaces what was built out of them when they changed.
     fn reload(&mut self) -> Seen;
-}
-
-// === impl Live ===
-
-impl<T> Live<T> {
-    /// Something that nothing replaces yet.
-    pub fn new(first: T) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(first)))
-    }
-
-    /// The current one, for a moment.
-    pub fn load(&self) -> Guard<Arc<T>> {
-        self.0.load()
-    }
-
-    /// The current one, to keep.
-    pub fn current(&self) -> Arc<T> {
-        self.0.load_full()
-    }
-}
-
-impl<T> Clone for Live<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<T> fmt::Debug for Live<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Live")
-    }
 }
 
 // === impl Reload ===
@@ -132,7 +96,7 @@ impl<T: Send + Sync> Reloads for Reload<T> {
                 Seen::Unchanged
             }
             Ok(Some((files, built))) => {
-                self.live.0.store(Arc::new(built));
+                self.live.replace(built);
                 self.files = files;
                 self.told = None;
                 tracing::info!(files = self.paths(), "files have changed; what they hold is in use");

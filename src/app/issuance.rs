@@ -1,0 +1,137 @@
+//! The way to the issuer: its client, its keys, the budget and the breaker; and what of them another configuration keeps.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::clock::Clock;
+use crate::config::{ApiUrl, Clerk, KeySource};
+use crate::lifecycle::{Shutdown, Spawner};
+use crate::metrics::Metrics;
+use crate::session::jwks::keys::{BadKey, KeySet};
+use crate::session::jwks::{FetchError, FetchKeys, Jwks, Pace};
+use crate::token::breaker::{Breaker, Health};
+use crate::token::budget::{Budget, Limiter};
+use crate::token::clerk::{BuildError, ClerkClient};
+use crate::token::freshness::Jitter;
+use crate::token::retry::Retry;
+
+/// How a token is minted: asked again, unless the issuer is down, within the budget.
+pub type ClerkMint = Retry<Breaker<Budget<Arc<ClerkClient>>>>;
+
+/// What minting and verifying under one configuration goes through.
+#[derive(Debug, Clone)]
+pub struct Issuance {
+    /// One attempt to mint.
+    pub client: Arc<ClerkClient>,
+    /// The keys that verify sessions.
+    pub jwks: Jwks,
+    /// The budget.
+    pub limiter: Arc<Limiter>,
+    health: Arc<Health>,
+}
+
+/// What it is made with.
+#[derive(Debug, Clone)]
+pub struct Means {
+    /// The clocks.
+    pub clock: Clock,
+    /// Everything that is counted.
+    pub metrics: Arc<Metrics>,
+    /// Runs what lasts: connections and the fetching of keys.
+    pub tasks: Spawner,
+    /// Ends all of it.
+    pub shutdown: Shutdown,
+}
+
+/// There is no way to the issuer.
+#[derive(Debug, thiserror::Error)]
+pub enum IssuanceError {
+    /// The issuer's client cannot be set up.
+    #[error("cannot set up the client of the issuer")]
+    Client(#[source] BuildError),
+    /// `jwt_key` is not a key that can verify.
+    #[error("clerk.jwt_key is not an RSA key that can verify session tokens")]
+    Key(#[source] BadKey),
+}
+
+/// Downloads the issuer's keys.
+struct IssuerKeys {
+    client: Arc<ClerkClient>,
+    url: ApiUrl,
+    with_secret: bool,
+}
+
+// === impl Issuance ===
+
+impl Issuance {
+    /// For the first configuration.
+    ///
+    /// # Errors
+    /// When the client cannot be set up, or `jwt_key` is no key.
+    pub fn new(clerk: &Clerk, means: &Means) -> Result<Self, IssuanceError> {
+        let client = client(clerk, means)?;
+        let jwks = jwks(clerk, &client, KeySet::empty(), means)?;
+        let limiter = Limiter::new(&clerk.budget, Arc::clone(&means.metrics));
+        Ok(Self { client, jwks, limiter, health: Health::new(Arc::clone(&means.metrics)) })
+    }
+
+    /// For the next one. What is known of an issuer stays known while it is the same: its keys, the budget, its health.
+    ///
+    /// # Errors
+    /// As before.
+    pub fn next(&self, old: &Clerk, new: &Clerk, means: &Means) -> Result<Self, IssuanceError> {
+        let same_issuer = old.api_url == new.api_url;
+        let same_way = same_issuer && old.is_called_like(new);
+        let client = if same_way { Arc::clone(&self.client) } else { client(new, means)? };
+        let jwks = match (&old.keys, &new.keys) {
+            (old, new) if old == new && same_way => self.jwks.clone(),
+            (KeySource::Jwks { url: before, .. }, KeySource::Jwks { url, .. }) if before == url => {
+                jwks(new, &client, (*self.jwks.current()).clone(), means)?
+            }
+            _ => jwks(new, &client, KeySet::empty(), means)?,
+        };
+        let limiter = if same_issuer && old.budget == new.budget {
+            Arc::clone(&self.limiter)
+        } else {
+            Limiter::new(&new.budget, Arc::clone(&means.metrics))
+        };
+        let health = if same_issuer { Arc::clone(&self.health) } else { Health::new(Arc::clone(&means.metrics)) };
+        Ok(Self { client, jwks, limiter, health })
+    }
+
+    /// Mints so.
+    pub fn mint(&self, clock: &Clock) -> ClerkMint {
+        let budgeted = Budget::new(Arc::clone(&self.client), Arc::clone(&self.limiter));
+        Retry::new(Breaker::new(budgeted, Arc::clone(&self.health)), clock.clone(), Jitter::random())
+    }
+}
+
+fn client(clerk: &Clerk, means: &Means) -> Result<Arc<ClerkClient>, IssuanceError> {
+    let (clock, metrics) = (means.clock.clone(), Arc::clone(&means.metrics));
+    let client = ClerkClient::new(clerk, clock, means.tasks.sibling(), metrics);
+    client.map(Arc::new).map_err(IssuanceError::Client)
+}
+
+/// `known`: what is verified with until the first fetch.
+fn jwks(clerk: &Clerk, client: &Arc<ClerkClient>, known: KeySet, means: &Means) -> Result<Jwks, IssuanceError> {
+    match &clerk.keys {
+        KeySource::None => Ok(Jwks::fixed(KeySet::empty())),
+        KeySource::Pinned(der) => KeySet::pinned(der).map(Jwks::fixed).map_err(IssuanceError::Key),
+        KeySource::Jwks { url, with_secret, refresh } => {
+            let fetch = IssuerKeys { client: Arc::clone(client), url: url.clone(), with_secret: *with_secret };
+            let pace = Pace { refresh: *refresh, timeout: clerk.timeout };
+            let (clock, metrics) = (means.clock.clone(), Arc::clone(&means.metrics));
+            Ok(Jwks::start(fetch, known, pace, clock, metrics, &means.tasks.sibling(), &means.shutdown))
+        }
+    }
+}
+
+// === impl IssuerKeys ===
+
+impl FetchKeys for IssuerKeys {
+    async fn fetch(&self) -> Result<Bytes, FetchError> {
+        let fetched = self.client.fetch_jwks(&self.url, self.with_secret).await;
+        fetched.map_err(|error| FetchError(Box::new(error)))
+    }
+}

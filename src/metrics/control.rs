@@ -1,0 +1,117 @@
+//! What mints, refreshes and the fetches of keys count: several threads may write.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use super::id::TemplateId;
+use super::label::{CacheName, Fetch, MintResult};
+use super::value::{Counter, Gauge, Histogram, table};
+
+/// What the control runtime counts under one configuration; any thread may write.
+#[derive(Debug)]
+pub struct Control {
+    pub(super) mints: Box<[Counter]>,
+    pub(super) refreshes: Box<[Counter]>,
+    /// Size of minted tokens, by template.
+    pub token_bytes: Box<[Histogram]>,
+    pub(super) common: Arc<Common>,
+}
+
+/// What belongs to no template: the same under every configuration of a process.
+#[derive(Debug)]
+pub struct Common {
+    /// One exchange with the issuer.
+    pub mint_seconds: Histogram,
+    /// Units left in the budget.
+    pub budget_available: Gauge,
+    /// 1 while the breaker is open.
+    pub breaker_open: Gauge,
+    /// 1 while the issuer refuses the secret key.
+    pub issuer_key_rejected: Gauge,
+    /// Issuer's clock minus ours, in milliseconds.
+    pub issuer_clock_offset_ms: Gauge,
+    /// Wall time of the last good JWKS, in milliseconds since the epoch; 0 before the first.
+    pub jwks_fetched_at_ms: Gauge,
+    jwks_fetches: [Counter; Fetch::ALL.len()],
+    cache_entries: [Gauge; CacheName::ALL.len()],
+    cache_bytes: [Gauge; CacheName::ALL.len()],
+    /// Revoked sessions and users that are remembered.
+    pub tombstones: Gauge,
+    /// Configurations that were put to use after the first.
+    pub reloads_ok: Counter,
+    /// Configurations that were refused.
+    pub reloads_failed: Counter,
+    /// 1 unless the last reload was refused.
+    pub last_reload_ok: Gauge,
+    /// Log lines that were lost because standard error took no more, as of the last scrape.
+    pub log_lines_dropped: Gauge,
+}
+
+// === impl Control ===
+
+impl Control {
+    pub(super) fn new(templates: usize, common: Arc<Common>) -> Self {
+        let results = templates * MintResult::ALL.len();
+        Self { mints: table(results), refreshes: table(results), token_bytes: table(templates), common }
+    }
+
+    /// Mints of a template that ended so.
+    pub fn mints(&self, template: TemplateId, result: MintResult) -> &Counter {
+        &self.mints[template.index() * MintResult::ALL.len() + result.index()]
+    }
+
+    /// Refreshes ahead of time of a template that ended so.
+    pub fn refreshes(&self, template: TemplateId, result: MintResult) -> &Counter {
+        &self.refreshes[template.index() * MintResult::ALL.len() + result.index()]
+    }
+}
+
+impl Deref for Control {
+    type Target = Common;
+
+    fn deref(&self) -> &Common {
+        &self.common
+    }
+}
+
+// === impl Common ===
+
+impl Default for Common {
+    fn default() -> Self {
+        let common = Self {
+            mint_seconds: Histogram::default(),
+            budget_available: Gauge::default(),
+            breaker_open: Gauge::default(),
+            issuer_key_rejected: Gauge::default(),
+            issuer_clock_offset_ms: Gauge::default(),
+            jwks_fetched_at_ms: Gauge::default(),
+            jwks_fetches: Default::default(),
+            cache_entries: Default::default(),
+            cache_bytes: Default::default(),
+            tombstones: Gauge::default(),
+            reloads_ok: Counter::default(),
+            reloads_failed: Counter::default(),
+            last_reload_ok: Gauge::default(),
+            log_lines_dropped: Gauge::default(),
+        };
+        common.last_reload_ok.set(1);
+        common
+    }
+}
+
+impl Common {
+    /// JWKS fetches that ended so.
+    pub fn jwks_fetches(&self, result: Fetch) -> &Counter {
+        &self.jwks_fetches[result.index()]
+    }
+
+    /// Entries in a map, as of the last scrape.
+    pub fn cache_entries(&self, cache: CacheName) -> &Gauge {
+        &self.cache_entries[cache.index()]
+    }
+
+    /// Bytes in a map, as of the last scrape.
+    pub fn cache_bytes(&self, cache: CacheName) -> &Gauge {
+        &self.cache_bytes[cache.index()]
+    }
+}
