@@ -22,7 +22,8 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use mintgate::app::{self, ClerkMint, Process};
+use mintgate::app::issuance::ClerkMint;
+use mintgate::app::{self, Process};
 use mintgate::clock::Clock;
 use mintgate::config::validate::{self, Environment, Secrets};
 use mintgate::emulator::{Emulator, Options, base_url};
@@ -259,7 +260,7 @@ impl Harness {
             in_place: true,
         };
         let bound = app::bind(config, process).unwrap();
-        let gateway = Arc::clone(bound.gateway());
+        let gateway = bound.gateway();
         let (address, admin) = (bound.address().unwrap(), bound.admin().unwrap());
         let (metrics, ready) = (Arc::clone(&bound.gateway().metrics), bound.readiness().clone());
         let stopped = world.shutdown.stopped();
