@@ -148,7 +148,8 @@ async fn nothing_of_its_memory_can_be_dumped() {
     assert_eq!(core.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"]);
 }
 
-/// Case 40. Fails without the second wait for a signal in `run`.
+/// Case 40. Fails without the second wait for a signal in `run`. Nothing else ends the request: neither its upstream's time
+/// nor the drain's.
 #[tokio::test]
 async fn a_second_signal_ends_what_a_first_one_lets_finish() {
     let silent = Upstream::scripted(|mut visit| async move {
@@ -156,7 +157,10 @@ async fn a_second_signal_ends_what_a_first_one_lets_finish() {
         visit.wire.wait().await;
     })
     .await;
-    let mut binary = Binary::start("signals", &config(&silent, "drain_timeout = \"10m\""), &[]).await;
+    let (url, patient) = (silent.url(), "response_timeout = \"0\"");
+    let named = config(&silent, "drain_timeout = \"10m\"").replace(&format!("\"{url}\""), "\"silent\"");
+    let config = format!("{named}[upstreams.silent]\nurl = \"{url}\"\n{patient}\n");
+    let mut binary = Binary::start("signals", &config, &[]).await;
     let mut busy = Wire::connect(binary.address).await;
     busy.send(get("/", "")).await;
     silent.received(1).await;
@@ -171,4 +175,5 @@ async fn a_second_signal_ends_what_a_first_one_lets_finish() {
     binary.terminate();
     until("the process ends", || binary.ended().is_some()).await;
     assert_eq!(binary.ended().unwrap().code(), Some(0), "{}", binary.log());
+    until("it was the second signal", || binary.log().contains("told to stop at once")).await;
 }
