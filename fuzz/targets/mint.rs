@@ -269,7 +269,7 @@ impl Case {
 
 fn milliseconds(value: &Json) -> Option<Result<i128, ()>> {
     let Json::Number(digits) = value else { return None };
-    let bounded = |seconds: i128| (seconds * 1000).clamp(i64::MIN.into(), i64::MAX.into());
+    let bounded = |seconds: i128| seconds.saturating_mul(1000).clamp(i64::MIN.into(), i64::MAX.into());
     if let Ok(whole) = digits.parse::<i128>() {
         return Some(Ok(bounded(whole)));
     }
