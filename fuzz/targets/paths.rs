@@ -53,8 +53,24 @@ fn decoded(path: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What a reader may make of a path, in one step that takes no escape off.
-fn rewritten(path: &[u8]) -> [Vec<u8>; 5] {
+/// The escapes of letters, digits and `-._~` taken off, as everybody may (RFC 3986 section 6.2.2.2).
+fn unreserved(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (index, part) in path.split(|&byte| byte == b'%').enumerate() {
+        let digits = part.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.filter(|text| text.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let byte = byte.and_then(|text| u8::from_str_radix(text, 16).ok());
+        match byte.filter(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)) {
+            Some(byte) if index > 0 => out.extend([&[byte], &part[2..]].concat()),
+            _ if index > 0 => out.extend([b"%", part].concat()),
+            _ => out.extend(part),
+        }
+    }
+    out
+}
+
+/// What a reader may make of a path, in one step that takes no escape off, or only one that means nothing.
+fn rewritten(path: &[u8]) -> [Vec<u8>; 6] {
     let slashes = path.iter().map(|&byte| if byte == b'\\' { b'/' } else { byte }).collect();
     let cut = path.iter().copied().take_while(|byte| !matches!(byte, 0 | b'?' | b'#')).collect();
     let segments: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
@@ -75,7 +91,7 @@ fn rewritten(path: &[u8]) -> [Vec<u8>; 5] {
         }
     }
     let rooted = |parts: Vec<&[u8]>| [b"/", &*parts.join(&b'/')].concat();
-    [slashes, cut, names.join(&b'/'), rooted(merged), rooted(plain)]
+    [unreserved(path), slashes, cut, names.join(&b'/'), rooted(merged), rooted(plain)]
 }
 
 /// Every reading with up to two layers of escapes taken off, in any order.

@@ -89,8 +89,8 @@ fn decode(text: &[u8]) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// Every way in which some reader takes the path: escapes decoded once or twice (also those of IIS, and the overlong ones
-/// that old decoders took), backslashes as slashes, slashes merged, path parameters cut off, dot segments removed, cut at
+/// Every way in which some reader takes the path: escapes decoded once or twice (with those of IIS and without, those of
+/// unreserved characters alone, and the overlong ones that old decoders took), backslashes as slashes, slashes merged, path parameters cut off, dot segments removed, cut at
 /// a NUL, `?` or `#` that was encoded; all of them in any order. `None` where there are too many.
 pub(super) fn all(path: &str) -> Option<Vec<Vec<u8>>> {
     if !path.starts_with('/') || path.len() > LONGEST {
@@ -101,8 +101,10 @@ pub(super) fn all(path: &str) -> Option<Vec<Vec<u8>>> {
     let mut next = 0;
     while let Some((reading, layers)) = readings.get(next).cloned() {
         next += 1;
-        let decoded = lenient(&reading);
-        if decoded != reading {
+        for decoded in [lenient(&reading), plain(&reading)] {
+            if decoded == reading {
+                continue;
+            }
             if layers == LAYERS {
                 return None;
             }
@@ -110,7 +112,7 @@ pub(super) fn all(path: &str) -> Option<Vec<Vec<u8>>> {
                 readings.push((decoded, layers + 1));
             }
         }
-        for rewrite in [overlong, slashes, merged, without_parameters, without_dots, cut] {
+        for rewrite in [unreserved, overlong, slashes, merged, without_parameters, without_dots, cut] {
             let rewritten = rewrite(&reading);
             if seen.insert(rewritten.clone()) {
                 readings.push((rewritten, layers));
@@ -125,9 +127,25 @@ pub(super) fn all(path: &str) -> Option<Vec<Vec<u8>>> {
 
 /// Decodes once; what is no escape stays as it is, and hides none of the others.
 pub(super) fn lenient(text: &[u8]) -> Vec<u8> {
+    decoded_where(text, |_, _| true)
+}
+
+/// The same for a reader that knows nothing of IIS.
+fn plain(text: &[u8]) -> Vec<u8> {
+    decoded_where(text, |_, digits| digits == 2)
+}
+
+/// Decodes what RFC 3986 section 6.2.2.2 lets everybody decode: a dot, but no slash. WHATWG URLs take `%2e%2e` so.
+fn unreserved(text: &[u8]) -> Vec<u8> {
+    let free = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    decoded_where(text, |byte, digits| digits == 2 && free(byte))
+}
+
+/// Decodes the escapes of which the byte, and how much stands behind the `%`, are as wanted.
+fn decoded_where(text: &[u8], wanted: impl Fn(u8, usize) -> bool) -> Vec<u8> {
     let (mut decoded, mut rest) = (Vec::with_capacity(text.len()), text);
     while let Some((&byte, after)) = rest.split_first() {
-        let escape = if byte == b'%' { unescape(after) } else { None };
+        let escape = if byte == b'%' { unescape(after).filter(|&(byte, length)| wanted(byte, length)) } else { None };
         let (byte, length) = escape.unwrap_or((byte, 0));
         decoded.push(byte);
         rest = &after[length..];
@@ -285,6 +303,8 @@ mod tests {
             ("/b%3f/../a", &["/a", "/b"]),
             ("/a//../b", &["/a/b", "/b"]),
             ("/a/%zz", &["/a/%zz"]),
+            ("/d/%2e%2e/a/..%2fd", &["/a/..%2fd"]),
+            ("/d/%2e%2e/a/%u002e%u002e/d", &["/a/%u002e%u002e/d"]),
         ] {
             let found = all(path).unwrap();
             for reading in readings {
