@@ -26,7 +26,6 @@ use crate::metrics::{CacheName, Metrics};
 use crate::proxy::gateway::Gateway;
 use crate::secret::NotHeaderSafe;
 use crate::server::{DataListener, Terms, Workers};
-use crate::session::jwks::Jwks;
 use crate::surface;
 use crate::transport::tls::client::{UpstreamTlsError, Upstreams};
 use crate::transport::tls::reload::{self, Reload, Reloads};
@@ -233,7 +232,7 @@ impl Bound {
         let (shutdown, control) = (process.shutdown.clone(), process.control.clone());
         let (background, surfaces) = (control.sibling(), control.sibling());
         let (crew, server) = (Arc::clone(&renewal.crew), renewal.config.server.clone());
-        watch_keys(&crew.gateway().sessions.jwks, &readiness, &background);
+        watch_keys(&crew, &readiness, &background);
         sweep(&crew, &process.clock, &background, &shutdown);
         if !renewal.config.clerk.secret_keys.is_empty() {
             let client = Arc::clone(&renewal.issuance.load().client);
@@ -295,16 +294,22 @@ impl Bound {
 }
 
 /// Tells the probes when the first verification key is known.
-fn watch_keys(jwks: &Jwks, readiness: &Readiness, tasks: &Spawner) {
-    let (jwks, readiness) = (jwks.clone(), readiness.clone());
-    if jwks.is_ready() {
+fn watch_keys(crew: &Arc<Crew>, readiness: &Readiness, tasks: &Spawner) {
+    if crew.gateway().sessions.jwks.is_ready() {
         readiness.set_key_known();
-    } else {
-        drop(tasks.spawn(async move {
-            jwks.ready().await;
-            readiness.set_key_known();
-        }));
+        return;
     }
+    let (crew, readiness) = (Arc::clone(crew), readiness.clone());
+    drop(tasks.spawn(async move {
+        loop {
+            // Asked for anew: a handle on the keys of a configuration that is over would keep them being fetched.
+            let jwks = crew.gateway().sessions.jwks.clone();
+            if tokio::time::timeout(LOOK_EVERY, jwks.ready()).await.is_ok() {
+                readiness.set_key_known();
+                return;
+            }
+        }
+    }));
 }
 
 fn sweep(crew: &Arc<Crew>, clock: &Clock, tasks: &Spawner, shutdown: &Shutdown) {

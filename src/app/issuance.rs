@@ -84,9 +84,11 @@ impl Issuance {
         let same_issuer = old.api_url == new.api_url;
         let same_way = same_issuer && old.is_called_like(new);
         let client = if same_way { Arc::clone(&self.client) } else { client(new, means)? };
+        // One URL serves every instance of Clerk: which one's keys they are, the secret decides.
+        let same_instance = old.issuer == new.issuer && old.publishable_key == new.publishable_key;
         let jwks = match (&old.keys, &new.keys) {
             (old, new) if old == new && same_way => self.jwks.clone(),
-            (KeySource::Jwks { url: before, .. }, KeySource::Jwks { url, .. }) if before == url => {
+            (KeySource::Jwks { url: before, .. }, KeySource::Jwks { url, .. }) if before == url && same_instance => {
                 jwks(new, &client, (*self.jwks.current()).clone(), means)?
             }
             _ => jwks(new, &client, KeySet::empty(), means)?,

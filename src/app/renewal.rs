@@ -113,7 +113,8 @@ impl Renewal {
         let upstream_tls = Upstreams::new(&config.upstreams)?;
         let server_tls = config.server.tls.as_ref().map(ServerTls::new).transpose()?;
         let issuance = self.issuance.current().next(&self.config.clerk, &config.clerk, &self.means)?;
-        if needs_key(&config) && !issuance.jwks.is_ready() {
+        let known = self.issuance.load().jwks.is_ready();
+        if needs_key(&config) && known && !issuance.jwks.is_ready() {
             // Requests would wait for the keys, or be refused: the configuration before serves until they are there.
             let ready = tokio::time::timeout(config.clerk.timeout, issuance.jwks.ready());
             ready.await.map_err(|_| RenewalError::NoKeys)?;
@@ -126,7 +127,7 @@ impl Renewal {
         if let (Some(live), Some(tls)) = (&self.tls, server_tls) {
             live.replace(tls);
         }
-        if issuance.jwks.is_ready() {
+        if issuance.jwks.is_ready() || !needs_key(&config) {
             self.readiness.set_key_known();
         }
         self.issuance.replace(issuance);

@@ -63,8 +63,10 @@ fn is_odd_segment(segment: &str) -> bool {
         return true;
     }
     // Twice encoded dots and slashes become dots and slashes for a reader that decodes twice, also beside what is no escape.
-    let twice = lenient(&decoded);
-    is_dots(&decoded) || is_dots(&twice) || twice.iter().any(|&byte| matches!(byte, b'/' | b'\\' | 0))
+    // Overlong ones too, which old decoders take.
+    let twice = overlong(&lenient(&decoded));
+    let odd = |&byte: &u8| matches!(byte, b'/' | b'\\') || byte.is_ascii_control();
+    is_dots(&decoded) || is_dots(&twice) || twice.iter().any(odd)
 }
 
 /// `.` and `..`, also followed by what some servers cut off: path parameters, or a query or fragment that was encoded.
@@ -264,6 +266,8 @@ mod tests {
             "/..%253b%25/b",
             "/a/%25u002e%25u002e/b",
             "/a%25u002fb",
+            "/a/%25c0%25ae%25c0%25ae%25c0%25afb",
+            "/a%250ab",
         ] {
             assert!(is_odd(odd), "{odd:?}");
         }
