@@ -130,8 +130,10 @@ pub fn handle<M: Mint>(
                 return switch::open(&worker, &snapshot, &connection, *wish, *agreed, *member, finish);
             }
             Err(error) => {
-                connection.leave_unread(rest);
-                unread = rest;
+                if !finish.has_taken_the_body() {
+                    connection.leave_unread(rest);
+                    unread = rest;
+                }
                 refuse(&error, &asked, finish)
             }
         };
@@ -159,6 +161,7 @@ fn exchange<'a, M: Mint>(
         let Ready { plan, body, fate, aim, replaced, rejectable, member } = ready;
         let plans = &snapshot.gateway.plans;
         let pool = snapshot.pool(plan.route.upstream);
+        finish.body.clone_from(&fate);
         // 10.
         let whole = plan.route.timeout.map(|limit| finish.record.start() + limit);
         let patience = Patience { response: plan.response_timeout, whole };

@@ -31,6 +31,8 @@ pub struct Finish {
     ended: Option<Instant>,
     /// Whether a broken answer ends in trailers, as gRPC on HTTP/2 has it.
     grpc: bool,
+    /// What has become of the request's body, where it has one and the upstream is asked.
+    pub body: Option<Arc<BodyFate>>,
 }
 
 // === impl Finish ===
@@ -40,7 +42,12 @@ impl Finish {
     pub fn new(record: Record, connection: &Arc<Connection>, grpc: bool) -> Box<Self> {
         // Boxed: it goes through several hands on its way into the answer's body.
         let connection = Arc::clone(connection);
-        Box::new(Self { record, lease: None, connection, aging: Aging::NONE, ended: None, grpc })
+        Box::new(Self { record, lease: None, connection, aging: Aging::NONE, ended: None, grpc, body: None })
+    }
+
+    /// Whether the request's body has gone to the upstream to its end: nothing of it is left to come then.
+    pub fn has_taken_the_body(&self) -> bool {
+        self.body.as_deref().is_some_and(BodyFate::is_whole)
     }
 
     /// The tunnel that the request became is over.

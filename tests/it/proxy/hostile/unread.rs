@@ -34,6 +34,22 @@ async fn a_refusal_says_that_the_connection_ends_where_much_of_the_body_is_to_co
     }
 }
 
+/// A body that the upstream has had whole is not to come any more. Fails without `Finish::has_taken_the_body`.
+#[tokio::test]
+async fn an_upstream_that_breaks_after_the_whole_body_costs_the_caller_no_connection() {
+    let broken = Upstream::scripted(|mut visit| async move {
+        visit.request().await;
+    })
+    .await;
+    let (gateway, _upstream) = in_front_of(broken, PUBLIC).await;
+    let mut client = Wire::connect(gateway.address).await;
+    for _ in 0..2 {
+        let body = "a".repeat(5000);
+        let answer = client.ask(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n{body}")).await;
+        assert_eq!((answer.outcome(), answer.one("connection")), ((502, "upstream-broken"), None));
+    }
+}
+
 /// Case 23: frames on streams that are over count against their connection until h2 ends it with all that is under way.
 /// It is told to go before. Fails without `Connection::is_worn`.
 #[tokio::test]
