@@ -23,12 +23,12 @@ use crate::listener::bound::{self, BindError, Inherited};
 use crate::live::Live;
 use crate::metrics::ledger::Ledger;
 use crate::metrics::{CacheName, Metrics};
-use crate::proxy::gateway::Gateway;
+use crate::proxy::gateway::{Gateway, Plans};
 use crate::secret::NotHeaderSafe;
 use crate::server::{DataListener, Terms, Workers};
 use crate::surface;
 use crate::transport::tls::client::{UpstreamTlsError, Upstreams};
-use crate::transport::tls::reload::{self, Reload, Reloads};
+use crate::transport::tls::reload::{self, Reload, Watchlist};
 use crate::transport::tls::server::{ServerTls, ServerTlsError};
 
 /// At most so many workers when nobody says how many.
@@ -66,17 +66,6 @@ pub struct Bound {
     readiness: Readiness,
     listeners: Vec<DataListener>,
     admin: Vec<(bound::Bound, axum::Router)>,
-    tls: Option<Reload<ServerTls>>,
-    files: Vec<Box<dyn Reloads>>,
-}
-
-/// Which files a gateway looks at again by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Watch {
-    /// Those of certificates and keys.
-    Certificates,
-    /// None.
-    Nothing,
 }
 
 /// Why a gateway does not start.
@@ -125,8 +114,8 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     let readiness = Readiness::new(process.shutdown.clone(), needs_key(&config));
     let lasting = Lasting::new(&config, &metrics, &process.clock, &process.control);
     let (jwks, mint) = (issuance.jwks.clone(), issuance.mint(&process.clock));
-    let gateway = lasting.gateway(1, &config, &upstream_tls.live, jwks, mint, &metrics);
-    let crew = Crew::new(Arc::new(gateway.map_err(StartError::Value)?));
+    let plans = Plans::new(&config, &upstream_tls.live).map_err(StartError::Value)?;
+    let crew = Crew::new(Arc::new(lasting.gateway(1, &config, plans, jwks, mint, &metrics)));
     let (ledger, issuance) = (Arc::new(Ledger::new(metrics)), Live::new(issuance));
     let tls = config.server.tls.as_ref().map(ServerTls::reloading).transpose().map_err(StartError::Tls)?;
     let mut listeners = Vec::with_capacity(config.server.listen.len());
@@ -151,8 +140,11 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
         }
     }
     let live = tls.as_ref().map(Reload::live);
-    let renewal = Renewal { crew, ledger, lasting, issuance, means, readiness: readiness.clone(), config, tls: live };
-    Ok(Bound { renewal, process, readiness, listeners, admin, tls, files: upstream_tls.files })
+    let certificates = Watchlist::new(upstream_tls.files, tls);
+    let probes = readiness.clone();
+    let renewal =
+        Renewal { crew, ledger, lasting, issuance, means, readiness: probes, config, tls: live, certificates };
+    Ok(Bound { renewal, process, readiness, listeners, admin })
 }
 
 fn listen_on(address: &ListenAddress, inherited: &mut Inherited) -> Result<Vec<bound::Bound>, StartError> {
@@ -215,20 +207,15 @@ impl Bound {
     /// # Errors
     /// When the workers cannot be started.
     pub async fn run(self, told: impl Future<Output = ()>) -> Result<(), StartError> {
-        self.run_with(Watch::Certificates, async |_| told.await).await
+        self.run_renewable(async |_| told.await).await
     }
 
-    /// The same; `told` is given what puts another configuration to use. Then nothing else looks at the files of
-    /// certificates again: whoever reads the configuration anew sees them too.
+    /// The same; `told` is given what puts another configuration to use.
     ///
     /// # Errors
     /// When the workers cannot be started.
     pub async fn run_renewable(self, told: impl AsyncFnOnce(Renewal)) -> Result<(), StartError> {
-        self.run_with(Watch::Nothing, told).await
-    }
-
-    async fn run_with(self, watch: Watch, told: impl AsyncFnOnce(Renewal)) -> Result<(), StartError> {
-        let Self { renewal, process, readiness, listeners, admin, tls, mut files } = self;
+        let Self { renewal, process, readiness, listeners, admin } = self;
         let (shutdown, control) = (process.shutdown.clone(), process.control.clone());
         let (background, surfaces) = (control.sibling(), control.sibling());
         let (crew, server) = (Arc::clone(&renewal.crew), renewal.config.server.clone());
@@ -250,15 +237,9 @@ impl Bound {
                 ending.stop();
             }));
         }
-        let live = tls.as_ref().map(Reload::live);
-        if let Some(tls) = tls {
-            files.push(Box::new(tls));
-        }
-        if watch == Watch::Certificates {
-            drop(background.spawn(reload::watch(files, LOOK_EVERY, shutdown.clone())));
-        }
+        drop(background.spawn(reload::watch(renewal.certificates.clone(), LOOK_EVERY, shutdown.clone())));
         let limits = Arc::new(server.limits.clone());
-        let terms = Terms { limits, tls: live, shutdown: shutdown.clone() };
+        let terms = Terms { limits, tls: renewal.tls.clone(), shutdown: shutdown.clone() };
         let workers = if process.in_place {
             let worker = crew.hire(process.clock.clone(), control.sibling());
             Workers::in_place(listeners, &worker, &terms)

@@ -275,6 +275,17 @@ impl Config {
         self.routes.iter().flat_map(Route::claims).any(|claim| matches!(claim, Claim::Pointer(_)))
     }
 
+    /// The files of certificates and keys, for both sides.
+    pub fn certificates(&self) -> impl Iterator<Item = &File> {
+        let server =
+            self.server.tls.iter().flat_map(|tls| [&tls.cert, &tls.key].into_iter().chain(tls.client_auth.ca()));
+        let upstreams = self.upstreams.iter().filter_map(|upstream| match &upstream.wire {
+            Wire::Tls(tls) => Some(tls),
+            Wire::Http1 | Wire::Http2 => None,
+        });
+        server.chain(upstreams.flat_map(UpstreamTls::files))
+    }
+
     /// The templates that routes mint from.
     pub fn templates(&self) -> impl Iterator<Item = &TemplateName> {
         self.minted.iter().filter_map(|kind| match kind {

@@ -55,7 +55,7 @@ use crate::proxy::upgrade::registry::Member;
 use crate::proxy::worker::{Snapshot, Worker};
 use crate::record::{Outcome, Peer, Record};
 use crate::token::{Mint, MintError};
-use crate::transport::body::{BodyFate, RequestBody, ResponseBody};
+use crate::transport::body::{RequestBody, ResponseBody};
 
 /// What a request may do: the outcome of steps 4 to 7.
 #[derive(Debug)]
@@ -82,7 +82,6 @@ enum Forwarded {
 struct Ready<'a> {
     plan: &'a Plan,
     body: RequestBody,
-    fate: Option<Arc<BodyFate>>,
     aim: Aim,
     /// Whether the caller's credential is not what the upstream gets.
     replaced: bool,
@@ -158,15 +157,14 @@ fn exchange<'a, M: Mint>(
     async move {
         // 4. to 9.
         let ready = ready(worker, snapshot, finish, &mut head, incoming, trusted, wish).await?;
-        let Ready { plan, body, fate, aim, replaced, rejectable, member } = ready;
+        let Ready { plan, body, aim, replaced, rejectable, member } = ready;
         let plans = &snapshot.gateway.plans;
         let pool = snapshot.pool(plan.route.upstream);
-        finish.body.clone_from(&fate);
         // 10.
         let whole = plan.route.timeout.map(|limit| finish.record.start() + limit);
         let patience = Patience { response: plan.response_timeout, whole };
         let now = finish.record.upstream_begins(plan.route.upstream);
-        let exchange = Exchange { pool, aim, connection: &finish.connection, fate: fate.as_deref(), patience };
+        let exchange = Exchange { pool, aim, connection: &finish.connection, fate: finish.body.as_deref(), patience };
         if let (Some(handshake), Some(mut member)) = (wish.and_then(Wish::handshake), member) {
             handshake.ask(&mut head.headers);
             request::fits(&head, 0, pool.upstream().max_header_bytes)?;
@@ -175,7 +173,7 @@ fn exchange<'a, M: Mint>(
             return match asked.await? {
                 switch::Asked::Agreed(agreed) => Ok(Forwarded::Tunnel(agreed, member)),
                 switch::Asked::Refused(answer) => {
-                    let response = answered(*answer, fate, finish, plan, plans, replaced);
+                    let response = answered(*answer, finish, plan, plans, replaced);
                     Ok(Forwarded::Answer(response, whole))
                 }
             };
@@ -193,7 +191,7 @@ fn exchange<'a, M: Mint>(
         aim.at(&lease, &mut head)?;
         let (sent, retry, copy) = {
             let mut request = Request::from_parts(head, body);
-            let retry = rejectable.and_then(|rejectable| rejectable.keep(&mut request, fate.as_ref()));
+            let retry = rejectable.and_then(|rejectable| rejectable.keep(&mut request, finish.body.as_ref()));
             let copy = exchange.copy(&request, lease.protocol());
             (lease.send(request), retry, copy)
         };
@@ -211,7 +209,7 @@ fn exchange<'a, M: Mint>(
             let waiting = Waiting::new(&exchange, &snapshot.gateway, plan, worker.clock(), &finish.aging);
             answer = Box::pin(retry.again(waiting, answer, &mut finish.record)).await?;
         }
-        Ok(Forwarded::Answer(answered(answer, fate, finish, plan, plans, replaced), whole))
+        Ok(Forwarded::Answer(answered(answer, finish, plan, plans, replaced), whole))
     }
 }
 
@@ -233,7 +231,8 @@ async fn ready<'a, M: Mint>(
     let pool = snapshot.pool(plan.route.upstream);
     let replaced = !matches!(decision.consumed, Consumed::Nothing | Consumed::Any);
     let (body, fate) = RequestBody::streaming(incoming, &plan.body);
-    let length = match &fate {
+    finish.body = fate;
+    let length = match &finish.body {
         None => Length::Empty,
         Some(_) if http_body::Body::size_hint(&body).exact().is_some() => Length::Known,
         Some(_) => Length::Unknown,
@@ -250,20 +249,13 @@ async fn ready<'a, M: Mint>(
         Box::new(switch::member(&snapshot.gateway, plan, rules, session, &mut decision.injected, now))
     });
     finish.aging = prepare(head, decision, finish, pool, &host, length, trusted)?;
-    Ok(Ready { plan, body, fate, aim, replaced, rejectable, member })
+    Ok(Ready { plan, body, aim, replaced, rejectable, member })
 }
 
 /// The upstream's answer as the caller gets it; its connection is kept until both bodies are over.
-fn answered(
-    answer: Answer,
-    fate: Option<Arc<BodyFate>>,
-    finish: &mut Finish,
-    plan: &Plan,
-    plans: &Plans,
-    replaced: bool,
-) -> Response<Incoming> {
+fn answered(answer: Answer, finish: &mut Finish, plan: &Plan, plans: &Plans, replaced: bool) -> Response<Incoming> {
     let Answer { mut response, lease } = answer;
-    (finish.lease, finish.aging) = (Some((lease, fate)), Aging::NONE);
+    (finish.lease, finish.aging) = (Some(lease), Aging::NONE);
     present(response.headers_mut(), plan, plans, replaced);
     // Ours, not the upstream's (RFC 9112 section 2.3); hyper writes what the caller's connection speaks.
     *response.version_mut() = Version::HTTP_11;

@@ -1,7 +1,7 @@
 //! Follows the configuration's files: what has changed and is valid is put to use, what is not changes nothing.
 //!
-//! Every file that was read counts: the configuration itself, and the secrets, certificates and keys that it names.
-//! Contents are compared, every second, not times or inodes: so a symbolic link that is swapped (as Kubernetes does) is
+//! Every file that was read counts: the configuration itself, and the secrets that it names. Certificates are looked at by
+//! `transport::tls::reload`, so that they are renewed whatever state the configuration is in. Contents are compared, every second, not times or inodes: so a symbolic link that is swapped (as Kubernetes does) is
 //! seen like an edit, a file that was only touched is not, and no file system has to tell of its changes.
 
 use std::cell::RefCell;
@@ -29,7 +29,8 @@ pub struct Source<'a> {
     pub environment: &'a dyn Environment,
 }
 
-/// The files that a configuration was read from, and what was in each; nothing where it could not be read.
+/// The files that a configuration was read from, and what was in each; nothing where it could not be read. Only regular
+/// files: from a pipe the same does not come twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen(Vec<(PathBuf, Option<Digest>)>);
 
@@ -39,17 +40,27 @@ pub type Kept = Vec<&'static str>;
 /// Remembers what is read through it.
 struct Witness<'a> {
     environment: &'a dyn Environment,
+    /// Whether everything has been read before.
+    again: bool,
     seen: RefCell<Vec<(PathBuf, Option<Digest>)>>,
 }
 
 // === impl Source ===
 
 impl Source<'_> {
-    /// Reads the configuration, as `run` does.
+    /// Reads the configuration for the first time.
     pub fn load(&self) -> (Result<(Config, Diagnostics), Diagnostics>, Seen) {
-        let witness = Witness { environment: self.environment, seen: RefCell::default() };
+        self.read(false)
+    }
+
+    fn read(&self, again: bool) -> (Result<(Config, Diagnostics), Diagnostics>, Seen) {
+        let witness = Witness { environment: self.environment, again, seen: RefCell::default() };
         let loaded = validate::load(&self.path, &witness, Secrets::Required);
-        (loaded, Seen(witness.seen.into_inner()))
+        let mut seen = witness.seen.into_inner();
+        if let Ok((config, _)) = &loaded {
+            seen.retain(|(path, _)| config.certificates().all(|file| file.path() != path));
+        }
+        (loaded, Seen(seen))
     }
 }
 
@@ -58,7 +69,8 @@ impl Source<'_> {
 impl Seen {
     /// What is in the files by now.
     fn again(&self) -> Self {
-        let now = |(path, _): &(PathBuf, _)| (path.clone(), fs::read(path).ok().map(|bytes| Digest::of(&bytes)));
+        let read = |path: &PathBuf| if is_regular(path) { fs::read(path).ok() } else { None };
+        let now = |(path, _): &(PathBuf, _)| (path.clone(), read(path).map(|bytes| Digest::of(&bytes)));
         Self(self.0.iter().map(now).collect())
     }
 }
@@ -71,8 +83,15 @@ impl Environment for Witness<'_> {
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let regular = is_regular(path);
+        if self.again && !regular && path.exists() {
+            // Nobody may be at its other end any more, and all mints would wait with us.
+            return Err(io::Error::other("no regular file: what came through it once cannot be read again"));
+        }
         let read = self.environment.read(path);
-        self.seen.borrow_mut().push((path.to_owned(), read.as_ref().ok().map(|bytes| Digest::of(bytes))));
+        if regular || read.is_err() {
+            self.seen.borrow_mut().push((path.to_owned(), read.as_ref().ok().map(|bytes| Digest::of(bytes))));
+        }
         read
     }
 
@@ -81,10 +100,16 @@ impl Environment for Witness<'_> {
     }
 }
 
+/// Whether it can be read again and again without waiting for anybody.
+fn is_regular(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|about| about.is_file())
+}
+
 /// Looks at the files every [`LOOK_EVERY`], and whenever it is `asked`; `apply` puts a configuration to use, or says why
 /// it cannot be. Ends with whoever waits for it.
 ///
 /// A change is believed when two looks in a row agree: a file that is just being written is left alone until it is whole.
+/// What is valid and cannot be put to use now is tried again, and told once.
 pub async fn follow(
     source: &Source<'_>,
     mut seen: Seen,
@@ -92,7 +117,7 @@ pub async fn follow(
     counts: &Common,
     mut apply: impl AsyncFnMut(Config) -> Result<Kept, Box<dyn Error + Send + Sync>>,
 ) {
-    let mut changing = None;
+    let (mut changing, mut told) = (None, None);
     loop {
         let by_hand = tokio::time::timeout(LOOK_EVERY, asked.notified()).await.is_ok();
         if !by_hand {
@@ -101,6 +126,10 @@ pub async fn follow(
             let Ok(now) = tokio::task::spawn_blocking(move || before.again()).await else { return };
             if now == seen {
                 changing = None;
+                if told.take().is_some() {
+                    // What could not be used was taken back.
+                    counts.last_reload_ok.set(1);
+                }
                 continue;
             }
             if changing.replace(now.clone()) != Some(now) {
@@ -108,8 +137,8 @@ pub async fn follow(
             }
         }
         changing = None;
-        let (loaded, read) = source.load();
-        seen = read;
+        let (loaded, read) = source.read(true);
+        let before = std::mem::replace(&mut seen, read);
         let file = source.path.display();
         let applied = match loaded {
             Err(problems) => {
@@ -119,13 +148,22 @@ pub async fn follow(
                 None
             }
             Ok((config, warnings)) => {
-                for warning in warnings.each() {
-                    tracing::warn!(%file, warning, "the configuration is probably not meant so");
-                }
                 match apply(config).await {
-                    Ok(kept) => Some(kept),
+                    Ok(kept) => {
+                        told = None;
+                        for warning in warnings.each() {
+                            tracing::warn!(%file, warning, "the configuration is probably not meant so");
+                        }
+                        Some(kept)
+                    }
                     Err(error) => {
-                        tracing::error!(%file, error = telemetry::chain(&*error), "the configuration cannot be used");
+                        // So the next looks find it changed again.
+                        let this = (std::mem::replace(&mut seen, before), telemetry::chain(&*error));
+                        if told.as_ref() == Some(&this) {
+                            continue;
+                        }
+                        tracing::error!(%file, error = this.1, "the configuration cannot be used");
+                        told = Some(this);
                         None
                     }
                 }
@@ -148,6 +186,7 @@ pub async fn follow(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
@@ -165,11 +204,21 @@ mod tests {
 
     /// What was put to use while `script` changed the file, which follows one look after the other.
     async fn used(script: &[&str]) -> Vec<String> {
+        used_but_for(0, script).await.0
+    }
+
+    /// The same where the first few attempts fail, and how many failures were counted.
+    async fn used_but_for(failures: usize, script: &[&str]) -> (Vec<String>, u64) {
         let path = file();
         fs::write(&path, configuration("first")).unwrap();
         let source = Source { path: path.clone(), environment: &validate::Process };
         let (asked, counts, used) = (Notify::new(), Common::default(), RefCell::new(Vec::new()));
+        let attempts = Cell::new(0);
         let apply = async |config: Config| {
+            attempts.set(attempts.get() + 1);
+            if attempts.get() <= failures {
+                return Err("not now".into());
+            }
             used.borrow_mut().push(config.routes[0].name.clone());
             Ok(Kept::new())
         };
@@ -181,14 +230,22 @@ mod tests {
                 fs::write(&path, text).unwrap();
                 tokio::time::sleep(LOOK_EVERY).await;
             }
-            tokio::time::sleep(LOOK_EVERY * 3).await;
+            tokio::time::sleep(LOOK_EVERY * 9).await;
         };
         tokio::select! {
             () = follow(&source, seen, &asked, &counts, apply) => {}
             () = writes => {}
         }
         fs::remove_file(path).unwrap();
-        used.into_inner()
+        (used.into_inner(), counts.reloads_failed.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_used_now_is_tried_again_and_told_once() {
+        let other = configuration("other");
+        assert_eq!(used_but_for(3, &[&other]).await, (vec!["other".to_owned()], 1));
+        // Taken back: what serves is what the file says.
+        assert_eq!(used_but_for(9, &[&other, &other, &other, &configuration("first")]).await, (vec![], 1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -196,6 +253,21 @@ mod tests {
         // Each is valid by itself, as the beginning of a longer one may be.
         let texts = ["half", "more", "whole"].map(configuration);
         assert_eq!(used(&texts.each_ref().map(String::as_str)).await, ["whole"]);
+    }
+
+    /// Fails where it is read: nobody is at the other end of that pipe, and the test would hang.
+    #[test]
+    fn what_is_no_file_is_not_read_again() {
+        let path = file();
+        let pipe = path.with_extension("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let secret = format!("[clerk]\nsecret_key = {{ file = {pipe:?} }}\njwks_url = \"https://a.example/jwks\"\n");
+        fs::write(&path, format!("{secret}{}", configuration("first"))).unwrap();
+        let (loaded, _) = Source { path: path.clone(), environment: &validate::Process }.read(true);
+        let problems = loaded.unwrap_err().render(false);
+        assert!(problems.contains("cannot be read again"), "{problems}");
+        fs::remove_file(path).unwrap();
+        fs::remove_file(pipe).unwrap();
     }
 
     #[tokio::test(start_paused = true)]

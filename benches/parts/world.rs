@@ -20,7 +20,7 @@ use mintgate::emulator::{Emulator, Options};
 use mintgate::lifecycle::Spawner;
 use mintgate::listener::connection::{Connection, Ends};
 use mintgate::metrics::{ListenerId, Metrics};
-use mintgate::proxy::gateway::Gateway;
+use mintgate::proxy::gateway::{Gateway, Plans};
 use mintgate::proxy::inject::SlotSource;
 use mintgate::proxy::request::target;
 use mintgate::proxy::worker::Worker;
@@ -125,9 +125,8 @@ impl World {
         let jwks = Jwks::fixed(KeySet::pinned(key).unwrap());
         let metrics = Arc::new(Metrics::new(names(&config)));
         let forge = Forge { clock: clock.clone(), bytes: room.token };
-        let gateway = Arc::new(
-            Lasting::new(&config, &metrics, &clock, &control).gateway(1, &config, &[], jwks, forge, &metrics).unwrap(),
-        );
+        let (plans, lasting) = (Plans::new(&config, &[]).unwrap(), Lasting::new(&config, &metrics, &clock, &control));
+        let gateway = Arc::new(lasting.gateway(1, &config, plans, jwks, forge, &metrics));
         let worker = Worker::new(Arc::clone(&gateway), clock.clone(), control.clone());
         let connection = connection(&config);
         let sample = gateway.sessions.verifier.verify(&signed, &gateway.sessions.jwks.current()).unwrap();

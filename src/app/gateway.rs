@@ -5,11 +5,9 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::lifecycle::Spawner;
-use crate::live::Live;
 use crate::metrics::{Metrics, Names};
 use crate::proxy::error::outcome_names;
 use crate::proxy::gateway::{Gateway, Plans, Sessions};
-use crate::secret::NotHeaderSafe;
 use crate::session::credential::CookieRules;
 use crate::session::jwks::Jwks;
 use crate::session::memory::Memory;
@@ -18,7 +16,6 @@ use crate::session::verify::Verifier;
 use crate::token::cache::TokenCache;
 use crate::token::freshness::Jitter;
 use crate::token::{Issuer, Mint};
-use crate::transport::tls::client::ClientTls;
 
 /// What outlives a configuration: tokens, the sessions that were verified, and those that are revoked.
 #[derive(Debug)]
@@ -42,20 +39,16 @@ impl Lasting {
     }
 
     /// What requests meet: everything but where the keys come from and how tokens are minted. `number` counts the
-    /// configurations; `tls`: for each upstream that speaks it.
-    ///
-    /// # Errors
-    /// When a fixed value cannot stand in a header. Nothing has changed then.
+    /// configurations.
     pub fn gateway<M: Mint>(
         &self,
         number: u64,
         config: &Config,
-        tls: &[Option<Live<ClientTls>>],
+        plans: Plans,
         jwks: Jwks,
         mint: M,
         metrics: &Arc<Metrics>,
-    ) -> Result<Gateway<M>, NotHeaderSafe> {
-        let plans = Plans::new(config, tls)?;
+    ) -> Gateway<M> {
         self.tokens.reconfigure(&config.cache, Arc::clone(metrics));
         let sessions = Sessions {
             cookies: CookieRules::new(&config.clerk),
@@ -65,7 +58,7 @@ impl Lasting {
             revoked: Arc::clone(&self.revoked),
             skew: config.clerk.clock_skew,
         };
-        Ok(Gateway {
+        Gateway {
             number,
             plans,
             log: config.log.clone(),
@@ -75,7 +68,7 @@ impl Lasting {
             issuer: Issuer::new(config.clerk.api_url.as_str(), config.clerk.issuer.as_deref().unwrap_or_default()),
             mint_timeout: config.clerk.timeout,
             metrics: Arc::clone(metrics),
-        })
+        }
     }
 }
 

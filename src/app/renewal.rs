@@ -9,10 +9,11 @@ use crate::config::Config;
 use crate::lifecycle::{Readiness, Spawner};
 use crate::live::Live;
 use crate::metrics::ledger::Ledger;
-use crate::proxy::gateway::Gateway;
+use crate::proxy::gateway::{Gateway, Plans};
 use crate::proxy::worker::Worker;
 use crate::secret::NotHeaderSafe;
 use crate::transport::tls::client::{UpstreamTlsError, Upstreams};
+use crate::transport::tls::reload::Watchlist;
 use crate::transport::tls::server::{ServerTls, ServerTlsError};
 
 /// The workers and what they serve with.
@@ -33,6 +34,7 @@ pub struct Renewal {
     pub(super) readiness: Readiness,
     pub(super) config: Config,
     pub(super) tls: Option<Live<ServerTls>>,
+    pub(super) certificates: Watchlist,
 }
 
 /// Why a configuration that is valid is not put to use. The one before serves on.
@@ -111,7 +113,8 @@ impl Renewal {
         }
         let kept = config.keep_what_needs_a_restart(&self.config);
         let upstream_tls = Upstreams::new(&config.upstreams)?;
-        let server_tls = config.server.tls.as_ref().map(ServerTls::new).transpose()?;
+        let server_tls = config.server.tls.as_ref().map(ServerTls::reloading).transpose()?;
+        let plans = Plans::new(&config, &upstream_tls.live)?;
         let issuance = self.issuance.current().next(&self.config.clerk, &config.clerk, &self.means)?;
         let known = self.issuance.load().jwks.is_ready();
         if needs_key(&config) && known && !issuance.jwks.is_ready() {
@@ -122,11 +125,8 @@ impl Renewal {
         let metrics = self.ledger.begin(names(&config));
         let (number, mint) = (self.crew.gateway().number + 1, issuance.mint(&self.means.clock));
         let jwks = issuance.jwks.clone();
-        let gateway = self.lasting.gateway(number, &config, &upstream_tls.live, jwks, mint, &metrics);
-        self.crew.replace(&Arc::new(gateway?));
-        if let (Some(live), Some(tls)) = (&self.tls, server_tls) {
-            live.replace(tls);
-        }
+        self.crew.replace(&Arc::new(self.lasting.gateway(number, &config, plans, jwks, mint, &metrics)));
+        self.certificates.replace(upstream_tls.files, self.tls.clone().zip(server_tls));
         if issuance.jwks.is_ready() || !needs_key(&config) {
             self.readiness.set_key_known();
         }

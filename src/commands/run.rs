@@ -75,7 +75,8 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let inherited = Inherited::from_environment(environment.var("LISTEN_FDNAMES").as_deref());
     let served = runtime.block_on(serve(config, Box::new(dropped), inherited, &source, seen, &refilter));
-    drop(runtime);
+    // A file that is being read cannot be told to stop, and nobody waits for it any more.
+    runtime.shutdown_background();
     drop(guard);
     served.map(|()| ExitCode::SUCCESS)
 }

@@ -113,9 +113,12 @@ pub struct Pool {
 // === impl Upstream ===
 
 impl Upstream {
-    /// Whether connections of one serve the other as well: everything that they depend on is the same.
+    /// Whether connections of one serve the other as well: everything that they depend on is the same. Where files of TLS
+    /// are looked at again, each configuration looks for itself.
     pub fn shares_connections_with(&self, other: &Self) -> bool {
-        self.addresses == other.addresses
+        let has_files = matches!(&self.wire, Wire::Tls(tls) if tls.files().next().is_some());
+        !has_files
+            && self.addresses == other.addresses
             && self.wire == other.wire
             && self.connect_timeout == other.connect_timeout
             && self.response_timeout == other.response_timeout

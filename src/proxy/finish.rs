@@ -22,8 +22,10 @@ pub type Body = ResponseBody<Box<Finish>>;
 pub struct Finish {
     /// Counts it and logs it.
     pub record: Record,
-    /// The upstream's connection, and the request's body that must be over too before it serves again.
-    pub lease: Option<(Lease, Option<Arc<BodyFate>>)>,
+    /// The upstream's connection. The request's body must be over too before it serves again.
+    pub lease: Option<Lease>,
+    /// What has become of that body, where there is one and the upstream is asked.
+    pub body: Option<Arc<BodyFate>>,
     /// The caller's.
     pub connection: Arc<Connection>,
     /// What ages in the request until it is sent. Here, where it makes the future of no request larger.
@@ -31,8 +33,6 @@ pub struct Finish {
     ended: Option<Instant>,
     /// Whether a broken answer ends in trailers, as gRPC on HTTP/2 has it.
     grpc: bool,
-    /// What has become of the request's body, where it has one and the upstream is asked.
-    pub body: Option<Arc<BodyFate>>,
 }
 
 // === impl Finish ===
@@ -42,7 +42,7 @@ impl Finish {
     pub fn new(record: Record, connection: &Arc<Connection>, grpc: bool) -> Box<Self> {
         // Boxed: it goes through several hands on its way into the answer's body.
         let connection = Arc::clone(connection);
-        Box::new(Self { record, lease: None, connection, aging: Aging::NONE, ended: None, grpc, body: None })
+        Box::new(Self { record, lease: None, body: None, connection, aging: Aging::NONE, ended: None, grpc })
     }
 
     /// Whether the request's body has gone to the upstream to its end: nothing of it is left to come then.
@@ -78,8 +78,8 @@ impl Ending for Finish {
         let now = Instant::now();
         self.ended = Some(now);
         self.record.body_ends(BodyEnd::Complete, now);
-        if let Some((lease, fate)) = self.lease.take() {
-            if fate.is_none_or(|fate| fate.is_whole()) {
+        if let Some(lease) = self.lease.take() {
+            if self.body.as_deref().is_none_or(BodyFate::is_whole) {
                 lease.finish(now);
             } else {
                 self.connection.leave_unread(Rest::UNKNOWN);

@@ -20,12 +20,13 @@ use crate::proxy::error::Error;
 use crate::proxy::forward::Answer;
 use crate::proxy::gateway::Plan;
 use crate::proxy::inject::{Slot, SlotSource};
+use crate::proxy::owner::Owner;
 use crate::proxy::pool::exchange::Want;
 use crate::proxy::upgrade::handshake;
 use crate::proxy::{request, tokens};
 use crate::record::Record;
 use crate::session::memory::Remembered;
-use crate::token::{Mint, Token, TokenKey};
+use crate::token::{Mint, Token};
 use crate::transport::body::tee::Tee;
 use crate::transport::body::{BodyFate, RequestBody};
 
@@ -150,7 +151,7 @@ async fn values<M: Mint>(
     let now = waiting.clock.now();
     let waits = plan.slots.iter().filter_map(|slot| {
         let SlotSource::Token { spec, key } = &slot.source else { return None };
-        let key = session.token_key(*key, |session| TokenKey::of(gateway.issuer, session, spec));
+        let key = Owner::Verified(session).key(gateway.issuer, *key, spec);
         let mut asked = tokens::request(gateway, session.session.issued_at, spec, key, now);
         asked.deadline = exchange.patience.whole.map_or(asked.deadline, |end| asked.deadline.min(end));
         let sent = sent.get(&slot.header)?;

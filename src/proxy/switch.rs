@@ -32,6 +32,7 @@ use crate::proxy::{clean, error, tokens};
 use crate::record::{Outcome, Record};
 use crate::session::memory::Remembered;
 use crate::token::Mint;
+use crate::token::freshness::Border;
 use crate::transport::body::{RequestBody, ResponseBody};
 
 /// How long a caller whose upgrade was refused may still send what it had begun to.
@@ -100,18 +101,17 @@ pub fn member<M: Mint>(
     injected: &mut Injected,
     now: Now,
 ) -> Member {
-    let expires =
-        session.and_then(|remembered| match rules.close_at {
-            CloseAt::Never => None,
-            CloseAt::Token => tokens::first_expiry(gateway, plan, remembered, injected, now)
-                .map(|(mono, wall)| Expiry { mono, wall, farewell: Farewell::TokenExpired }),
-            CloseAt::Session => {
-                // As long as a request with this token would be let in.
-                let wall = remembered.session.expires_at.plus(gateway.sessions.skew);
-                let mono = now.mono.checked_add(wall.since(now.wall))?;
-                Some(Expiry { mono, wall, farewell: Farewell::SessionExpired })
-            }
-        });
+    let expires = session.and_then(|remembered| match rules.close_at {
+        CloseAt::Never => None,
+        CloseAt::Token => tokens::first_expiry(gateway, plan, remembered, injected, now)
+            .map(|Border { mono, wall }| Expiry { mono, wall, farewell: Farewell::TokenExpired }),
+        CloseAt::Session => {
+            // As long as a request with this token would be let in.
+            let wall = remembered.session.expires_at.plus(gateway.sessions.skew);
+            let mono = now.mono.checked_add(wall.since(now.wall))?;
+            Some(Expiry { mono, wall, farewell: Farewell::SessionExpired })
+        }
+    });
     let whose = session.map(|remembered| (remembered.session.sid.clone(), remembered.session.sub.clone()));
     let oldest = rules.max_lifetime.and_then(|limit| now.mono.checked_add(limit));
     Member::new(whose, expires, oldest)

@@ -241,20 +241,13 @@ pub fn first_expiry<M: Mint>(
     remembered: &Remembered,
     injected: &mut Injected,
     now: Now,
-) -> Option<(Instant, Wall)> {
-    let mut first: Option<(Instant, Wall)> = None;
-    let mut expires = |mono: Instant, wall: Wall| {
-        first = Some(first.map_or((mono, wall), |(a, b)| (a.min(mono), b.min(wall))));
-    };
+) -> Option<Border> {
+    let (mut first, owner) = (None, Owner::Verified(remembered));
     for slot in &plan.slots {
         let SlotSource::Token { spec, key } = &slot.source else { continue };
-        let key = remembered.token_key(*key, |session| TokenKey::of(gateway.issuer, session, spec));
-        let Some((token, _)) = gateway.tokens.get_fresh(key, now) else {
-            let wall = remembered.session.expires_at;
-            if plan.route.on_mint_error == OnMintError::Session
-                && let Some(mono) = now.mono.checked_add(wall.since(now.wall))
-            {
-                expires(mono, wall);
+        let Some((token, _)) = gateway.tokens.get_fresh(owner.key(gateway.issuer, *key, spec), now) else {
+            if plan.route.on_mint_error == OnMintError::Session {
+                first = Border::first(first, owner.end(now));
             }
             continue;
         };
@@ -262,7 +255,8 @@ pub fn first_expiry<M: Mint>(
         let Some((_, value)) = injected.iter_mut().find(|(name, _)| *name == slot.header) else { continue };
         let (Ok(sent), Some(mono)) = (value_of(slot, &token), token.sent_at.checked_add(lifetime)) else { continue };
         *value = sent;
-        expires(mono, expires_at.shifted(token.offset_ms.saturating_neg()));
+        let wall = expires_at.shifted(token.offset_ms.saturating_neg());
+        first = Border::first(first, Some(Border { mono, wall }));
     }
     first
 }

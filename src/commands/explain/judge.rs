@@ -111,7 +111,8 @@ pub(super) async fn judge(config: &Config, asked: Asked) -> Result<Report, Judge
         None => (sign_anew(&mut head, config, &clock, &plans, &connection)?, Signature::Unchecked),
     };
     let lasting = Lasting::new(config, &metrics, &clock, &control);
-    let gateway = lasting.gateway(1, config, &[], Jwks::fixed(keys), Never, &metrics).map_err(StartError::Value)?;
+    let plans = Plans::new(config, &[]).map_err(StartError::Value)?;
+    let gateway = lasting.gateway(1, config, plans, Jwks::fixed(keys), Never, &metrics);
     let recorder = Recorder::new(Arc::clone(&metrics), metrics.shard(), Access::Off, Identity::None, clock.clone());
     let peer = connection.ends.peer;
     let trusted = gateway.plans.trusted.trusts(peer);

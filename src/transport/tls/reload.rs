@@ -7,6 +7,7 @@
 use std::error::Error;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::file::File;
@@ -25,6 +26,10 @@ pub struct Reload<T> {
     /// What was said about files that could not be used, so that it is said once.
     told: Option<String>,
 }
+
+/// Everything that looks at its files again. All clones are one list.
+#[derive(Clone)]
+pub struct Watchlist(Arc<Mutex<Vec<Box<dyn Reloads>>>>);
 
 /// What a look at the files found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +67,13 @@ impl<T> Reload<T> {
     /// What was built, for those who use it.
     pub fn live(&self) -> Live<T> {
         self.live.clone()
+    }
+
+    /// With what it builds in a place that others look at already.
+    fn at(mut self, live: Live<T>) -> Self {
+        live.replace(self.live.current());
+        self.live = live;
+        self
     }
 
     fn paths(&self) -> String {
@@ -120,11 +132,51 @@ impl<T> fmt::Debug for Reload<T> {
     }
 }
 
-/// Looks at all files every so often, until the stop. The reading happens beside the runtime, which it would block.
-pub async fn watch(mut all: Vec<Box<dyn Reloads>>, every: Duration, shutdown: Shutdown) {
-    if all.is_empty() {
-        return;
+// === impl Watchlist ===
+
+impl Watchlist {
+    /// What has files, and a listener's TLS where there is any.
+    pub fn new<T: Send + Sync + 'static>(mut all: Vec<Box<dyn Reloads>>, tls: Option<Reload<T>>) -> Self {
+        if let Some(tls) = tls {
+            all.push(Box::new(tls));
+        }
+        Self(Arc::new(Mutex::new(all)))
     }
+
+    /// Looks at other files from now on. What was built of a listener's TLS takes the place of what stands there, and so
+    /// will what is built of its files later.
+    pub fn replace<T: Send + Sync + 'static>(&self, mut all: Vec<Box<dyn Reloads>>, tls: Option<(Live<T>, Reload<T>)>) {
+        // Under the lock: a look at the old files that is under way must not have the last word.
+        let mut list = self.list();
+        if let Some((live, tls)) = tls {
+            all.push(Box::new(tls.at(live)));
+        }
+        *list = all;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.list().is_empty()
+    }
+
+    fn look(&self) {
+        for one in &mut *self.list() {
+            one.reload();
+        }
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Box<dyn Reloads>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Watchlist {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watchlist")
+    }
+}
+
+/// Looks at all files every so often, until the stop. The reading happens beside the runtime, which it would block.
+pub async fn watch(all: Watchlist, every: Duration, shutdown: Shutdown) {
     let stopped = shutdown.stopped();
     tokio::pin!(stopped);
     loop {
@@ -132,18 +184,13 @@ pub async fn watch(mut all: Vec<Box<dyn Reloads>>, every: Duration, shutdown: Sh
             () = &mut stopped => return,
             () = tokio::time::sleep(every) => {}
         }
-        let looked = tokio::task::spawn_blocking(move || {
-            for one in &mut all {
-                one.reload();
-            }
-            all
-        });
-        match looked.await {
-            Ok(again) => all = again,
-            Err(error) => {
-                tracing::error!(%error, "certificates are not looked at again");
-                return;
-            }
+        if all.is_empty() {
+            continue;
+        }
+        let looked = all.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || looked.look()).await {
+            tracing::error!(%error, "certificates are not looked at again");
+            return;
         }
     }
 }
