@@ -264,9 +264,11 @@ impl Bound {
         }
         shutdown.drain();
         tokio::select! {
+            // In this order: a stop cuts what the workers do, which makes them idle too.
+            biased;
+            () = &mut stopped => tracing::warn!("told to stop at once"),
             () = workers.idle() => tracing::info!("every request has ended"),
             () = tokio::time::sleep(server.drain_timeout) => tracing::warn!("ending requests that took too long"),
-            () = &mut stopped => tracing::warn!("told to stop at once"),
         }
         shutdown.stop();
         workers.join();
