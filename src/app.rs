@@ -18,6 +18,7 @@ use crate::app::issuance::{ClerkMint, Issuance, IssuanceError, Means};
 use crate::app::renewal::{Crew, Renewal};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::control::{Control, Levers};
 use crate::lifecycle::{Readiness, Shutdown, Spawner};
 use crate::listener::bound::{self, BindError, Inherited};
 use crate::live::Live;
@@ -25,7 +26,7 @@ use crate::metrics::ledger::Ledger;
 use crate::metrics::{CacheName, Metrics};
 use crate::proxy::gateway::{Gateway, Plans};
 use crate::secret::NotHeaderSafe;
-use crate::server::{DataListener, Terms, Workers};
+use crate::server::{DataListener, Pulse, Terms, Workers};
 use crate::surface;
 use crate::transport::tls::client::{UpstreamTlsError, Upstreams};
 use crate::transport::tls::reload::{self, Reload, Watchlist};
@@ -55,6 +56,8 @@ pub struct Process {
     pub dropped_lines: Option<DroppedLines>,
     /// Sockets that systemd has passed.
     pub inherited: Inherited,
+    /// What the control listener moves; without them there is none.
+    pub levers: Option<Levers>,
     /// Serve on the control runtime instead of on threads: one worker, for tests under paused time.
     pub in_place: bool,
 }
@@ -66,6 +69,7 @@ pub struct Bound {
     readiness: Readiness,
     listeners: Vec<DataListener>,
     admin: Vec<(bound::Bound, axum::Router)>,
+    control: Vec<(bound::Bound, axum::Router)>,
 }
 
 /// Why a gateway does not start.
@@ -125,7 +129,7 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
         }
     }
     let hooks = hooks(&crew, &issuance, process.dropped_lines.take());
-    let mut admin = Vec::new();
+    let (mut admin, mut control) = (Vec::new(), Vec::new());
     if let Some(configured) = &config.admin {
         let router = Admin {
             ledger: Arc::clone(&ledger),
@@ -138,13 +142,22 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
         for bound in listen_on(&configured.listen, &mut process.inherited)? {
             admin.push((bound, router.clone()));
         }
+        if let (Some(configured), Some(levers)) = (&configured.control, process.levers.take()) {
+            let router = Control { levers, token: configured.token.clone() }.router();
+            for bound in bound::Bound::private(&configured.listen, &mut process.inherited)
+                .map_err(|source| StartError::Bind { address: configured.listen.clone(), source })?
+            {
+                control.push((bound, router.clone()));
+            }
+        }
     }
     let live = tls.as_ref().map(Reload::live);
     let certificates = Watchlist::new(upstream_tls.files, tls);
     let probes = readiness.clone();
+    let pulse = Pulse::default();
     let renewal =
-        Renewal { crew, ledger, lasting, issuance, means, readiness: probes, config, tls: live, certificates };
-    Ok(Bound { renewal, process, readiness, listeners, admin })
+        Renewal { crew, ledger, lasting, issuance, means, readiness: probes, config, tls: live, certificates, pulse };
+    Ok(Bound { renewal, process, readiness, listeners, admin, control })
 }
 
 fn listen_on(address: &ListenAddress, inherited: &mut Inherited) -> Result<Vec<bound::Bound>, StartError> {
@@ -178,6 +191,11 @@ impl Bound {
     /// Where probes and metrics are served.
     pub fn admin_listeners(&self) -> impl Iterator<Item = &BoundAddress> {
         self.admin.iter().map(|(bound, _)| bound.address())
+    }
+
+    /// Where the control listener is.
+    pub fn control_listeners(&self) -> impl Iterator<Item = &BoundAddress> {
+        self.control.iter().map(|(bound, _)| bound.address())
     }
 
     /// The first data listener's TCP address, where there is one.
@@ -215,7 +233,7 @@ impl Bound {
     /// # Errors
     /// When the workers cannot be started.
     pub async fn run_renewable(self, told: impl AsyncFnOnce(Renewal)) -> Result<(), StartError> {
-        let Self { renewal, process, readiness, listeners, admin } = self;
+        let Self { mut renewal, process, readiness, listeners, admin, control: levers } = self;
         let (shutdown, control) = (process.shutdown.clone(), process.control.clone());
         let (background, surfaces) = (control.sibling(), control.sibling());
         let (crew, server) = (Arc::clone(&renewal.crew), renewal.config.server.clone());
@@ -225,7 +243,7 @@ impl Bound {
             let client = Arc::clone(&renewal.issuance.load().client);
             drop(background.spawn(async move { client.warm().await }));
         }
-        for (bound, router) in admin {
+        for (bound, router) in admin.into_iter().chain(levers) {
             let (tasks, until) = (surfaces.clone(), shutdown.stopped());
             // Probes and metrics are served to the end of the drain.
             let (ending, shut) = (Shutdown::new(), shutdown.clone());
@@ -249,6 +267,7 @@ impl Bound {
             Workers::spawn(worker_count(server.workers), listeners, &terms, &background, make)
         }
         .map_err(StartError::Workers)?;
+        renewal.pulse = workers.pulse();
         readiness.set_listening();
         let stopped = shutdown.stopped();
         tokio::pin!(stopped);

@@ -9,6 +9,7 @@ pub mod dev;
 pub mod emulator;
 pub mod env_file;
 pub mod explain;
+pub mod probe;
 pub mod run;
 pub mod seal;
 pub mod signals;
@@ -57,6 +58,10 @@ enum Command {
     Explain(Box<explain::Args>),
     /// Run the Clerk emulator alone.
     Emulator(Box<emulator::Args>),
+    /// Say by the exit status whether a running gateway is ready: 0, or 1.
+    Health(probe::Where),
+    /// Wait until a running gateway is ready.
+    Wait(probe::Wait),
 }
 
 // === impl Cli ===
@@ -80,7 +85,7 @@ impl Cli {
             Command::Run(config) | Command::Check(config) => config.env_file.as_deref(),
             Command::Dev(args) => args.env_file(),
             Command::Explain(args) => args.env_file(),
-            Command::Emulator(_) => None,
+            Command::Emulator(_) | Command::Health(_) | Command::Wait(_) => None,
         };
         let environment = &match WithFile::new(environment, env_file) {
             Ok(environment) => environment,
@@ -104,6 +109,8 @@ impl Cli {
                     Ok(ExitCode::from(explain::UNJUDGED))
                 }
             },
+            Command::Health(at) => probe::health(&at, environment, to.err),
+            Command::Wait(args) => probe::wait(&args, environment, to.err),
             Command::Emulator(args) => Ok(emulator::run(*args, environment, to.err_colours, to.out, to.err)?),
         }
     }

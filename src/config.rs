@@ -25,7 +25,7 @@ pub use self::url::{ApiUrl, Origin};
 use crate::address::{ListenAddress, PeerAddress};
 use crate::file::File;
 use crate::metrics::ListenerId;
-use crate::secret::Secret;
+use crate::secret::{Digest, Secret};
 pub use crate::telemetry::{Access, Identity, LogFormat};
 
 /// Everything that one snapshot of the gateway is built from.
@@ -235,6 +235,17 @@ pub struct Admin {
     pub listen: ListenAddress,
     /// Hosts allowed beside IP literals and `localhost`, lower case.
     pub hosts: Vec<String>,
+    /// What changes the running process; absent when not configured.
+    pub control: Option<Control>,
+}
+
+/// `admin.control`
+#[derive(Debug, Clone)]
+pub struct Control {
+    /// Where it listens: a Unix socket, a loopback address, or a socket of systemd.
+    pub listen: ListenAddress,
+    /// What a request must show; absent on a Unix socket, and under `check` without secrets.
+    pub token: Option<Secret>,
 }
 
 /// `[log]`
@@ -266,6 +277,17 @@ pub struct Cache {
     /// How long 'no such session' and 'no such template' are remembered; `None`: not at all.
     pub missing_ttl: Option<Duration>,
 }
+
+// === impl Control ===
+
+impl PartialEq for Control {
+    fn eq(&self, other: &Self) -> bool {
+        let shown = |control: &Self| control.token.as_ref().map(|token| Digest::of(token.expose().as_bytes()));
+        self.listen == other.listen && shown(self) == shown(other)
+    }
+}
+
+impl Eq for Control {}
 
 // === impl Config ===
 

@@ -29,6 +29,7 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
 use crate::address::PeerAddress;
@@ -54,6 +55,10 @@ const STREAM_WINDOW: u32 = 512 * 1024;
 
 /// How many of those a connection has room for, before a slow upstream holds up the requests to the others.
 const SLOW_STREAMS: u32 = 8;
+
+/// How long a drain leaves open a connection on which nothing is under way: to close it at once would lose the request that
+/// is on its way, and one that is used often ends with an answer that says `Connection: close`.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// What a connection is served with; one for each worker and listener.
 #[derive(Debug, Clone)]
@@ -175,13 +180,12 @@ impl Serving {
         let settled = stream.settled();
         let mut io = Watched::new(stream, Arc::clone(&connection), &self.limits);
         let detected = {
-            let mut drain = pin!(self.shutdown.draining());
+            let mut drain = pin!(self.drained_for_a_while());
             let mut detect = pin!(detect(&mut io));
-            poll_fn(|cx| {
-                if drain.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(None);
-                }
-                detect.as_mut().poll(cx).map(Some)
+            // What has come already is served, also in a drain.
+            poll_fn(|cx| match detect.as_mut().poll(cx) {
+                Poll::Ready(detected) => Poll::Ready(Some(detected)),
+                Poll::Pending => drain.as_mut().poll(cx).map(|()| None),
             })
             .await
         };
@@ -207,8 +211,15 @@ impl Serving {
         served.map_err(|error| if error.is_parse() { ServeError::Parse(error) } else { ServeError::Broken(error) })
     }
 
+    /// Resolves [`LEAVE`] after the beginning of a drain.
+    async fn drained_for_a_while(&self) {
+        self.shutdown.draining().await;
+        tokio::time::sleep(LEAVE).await;
+    }
+
     /// Drives a connection. A drain asks it, once, to end after what is under way; so does an HTTP/2 connection's
-    /// having been idle for too long.
+    /// having been idle for too long. Where nothing is under way, a request may be on its way to us: it is waited for, a
+    /// while, and its answer is the last one.
     async fn drive<C: Future>(
         &self,
         mut http: Pin<&mut C>,
@@ -217,15 +228,24 @@ impl Serving {
     ) -> C::Output {
         let mut drain = pin!(self.shutdown.draining());
         let (mut registered, mut asked, mut woken) = (false, false, false);
+        // Boxed: only a drain needs it.
+        let mut leave: Option<Pin<Box<Sleep>>> = None;
         poll_fn(|cx| {
             // The drain's waker is this task's, which stays the same: registering it once is enough, and afterwards a
             // poll costs one load instead of a lock that all connections share.
-            if !asked && (!registered || self.shutdown.is_draining()) {
+            if !asked && leave.is_none() && (!registered || self.shutdown.is_draining()) {
                 registered = true;
                 if drain.as_mut().poll(cx).is_ready() {
-                    asked = true;
-                    shut(http.as_mut());
+                    connection.leave();
+                    leave = Some(Box::pin(tokio::time::sleep(LEAVE)));
                 }
+            }
+            if let Some(leave) = &mut leave
+                && !asked
+                && (!connection.may_be_asked() || leave.as_mut().poll(cx).is_ready())
+            {
+                asked = true;
+                shut(http.as_mut());
             }
             // Looked at also when it was asked already: from then on its peer's time to go is limited.
             let idle = connection.close_when_idle();

@@ -14,12 +14,16 @@ use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::config::validate::{self, Diagnostics, Environment, Secrets};
+use crate::manager::Manager;
 use crate::metrics::Common;
 use crate::secret::Digest;
 use crate::telemetry;
 
 /// Between two looks at the files.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What the service manager shows after a reload that came to nothing.
+const REFUSED: &str = "serving; the last reload was refused, the log says why";
 
 /// Where a configuration is read from.
 pub struct Source<'a> {
@@ -115,6 +119,7 @@ pub async fn follow(
     mut seen: Seen,
     asked: &Notify,
     counts: &Common,
+    manager: Manager,
     mut apply: impl AsyncFnMut(Config) -> Result<Kept, Box<dyn Error + Send + Sync>>,
 ) {
     let (mut changing, mut told) = (None, None);
@@ -137,6 +142,9 @@ pub async fn follow(
             }
         }
         changing = None;
+        if by_hand || told.is_none() {
+            manager.reloading();
+        }
         let (loaded, read) = source.read(true);
         let before = std::mem::replace(&mut seen, read);
         let file = source.path.display();
@@ -160,6 +168,7 @@ pub async fn follow(
                         // So the next looks find it changed again.
                         let this = (std::mem::replace(&mut seen, before), telemetry::chain(&*error));
                         if told.as_ref() == Some(&this) {
+                            manager.ready(REFUSED);
                             continue;
                         }
                         tracing::error!(%file, error = this.1, "the configuration cannot be used");
@@ -170,6 +179,7 @@ pub async fn follow(
             }
         };
         counts.last_reload_ok.set(i64::from(applied.is_some()));
+        manager.ready(if applied.is_some() { "serving" } else { REFUSED });
         let Some(kept) = applied else {
             counts.reloads_failed.add();
             tracing::error!(%file, "not reloaded: the configuration before serves on");
@@ -233,7 +243,7 @@ mod tests {
             tokio::time::sleep(LOOK_EVERY * 9).await;
         };
         tokio::select! {
-            () = follow(&source, seen, &asked, &counts, apply) => {}
+            () = follow(&source, seen, &asked, &counts, Manager, apply) => {}
             () = writes => {}
         }
         fs::remove_file(path).unwrap();

@@ -173,16 +173,12 @@ impl Guard {
         move || flush.get()
     }
 
-    /// Replaces the filter, for a reload. One that cannot be read changes nothing.
-    pub fn refilter(&self) -> impl Fn(&str) + Send + Sync + 'static {
+    /// Replaces the filter while the process runs. One that cannot be read changes nothing; what is wrong with it is told.
+    pub fn refilter(&self) -> impl Fn(&str) -> Result<(), String> + Send + Sync + 'static {
         let handle = self.filter.clone();
         move |filter| {
-            let changed = parse(filter, FilterFrom::Config)
-                .map_err(|error| chain(&error))
-                .and_then(|filter| handle.reload(filter).map_err(|error| chain(&error)));
-            if let Err(error) = changed {
-                tracing::error!(%error, "the log filter stays as it is");
-            }
+            let filter = EnvFilter::builder().parse(filter).map_err(|error| chain(&error))?;
+            handle.reload(filter).map_err(|error| chain(&error))
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::metrics::ledger::Ledger;
 use crate::proxy::gateway::{Gateway, Plans};
 use crate::proxy::worker::Worker;
 use crate::secret::NotHeaderSafe;
+use crate::server::Pulse;
 use crate::transport::tls::client::{UpstreamTlsError, Upstreams};
 use crate::transport::tls::reload::Watchlist;
 use crate::transport::tls::server::{ServerTls, ServerTlsError};
@@ -35,6 +36,7 @@ pub struct Renewal {
     pub(super) config: Config,
     pub(super) tls: Option<Live<ServerTls>>,
     pub(super) certificates: Watchlist,
+    pub(super) pulse: Pulse,
 }
 
 /// Why a configuration that is valid is not put to use. The one before serves on.
@@ -97,6 +99,16 @@ impl Crew {
 // === impl Renewal ===
 
 impl Renewal {
+    /// What asks the workers for a sign of life.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
+    /// Whether requests should be sent here.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
     /// Everything that is counted.
     pub fn ledger(&self) -> Arc<Ledger> {
         Arc::clone(&self.ledger)

@@ -244,6 +244,7 @@ async fn serve(
         control: control.clone(),
         dropped_lines: None,
         inherited: Inherited::default(),
+        levers: None,
         in_place: false,
     };
     let example = Example::of(&config, party);

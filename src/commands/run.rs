@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use aws_lc_rs::rand;
 use tokio::sync::Notify;
@@ -17,10 +18,26 @@ use crate::commands::seal::seal;
 use crate::commands::signals::Signals;
 use crate::config::Config;
 use crate::config::validate::{self, Environment};
-use crate::lifecycle::{Shutdown, Spawner};
+use crate::control::{Levers, SetFilter};
+use crate::lifecycle::{Readiness, Shutdown, Spawner};
 use crate::listener::bound::Inherited;
+use crate::manager::Manager;
 use crate::reload::{Seen, Source, follow};
+use crate::server::Pulse;
 use crate::telemetry::{self, FilterFrom};
+
+/// How long the service manager is not told "ready" for want of the issuer's keys.
+const KEYS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two looks at whether requests can be served.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How the log filter changes while the process runs.
+struct Filters {
+    set: SetFilter,
+    /// Whether the configuration says which: what the environment says goes before every configuration.
+    followed: bool,
+}
 
 /// Why the gateway did not run to its end.
 #[derive(Debug, thiserror::Error)]
@@ -66,15 +83,15 @@ pub fn run(
     let from = if filter.is_some() { FilterFrom::Environment } else { FilterFrom::Config };
     let guard = telemetry::init(filter.as_deref().unwrap_or(&config.log.filter), from, config.log.format)?;
     let dropped = guard.dropped();
-    // What the environment says goes before every configuration.
-    let refilter: Box<dyn Fn(&str)> = if filter.is_some() { Box::new(|_| {}) } else { Box::new(guard.refilter()) };
+    let set = Arc::new(guard.refilter());
+    let filters = Filters { set, followed: filter.is_none() };
     if let Err(error) = sealed {
         tracing::warn!(%error, "a core dump of this process could hold secrets");
     }
     gather_entropy();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let inherited = Inherited::from_environment(environment.var("LISTEN_FDNAMES").as_deref());
-    let served = runtime.block_on(serve(config, Box::new(dropped), inherited, &source, seen, &refilter));
+    let served = runtime.block_on(serve(config, Box::new(dropped), inherited, &source, seen, filters));
     // A file that is being read cannot be told to stop, and nobody waits for it any more.
     runtime.shutdown_background();
     drop(guard);
@@ -95,19 +112,21 @@ async fn serve(
     inherited: Inherited,
     source: &Source<'_>,
     seen: Seen,
-    refilter: &dyn Fn(&str),
+    filters: Filters,
 ) -> Result<(), RunError> {
-    let shutdown = Shutdown::new();
+    let (shutdown, quit) = (Shutdown::new(), Arc::new(Notify::new()));
     let process = Process {
         clock: Clock::system(),
         shutdown: shutdown.clone(),
         control: Spawner::current(),
         dropped_lines: Some(dropped),
         inherited,
+        levers: Some(Levers { quit: Arc::clone(&quit), filter: filters.set.clone() }),
         in_place: false,
     };
     let asked = Arc::new(Notify::new());
     let mut signals = Signals::new().map_err(RunError::Runtime)?.reloading(Arc::clone(&asked));
+    let mut filter = config.log.filter.clone();
     let bound = app::bind(config, process)?;
     for (name, address) in bound.listeners() {
         tracing::info!(listener = name, %address, "listening");
@@ -115,23 +134,67 @@ async fn serve(
     for address in bound.admin_listeners() {
         tracing::info!(%address, "admin listening: /readyz, /metrics");
     }
+    for address in bound.control_listeners() {
+        tracing::info!(%address, "control listening: POST /log, /quit");
+    }
     let told = async move |mut renewal: Renewal| {
-        let ledger = renewal.ledger();
+        let (ledger, tasks) = (renewal.ledger(), Spawner::current());
+        let (readiness, pulse) = (renewal.readiness(), renewal.pulse());
+        drop(tasks.spawn(keep_watchdog(pulse)));
         let apply = async |config: Config| {
-            let filter = config.log.filter.clone();
+            let wanted = config.log.filter.clone();
             let kept = renewal.renew(config).await?;
-            refilter(&filter);
+            // One that was set through the control listener stays while the configuration does not say another.
+            if filters.followed && wanted != filter {
+                if let Err(error) = (filters.set)(&wanted) {
+                    tracing::error!(%error, "the log filter stays as it is");
+                }
+                filter = wanted;
+            }
             Ok(kept)
         };
+        let serving = async {
+            tell_when_ready(&readiness).await;
+            follow(source, seen, &asked, ledger.common(), Manager, apply).await;
+        };
         tokio::select! {
-            () = follow(source, seen, &asked, ledger.common(), apply) => {}
+            () = serving => {}
             () = signals.next() => {}
+            () = quit.notified() => {}
         }
+        Manager.stopping();
         tracing::info!("told to end; a second signal ends at once");
-        drop(Spawner::current().spawn(async move {
+        drop(tasks.spawn(async move {
             signals.next().await;
             shutdown.stop();
         }));
     };
     Ok(bound.run_renewable(told).await?)
+}
+
+/// A process whose workers do not turn is not alive, whatever this thread does.
+async fn keep_watchdog(pulse: Pulse) {
+    let Some(every) = Manager.watchdog() else { return };
+    loop {
+        if pulse.beats(every).await {
+            Manager.alive();
+        } else {
+            tracing::error!("a worker does not turn: the watchdog is not told that this process is alive");
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// An issuer that does not answer holds up no start of other services for longer than [`KEYS_PATIENCE`]: what needs no key is
+/// served already.
+async fn tell_when_ready(readiness: &Readiness) {
+    let ready = async {
+        while readiness.ready().is_err() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    match tokio::time::timeout(KEYS_PATIENCE, ready).await {
+        Ok(()) => Manager.ready("serving"),
+        Err(_) => Manager.ready("serving what needs no session: the issuer's keys have not come yet"),
+    }
 }

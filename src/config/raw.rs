@@ -97,6 +97,8 @@ tables! {
     Admin at "admin" {
         listen: String,
         hosts: Vec<At<String>>,
+        control: String,
+        token: SecretRef,
     }
 
     /// `[log]`

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::address::{BoundAddress, ListenAddress, PeerAddress};
-use crate::listener::socket::Socket;
+use crate::listener::socket::{Parked, Socket};
 use crate::transport::io::keep_alive;
 
 /// Connections that wait to be accepted.
@@ -21,8 +21,16 @@ const BACKLOG: i32 = 1024;
 pub struct Bound {
     listening: Listening,
     address: BoundAddress,
-    /// Goes when the listener goes.
-    entry: Option<Entry>,
+    owner: Owner,
+}
+
+/// Whose the socket is.
+#[derive(Debug)]
+enum Owner {
+    /// This process made it: nobody accepts after it. The directory entry of a Unix socket goes when the listener goes.
+    Us(Option<Entry>),
+    /// Another process made it, which lets others accept too.
+    Other,
 }
 
 #[derive(Debug)]
@@ -36,7 +44,7 @@ enum Listening {
 pub struct Acceptor {
     listening: Accepting,
     address: BoundAddress,
-    _entry: Option<Entry>,
+    owner: Owner,
 }
 
 #[derive(Debug)]
@@ -121,12 +129,12 @@ fn take_one(sockets: &mut listenfd::ListenFd, index: usize) -> io::Result<Option
         let address = BoundAddress::Unix(path.into());
         listener.set_nonblocking(true)?;
         // The entry is systemd's: it stays.
-        return Ok(Some(Bound { listening: Listening::Unix(listener), address, entry: None }));
+        return Ok(Some(Bound { listening: Listening::Unix(listener), address, owner: Owner::Other }));
     }
     let Some(listener) = sockets.take_tcp_listener(index)? else { return Ok(None) };
     let address = BoundAddress::Tcp(listener.local_addr()?);
     listener.set_nonblocking(true)?;
-    Ok(Some(Bound { listening: Listening::Tcp(listener), address, entry: None }))
+    Ok(Some(Bound { listening: Listening::Tcp(listener), address, owner: Owner::Other }))
 }
 
 impl std::fmt::Debug for Inherited {
@@ -150,6 +158,17 @@ impl Bound {
         }
     }
 
+    /// The same where the socket says who may ask: a Unix socket is for its owner alone.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub fn private(address: &ListenAddress, inherited: &mut Inherited) -> Result<Vec<Self>, BindError> {
+        match address {
+            ListenAddress::Unix(path) => Ok(vec![Self::unix_for(path, Some(0o600))?]),
+            ListenAddress::Tcp(_) | ListenAddress::Systemd(_) => Self::listen(address, inherited),
+        }
+    }
+
     /// Binds a TCP address; the bound one has the real port, also when port 0 was asked for.
     ///
     /// # Errors
@@ -165,7 +184,7 @@ impl Bound {
         socket.listen(BACKLOG)?;
         let listener = std::net::TcpListener::from(socket);
         let address = BoundAddress::Tcp(listener.local_addr()?);
-        Ok(Self { listening: Listening::Tcp(listener), address, entry: None })
+        Ok(Self { listening: Listening::Tcp(listener), address, owner: Owner::Us(None) })
     }
 
     /// Binds a Unix socket. One that was left behind, on which nobody listens, is replaced.
@@ -173,6 +192,10 @@ impl Bound {
     /// # Errors
     /// See [`BindError`].
     pub fn unix(path: &Arc<Path>) -> Result<Self, BindError> {
+        Self::unix_for(path, None)
+    }
+
+    fn unix_for(path: &Arc<Path>, mode: Option<u32>) -> Result<Self, BindError> {
         let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         let address = socket2::SockAddr::unix(path)?;
@@ -184,9 +207,13 @@ impl Bound {
             bound => bound?,
         }
         let entry = Entry::of(path)?;
+        if let Some(mode) = mode {
+            // Before anybody can connect.
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        }
         socket.listen(BACKLOG)?;
         let listening = Listening::Unix(socket.into());
-        Ok(Self { listening, address: BoundAddress::Unix(Arc::clone(path)), entry: Some(entry) })
+        Ok(Self { listening, address: BoundAddress::Unix(Arc::clone(path)), owner: Owner::Us(Some(entry)) })
     }
 
     /// Begins to accept on the runtime that calls this.
@@ -198,7 +225,7 @@ impl Bound {
             Listening::Tcp(listener) => Accepting::Tcp(TcpListener::from_std(listener)?),
             Listening::Unix(listener) => Accepting::Unix(UnixListener::from_std(listener)?),
         };
-        Ok(Acceptor { listening, address: self.address, _entry: self.entry })
+        Ok(Acceptor { listening, address: self.address, owner: self.owner })
     }
 
     /// Where it listens.
@@ -257,13 +284,41 @@ impl Acceptor {
         loop {
             match self.next().await {
                 Ok(accepted) => return accepted,
-                // The caller went away before it was accepted.
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+                Err(error) if gone(&error) => {}
                 Err(error) => {
                     tracing::warn!(address = %self.address, %error, "cannot accept connections; trying again");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
+            }
+        }
+    }
+
+    /// Stops listening, and gives what the kernel has accepted already: these callers believe that they are connected, and
+    /// would be reset. On a socket that others accept from too they are left to those.
+    ///
+    /// # Errors
+    /// When the runtime does not let go of the socket.
+    pub fn rest(self) -> io::Result<Vec<(Parked, PeerAddress)>> {
+        let Owner::Us(entry) = self.owner else { return Ok(Vec::new()) };
+        // Nobody finds the way to it any more.
+        drop(entry);
+        match self.listening {
+            Accepting::Tcp(listener) => {
+                let listener = listener.into_std()?;
+                Ok(waiting(|| {
+                    let (stream, peer) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    let _ = stream.set_nodelay(true);
+                    Ok((Parked::Tcp(stream), PeerAddress::Tcp(peer)))
+                }))
+            }
+            Accepting::Unix(listener) => {
+                let listener = listener.into_std()?;
+                Ok(waiting(|| {
+                    let (stream, _) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    Ok((Parked::Unix(stream), PeerAddress::Unix))
+                }))
             }
         }
     }
@@ -284,6 +339,24 @@ impl Acceptor {
     }
 }
 
+/// Everything that is there without waiting; no more than can have been there, since callers may go on coming.
+fn waiting<T>(mut accept: impl FnMut() -> io::Result<T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for _ in 0..BACKLOG {
+        match accept() {
+            Ok(one) => found.push(one),
+            Err(error) if gone(&error) => {}
+            Err(_) => break,
+        }
+    }
+    found
+}
+
+/// The caller went away before it was accepted.
+fn gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,6 +375,14 @@ mod tests {
         assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
         drop(bound);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_private_socket_is_its_owners_alone() {
+        let path = path("private");
+        let bound = Bound::private(&ListenAddress::Unix(Arc::clone(&path)), &mut Inherited::default()).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        drop(bound);
     }
 
     #[test]
@@ -337,6 +418,23 @@ mod tests {
     fn a_name_that_systemd_has_not_passed_is_told_with_the_others() {
         let error = Bound::listen(&ListenAddress::Systemd("web".into()), &mut Inherited::default()).unwrap_err();
         assert!(error.to_string().contains("it has passed none"), "{error}");
+    }
+
+    /// As many as have come: the kernel says "connected" to a caller before anybody has accepted it.
+    #[tokio::test]
+    async fn who_was_connected_when_the_listener_ended_is_not_reset() {
+        let path = path("rest");
+        for bound in [Bound::tcp("127.0.0.1:0".parse().unwrap()).unwrap(), Bound::unix(&path).unwrap()] {
+            let address = bound.address().clone();
+            let acceptor = bound.acceptor().unwrap();
+            let connect = || match &address {
+                BoundAddress::Tcp(address) => std::net::TcpStream::connect(address).is_ok(),
+                BoundAddress::Unix(path) => std::os::unix::net::UnixStream::connect(path).is_ok(),
+            };
+            assert!(connect() && connect() && connect());
+            assert_eq!(acceptor.rest().unwrap().len(), 3, "{address}");
+            assert!(!connect(), "{address}");
+        }
     }
 
     #[tokio::test]

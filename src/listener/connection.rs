@@ -222,9 +222,25 @@ impl Connection {
         over
     }
 
-    /// Whether it has served for `max_connection_age`, found out by [`Connection::poll_retirement`].
+    /// Whether it has served for `max_connection_age`, found out by [`Connection::poll_retirement`], or a drain has begun.
     pub fn is_retired(&self) -> bool {
         self.retired.load(Relaxed)
+    }
+
+    /// A drain has begun: on HTTP/1 the next answer is the last one.
+    pub fn leave(&self) {
+        if self.version() == Version::Http1 {
+            self.retired.store(true, Relaxed);
+        }
+    }
+
+    /// Whether nothing is under way and a request may come that would be lost if the connection were closed now. Over
+    /// HTTP/2, where GOAWAY says which requests are served, that is so before the first one alone.
+    pub fn may_be_asked(&self) -> bool {
+        match self.version() {
+            Version::Http1 => self.phase() != Phase::Busy,
+            Version::Http2 => self.phase() == Phase::First,
+        }
     }
 
     /// Whether the next answer is the last one and says so: an HTTP/1 connection that is retired, or on which `rest` of

@@ -257,6 +257,7 @@ impl Harness {
             control: Spawner::current(),
             dropped_lines: None,
             inherited: Inherited::default(),
+            levers: None,
             in_place: true,
         };
         let bound = app::bind(config, process).unwrap();
@@ -427,7 +428,7 @@ impl Binary {
     }
 
     /// The address in the log line that begins so.
-    fn said(&self, message: &str) -> Option<SocketAddr> {
+    pub(crate) fn said(&self, message: &str) -> Option<SocketAddr> {
         let log = self.log.lock().unwrap();
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let mut listening = lines.filter(|line| {

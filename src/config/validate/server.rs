@@ -9,7 +9,7 @@ use crate::address::ListenAddress;
 use crate::config::raw;
 use crate::config::raw::reader::{At, Field};
 use crate::config::raw::shapes::NumberOrWord;
-use crate::config::{Access, Admin, Cache, Identity, Limits, Listen, Log, LogFormat, Server, Trusted};
+use crate::config::{Access, Admin, Cache, Control, Identity, Limits, Listen, Log, LogFormat, Server, Trusted};
 
 use super::context::Context;
 use super::{listen, net, units};
@@ -56,7 +56,37 @@ pub(crate) fn admin(field: Field<raw::Admin>, data: &[Listen], cx: &mut Context<
             }
         }
     }
-    Some(Admin { listen, hosts })
+    let control = control(&raw, &listen, data, cx);
+    Some(Admin { listen, hosts, control })
+}
+
+/// `admin.control`: only this machine reaches it, and on TCP every user of this machine, so there a token is shown.
+fn control(raw: &raw::Admin, admin: &ListenAddress, data: &[Listen], cx: &mut Context<'_>) -> Option<Control> {
+    let Some(at) = raw.control.get() else {
+        if let Some(token) = raw.token.get() {
+            cx.error(&token.span, "nobody asks for this token: there is no `control`")
+                .advice("add control = \"unix:/run/mintgate/control.sock\", or leave the token out");
+        }
+        return None;
+    };
+    let listen = listen::address(at, cx)?;
+    let taken = listen::same(&listen, admin) || data.iter().any(|own| listen::same(&own.address, &listen));
+    if taken {
+        cx.error(&at.span, "another listener has this address").advice("give `control` one of its own");
+    }
+    match &listen {
+        ListenAddress::Tcp(address) if !address.ip().to_canonical().is_loopback() => {
+            cx.error(&at.span, "other machines could reach this address")
+                .advice("write \"unix:/run/mintgate/control.sock\", or a loopback address and a `token`");
+        }
+        ListenAddress::Tcp(_) | ListenAddress::Systemd(_) if raw.token.is_absent() => {
+            cx.error(&at.span, "`control` needs a `token` here: every process of this machine could ask")
+                .advice("write \"unix:/run/mintgate/control.sock\", or add token = { file = \"control-token\" }");
+        }
+        ListenAddress::Tcp(_) | ListenAddress::Systemd(_) | ListenAddress::Unix(_) => {}
+    }
+    let token = raw.token.get().and_then(|at| cx.secret(at));
+    Some(Control { listen, token })
 }
 
 /// `[log]`, with `MINTGATE_LOG` before `filter`.

@@ -334,6 +334,30 @@ async fn a_drain_finishes_what_is_under_way_and_begins_nothing() {
     gateway.ended().await;
 }
 
+/// To close a connection at once because nothing is under way on it would lose what its caller is just sending. Fails without
+/// the wait of `LEAVE` in `drive`, and without the one in `serve`.
+#[tokio::test]
+async fn a_request_that_is_on_its_way_when_a_drain_begins_is_served() {
+    let (mut gateway, _upstream) = paused(Upstream::answering(OK).await, "", PUBLIC).await;
+    let (mut used, mut idle) = (Wire::connect(gateway.address).await, Wire::connect(gateway.address).await);
+    used.ask(get("/", "")).await;
+    idle.ask(get("/", "")).await;
+    let mut fresh = Wire::connect(gateway.address).await;
+    let mut modern = http2::Client::connect(gateway.address).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    gateway.tell();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(gateway.readiness.ready().is_err());
+    for wire in [&mut used, &mut fresh] {
+        let answer = wire.ask(get("/", "")).await;
+        assert_eq!((answer.text(), answer.one("connection")), ("ok", Some("close")));
+        assert!(wire.is_closed().await);
+    }
+    assert_eq!(modern.ask(http::Request::get("http://a/").body(http2::empty()).unwrap()).await.status, 200);
+    assert!(idle.is_closed().await);
+    gateway.ended().await;
+}
+
 #[tokio::test]
 async fn a_drain_ends_when_its_time_is_over() {
     let (mut gateway, _upstream) = paused(silent().await, "drain_timeout = \"5s\"\ndrain_delay = \"2s\"", PUBLIC).await;

@@ -174,6 +174,7 @@ impl Boot {
             control: control.clone(),
             dropped_lines: None,
             inherited: Inherited::default(),
+            levers: None,
             in_place,
         };
         let bound = app::bind(config, process).unwrap();

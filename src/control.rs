@@ -1,0 +1,204 @@
+//! The control listener's answers: what changes a gateway that runs. It has a socket of its own, off unless configured.
+//!
+//! A web page in a browser on this machine can send a POST to a loopback port. So whatever carries an `Origin` is refused, and
+//! on TCP every request shows a token; on a Unix socket the file's mode says who may ask.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use tokio::sync::Notify;
+
+use crate::secret::Secret;
+
+/// Bytes of a log filter.
+const LONGEST_FILTER: usize = 4096;
+
+/// Replaces the log filter.
+pub type SetFilter = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// What of the process may be moved from outside.
+#[derive(Clone)]
+pub struct Levers {
+    /// Ends the process as SIGTERM does.
+    pub quit: Arc<Notify>,
+    /// `POST /log`
+    pub filter: SetFilter,
+}
+
+/// What the control listener does.
+pub struct Control {
+    /// What it moves.
+    pub levers: Levers,
+    /// What a request must show, where not everybody who reaches the listener may ask.
+    pub token: Option<Secret>,
+}
+
+/// Why a request is refused before it is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Refusal {
+    #[error("only POST is answered here")]
+    Method,
+    #[error("web pages may not ask here")]
+    Origin,
+    #[error("show the token of admin.token: Authorization: Bearer ...")]
+    Token,
+}
+
+// === impl Control ===
+
+impl Control {
+    /// The routes. The listener, its limits and its drain are not their concern.
+    pub fn router(self) -> Router {
+        let control = Arc::new(self);
+        Router::new()
+            .route("/log", post(log))
+            .route("/quit", post(quit))
+            .fallback(async || text(StatusCode::NOT_FOUND, "there is POST /log and POST /quit\n"))
+            .layer(DefaultBodyLimit::max(LONGEST_FILTER))
+            .layer(middleware::from_fn_with_state(Arc::clone(&control), guard))
+            .with_state(control)
+    }
+
+    fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+        if headers.contains_key(header::ORIGIN) {
+            return Err(Refusal::Origin);
+        }
+        if let Some(token) = &self.token {
+            let shown = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+            if !shown.and_then(|value| value.strip_prefix(b"Bearer ")).is_some_and(|shown| token.matches(shown)) {
+                return Err(Refusal::Token);
+            }
+        }
+        if *method == Method::POST { Ok(()) } else { Err(Refusal::Method) }
+    }
+}
+
+async fn guard(State(control): State<Arc<Control>>, request: Request, next: Next) -> Response {
+    match control.check(request.method(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.answer(),
+    }
+}
+
+async fn log(State(control): State<Arc<Control>>, filter: String) -> Response {
+    let filter = filter.trim();
+    if filter.is_empty() {
+        return text(StatusCode::BAD_REQUEST, "send a filter, such as info,mintgate::token=debug\n");
+    }
+    match (control.levers.filter)(filter) {
+        Ok(()) => {
+            tracing::info!(filter, "the log filter was changed through the control listener");
+            text(StatusCode::OK, format!("log filter: {filter}\n"))
+        }
+        Err(problem) => text(StatusCode::BAD_REQUEST, format!("the log filter stays as it is: {problem}\n")),
+    }
+}
+
+async fn quit(State(control): State<Arc<Control>>) -> Response {
+    tracing::info!("told to end through the control listener");
+    control.levers.quit.notify_one();
+    text(StatusCode::ACCEPTED, "ending\n")
+}
+
+fn text(status: StatusCode, body: impl Into<String>) -> Response {
+    let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+    (status, plain, body.into()).into_response()
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    fn answer(self) -> Response {
+        let (status, also) = match self {
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, Some((header::ALLOW, "POST"))),
+            Self::Origin => (StatusCode::FORBIDDEN, None),
+            Self::Token => (StatusCode::UNAUTHORIZED, Some((header::WWW_AUTHENTICATE, "Bearer"))),
+        };
+        let mut answer = text(status, format!("{self}\n"));
+        if let Some((name, value)) = also {
+            answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use axum::body::Body;
+    use futures_util::FutureExt as _;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    /// The status and the text of an answer, and the filters that were set.
+    async fn asked(token: Option<&str>, request: http::request::Builder, body: &str) -> (u16, String, Vec<String>) {
+        let set = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&set);
+        let filter: SetFilter = Arc::new(move |filter| {
+            if filter == "bad" {
+                return Err("no filter".to_owned());
+            }
+            seen.lock().unwrap().push(filter.to_owned());
+            Ok(())
+        });
+        let quit = Arc::new(Notify::new());
+        let levers = Levers { quit: Arc::clone(&quit), filter };
+        let router = Control { levers, token: token.map(Secret::new) }.router();
+        let answer = router.oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        if quit.notified().now_or_never().is_some() {
+            set.lock().unwrap().push("quit".to_owned());
+        }
+        let set = set.lock().unwrap().clone();
+        (status, String::from_utf8(text.to_vec()).unwrap(), set)
+    }
+
+    fn post(path: &str) -> http::request::Builder {
+        http::Request::post(path)
+    }
+
+    #[tokio::test]
+    async fn a_filter_is_set_and_a_bad_one_changes_nothing() {
+        let (status, _, set) = asked(None, post("/log"), " debug\n").await;
+        assert_eq!((status, set), (200, vec!["debug".to_owned()]));
+        for body in ["bad", "", &"x".repeat(LONGEST_FILTER + 1)] {
+            let (status, text, set) = asked(None, post("/log"), body).await;
+            assert!((400..=413).contains(&status) && set.is_empty(), "{status} {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_process_is_told_to_end() {
+        let (status, text, set) = asked(None, post("/quit"), "").await;
+        assert_eq!((status, text.as_str(), set), (202, "ending\n", vec!["quit".to_owned()]));
+    }
+
+    /// Fails without the looks at `Origin`, the method and the token.
+    #[tokio::test]
+    async fn no_page_nobody_without_the_token_and_no_get_moves_anything() {
+        let get = http::Request::get("/quit");
+        for (token, request, expected) in [
+            (None, post("/quit").header("origin", "http://127.0.0.1:6469"), 403),
+            (None, post("/quit").header("origin", "null"), 403),
+            (None, get, 405),
+            (Some("token"), post("/quit"), 401),
+            (Some("token"), post("/quit").header("authorization", "Bearer tokem"), 401),
+            (Some("token"), post("/quit").header("authorization", "token"), 401),
+            (None, post("/other"), 404),
+        ] {
+            let (status, text, set) = asked(token, request, "").await;
+            assert_eq!((status, set), (expected, vec![]), "{text}");
+        }
+        let shown = post("/quit").header("authorization", "Bearer token");
+        assert_eq!(asked(Some("token"), shown, "").await.0, 202);
+    }
+}
