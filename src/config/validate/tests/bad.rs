@@ -526,3 +526,21 @@ fn a_method_that_nobody_registered_is_warned_of() {
         assert_eq!(said.contains("warning: no registered method has this name"), warned, "{said}");
     }
 }
+
+/// Whoever can reach the control listener ends the process. Fails without the looks at the address and the token.
+#[test]
+fn the_control_listener_is_for_this_machine_and_for_its_owner() {
+    for (keys, problem) in [
+        ("control = \"0.0.0.0:7000\"\ntoken = { env = \"T\" }", "other machines could reach this address"),
+        ("control = \"127.0.0.1:7000\"", "`control` needs a `token` here"),
+        ("control = \"systemd:control\"", "`control` needs a `token` here"),
+        ("control = \"127.0.0.1:6469\"\ntoken = { env = \"T\" }", "another listener has this address"),
+        ("control = \"127.0.0.1:6468\"\ntoken = { env = \"T\" }", "another listener has this address"),
+        ("control = \"/run/control.sock\"", "not an address and a port"),
+        ("token = { env = \"T\" }", "there is no `control`"),
+    ] {
+        let text = said(&format!("[admin]\n{keys}\n{}", route("")));
+        assert!(text.contains(problem), "{keys}\n{text}");
+    }
+    assert_eq!(said(&format!("[admin]\ncontrol = \"unix:control.sock\"\n{}", route(""))), "");
+}
