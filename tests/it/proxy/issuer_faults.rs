@@ -319,7 +319,7 @@ async fn an_answer_of_http2_with_an_oversized_head_is_none() {
     }));
     let (issuer, upstream) = (issuer(), Upstream::answering(OK).await);
     let boot = Boot::new(TABLES.replace("{up}", &upstream.url())).trusting(&issuer).issuer_at(url);
-    let gateway = boot.clerk("timeout = \"30s\"").clerk(&clerk).start().await;
+    let gateway = boot.clerk("timeout = \"6s\"").clerk(&clerk).start().await;
     for (length, outcome) in [(0, (200, "")), (30_000, (200, "")), (40_000, UNAVAILABLE), (200_000, UNAVAILABLE)] {
         let bearer = issuer.bearer(&json!({ "sid": format!("sess_{length}"), "sub": "user_abcdef" }));
         let answer = Wire::connect(gateway.address).await.ask(get("/", &bearer)).await;
