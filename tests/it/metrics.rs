@@ -88,6 +88,11 @@ fn everything() -> Metrics {
     metrics
 }
 
+/// A scrape that has a sample of every series.
+pub(crate) fn everything_as_text() -> String {
+    Exposition::new(&everything(), Wall::from_seconds(60), Format::Prometheus).to_string()
+}
+
 #[test]
 fn promtool_has_nothing_to_say() {
     let names = Names { routes: vec!["graphql".to_owned()], ..Names::default() };
