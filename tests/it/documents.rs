@@ -22,12 +22,16 @@ const GUIDE: &str = include_str!("../../docs/testing-your-application.md");
 const SECURITY: &str = include_str!("../../SECURITY.md");
 
 /// Every document, with what it contains that a test has to find.
-const DOCUMENTS: [(&str, &str); 5] = [
+const DOCUMENTS: [(&str, &str); 9] = [
     ("README.md", include_str!("../../README.md")),
     ("deploy/README.md", include_str!("../../deploy/README.md")),
     ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
     ("SECURITY.md", SECURITY),
     ("docs/testing-your-application.md", GUIDE),
+    ("docs/architecture.md", include_str!("../../docs/architecture.md")),
+    ("docs/integrations.md", include_str!("../../docs/integrations.md")),
+    ("docs/operations.md", include_str!("../../docs/operations.md")),
+    ("deploy/kubernetes/README.md", include_str!("../../deploy/kubernetes/README.md")),
 ];
 
 /// The first line of a configuration that is complete, and of one that adds to the first complete one before it.
@@ -245,6 +249,37 @@ fn sources(directory: &Path, text: &mut String) {
     }
 }
 
+/// Every configuration that lies in deploy/, as whoever installs it gets it.
+#[test]
+fn every_configuration_to_deploy_loads_without_a_warning() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    for file in ["debian/mintgate.toml", "docker/mintgate.toml", "kubernetes/example/mintgate.toml"] {
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        let parsed = validate::parse(&text, Path::new(file), &Deployed, Secrets::Required);
+        let (_, warnings) = parsed.unwrap_or_else(|problems| panic!("{file}: {problems}"));
+        assert!(warnings.is_empty(), "{file}: {warnings}");
+    }
+}
+
+/// Only the variables without a default are set, as compose.yaml sets them.
+struct Deployed;
+
+impl Environment for Deployed {
+    fn var(&self, name: &str) -> Option<String> {
+        let set =
+            [("CLERK_PUBLISHABLE_KEY", "pk_live_Y2xlcmsuZXhhbXBsZS5jb20k"), ("APP_ORIGIN", "https://app.example.com")];
+        set.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned())
+    }
+
+    fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
+        Ok(b"sk_live_documents\n".to_vec())
+    }
+
+    fn exists(&self, _: &Path) -> bool {
+        true
+    }
+}
+
 #[test]
 fn every_hostile_case_has_tests_that_exist() {
     let (root, mut text) = (Path::new(env!("CARGO_MANIFEST_DIR")), String::new());
@@ -279,11 +314,13 @@ fn every_local_link_leads_somewhere() {
                 continue;
             }
             followed += 1;
-            if let Some(anchor) = link.strip_prefix('#') {
+            let (file, anchor) = link.split_once('#').map_or((link, None), |(file, anchor)| (file, Some(anchor)));
+            assert!(directory.join(file).exists(), "{name}: {link}");
+            if let Some(anchor) = anchor {
+                let other = (!file.is_empty()).then(|| std::fs::read_to_string(directory.join(file)).unwrap());
                 let is_it = |line: &str| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-") == anchor;
-                assert!(document.lines().any(|line| line.starts_with('#') && is_it(line)), "{name}: {link}");
-            } else {
-                assert!(directory.join(link).exists(), "{name}: {link}");
+                let mut lines = other.as_deref().unwrap_or(document).lines();
+                assert!(lines.any(|line| line.starts_with('#') && is_it(line)), "{name}: {link}");
             }
         }
     }

@@ -523,3 +523,23 @@ fn before_tests(text: &str, seed: &str) -> String {
         None => format!("{text}\n{seed}\n"),
     }
 }
+
+/// The page for readers is shorter than [`LAYERS`], and says nothing else.
+#[test]
+fn the_layers_in_the_architecture_page_are_these() {
+    let layers: BTreeMap<&str, (u8, u8)> = LAYERS.iter().copied().collect();
+    let page = include_str!("../../docs/architecture.md");
+    let (_, page) = page.split_once("\n## Layers\n").unwrap();
+    let mut told = BTreeSet::new();
+    for row in page.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let Ok(layer) = cells[1].parse::<u8>() else { continue };
+        for name in cells[2].split_whitespace().map(|name| name.trim_matches('`')) {
+            assert_eq!(layers.get(name).map(|(layer, _)| *layer), Some(layer), "{name}");
+            told.insert(name);
+        }
+    }
+    for (name, _) in LAYERS.iter().filter(|(name, _)| !name.contains('/')) {
+        assert!(told.contains(name), "{name} is not in docs/architecture.md");
+    }
+}
