@@ -1,9 +1,19 @@
-//! The admin listener's answers: probes and metrics. It reads and never changes anything.
+//! The admin listener's answers: probes, metrics and the status page. It reads and never changes anything.
 //!
 //! A web page in a developer's browser can reach a loopback port. What it may not do is read the answer: there are no
-//! CORS headers, and a request that names a host which somebody else's DNS could point here (DNS rebinding) is refused.
+//! CORS headers, and a request that names a host which somebody else's DNS could point here (DNS rebinding) is refused,
+//! like one of which the browser says that another site's page makes it.
 
+mod events;
 pub mod exposition;
+pub mod facts;
+mod fix;
+mod history;
+mod page;
+mod status;
+#[cfg(test)]
+mod testing;
+mod traffic;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,13 +28,17 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 use crate::clock::Clock;
-use crate::lifecycle::{NotReady, Readiness};
-use crate::metrics::Common;
+use crate::lifecycle::{NotReady, Readiness, Shutdown, Spawner};
+use crate::live::Live;
 use crate::metrics::ledger::Ledger;
+use events::Watchtower;
 use exposition::{Exposition, Format};
+use facts::Facts;
+use history::History;
+use status::Status;
+use traffic::Sample;
 
-/// Brings a gauge up to date before a scrape. Must not block.
-pub type Hook = Box<dyn Fn(&Common) + Send + Sync>;
+pub use status::Hook;
 
 /// What the admin listener shows.
 pub struct Admin {
@@ -38,6 +52,21 @@ pub struct Admin {
     pub hosts: Vec<String>,
     /// Run before each scrape, in this order.
     pub hooks: Vec<Hook>,
+    /// What is told of the configuration in use.
+    pub facts: Live<Facts>,
+    /// Ends the looks at the counters, and who watches.
+    pub shutdown: Shutdown,
+    /// Runs the looks at the counters.
+    pub tasks: Spawner,
+}
+
+/// What every answer is made with.
+struct Desk {
+    hosts: Vec<String>,
+    status: Arc<Status>,
+    tower: Arc<Watchtower>,
+    /// Of the status page.
+    policy: String,
 }
 
 /// Why a request is refused before it is looked at.
@@ -49,33 +78,51 @@ enum Refusal {
     Host,
     #[error("this host name is not allowed here: use an IP address or localhost, or add the name to admin.hosts")]
     Misdirected,
+    #[error("a page of another origin may not ask this")]
+    Foreign,
 }
 
 const INDEX: &str = "mintgate admin
 
-/startupz  200 once the listeners are bound
-/readyz    200 while requests should be sent here
-/livez     200 while the process answers
-/metrics   Prometheus text, or OpenMetrics by Accept
+/               the status page, for a browser
+/status         the same as JSON
+/status/events  the same each second, as Server-Sent Events
+/startupz       200 once the listeners are bound
+/readyz         200 while requests should be sent here
+/livez          200 while the process answers
+/metrics        Prometheus text, or OpenMetrics by Accept
 ";
 
 // === impl Admin ===
 
 impl Admin {
-    /// The routes. The listener, its limits and its drain are not their concern.
+    /// The routes. The listener, its limits and its drain are not their concern. From now on the counters are looked at,
+    /// every few seconds.
     pub fn router(self) -> Router {
-        let admin = Arc::new(self);
+        let Self { ledger, readiness, clock, hosts, hooks, facts, shutdown, tasks } = self;
+        let history = History::new(Sample::read(&ledger.sum(), clock.now()));
+        let started = tokio::time::Instant::now();
+        let status = Arc::new(Status { ledger, readiness, clock, hooks, facts, history, started });
+        drop(tasks.spawn(look(Arc::clone(&status), shutdown.clone())));
+        let tower = Watchtower::new(Arc::clone(&status), shutdown);
+        let desk = Arc::new(Desk { hosts, status, tower, policy: page::policy() });
         Router::new()
-            .route("/", get(async || text(StatusCode::OK, INDEX)))
+            .route("/", get(index))
+            .route("/status", get(async |State(desk): State<Arc<Desk>>| json(desk.status.json(true))))
+            .route("/status/events", get(watch))
             .route("/livez", get(async || text(StatusCode::OK, "alive\n")))
-            .route("/startupz", get(async |State(admin): State<Arc<Self>>| probe(admin.readiness.started())))
-            .route("/readyz", get(async |State(admin): State<Arc<Self>>| probe(admin.readiness.ready())))
+            .route("/startupz", get(async |State(desk): State<Arc<Desk>>| probe(desk.status.readiness.started())))
+            .route("/readyz", get(async |State(desk): State<Arc<Desk>>| probe(desk.status.readiness.ready())))
             .route("/metrics", get(scrape))
             .fallback(async || text(StatusCode::NOT_FOUND, "no such page\n"))
-            .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard))
-            .with_state(admin)
+            .layer(middleware::from_fn_with_state(Arc::clone(&desk), guard))
+            .with_state(desk)
     }
+}
 
+// === impl Desk ===
+
+impl Desk {
     /// Whether a name cannot have been made to point here by somebody else's DNS.
     fn allows(&self, authority: &str) -> Result<(), Refusal> {
         let parsed: Authority = authority.parse().map_err(|_| Refusal::Host)?;
@@ -108,23 +155,78 @@ impl Admin {
             // Browsers name a host, so what names none is no page: an old prober.
             (None, _) if target.is_some() || request.version() < Version::HTTP_11 => Ok(()),
             _ => Err(Refusal::Host),
+        }?;
+        if is_foreign(request.headers()) { Err(Refusal::Foreign) } else { Ok(()) }
+    }
+}
+
+/// Whether a page of another origin asks, as its browser says. It could not read the answer, but hold places of those who
+/// watch. Following a link to here is no such thing.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let says = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    let own = matches!(says("sec-fetch-site"), None | Some(b"none" | b"same-origin"));
+    !own && says("sec-fetch-mode") != Some(b"navigate")
+}
+
+/// Looks at the counters until the process ends.
+async fn look(status: Arc<Status>, shutdown: Shutdown) {
+    let stopped = shutdown.stopped();
+    tokio::pin!(stopped);
+    loop {
+        tokio::select! {
+            () = &mut stopped => return,
+            () = tokio::time::sleep(history::LOOK_EVERY) => status.history.look(status.sample()),
         }
     }
 }
 
-async fn guard(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    match admin.check(&request) {
+async fn guard(State(desk): State<Arc<Desk>>, request: Request, next: Next) -> Response {
+    let mut answer = match desk.check(&request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.answer(),
-    }
+    };
+    let headers = answer.headers_mut();
+    let policy = header::CONTENT_SECURITY_POLICY;
+    headers.entry(policy).or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    answer
 }
 
-async fn scrape(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    for hook in &admin.hooks {
-        hook(admin.ledger.common());
+/// The status page for who asks for HTML, as browsers do; for everybody else what there is.
+async fn index(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Response {
+    let mut answer = if wants_html(&headers) {
+        let mut page = respond(StatusCode::OK, "text/html; charset=utf-8", page::HTML);
+        if let Ok(policy) = HeaderValue::from_str(&desk.policy) {
+            page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+        }
+        page
+    } else {
+        text(StatusCode::OK, INDEX)
+    };
+    answer.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    answer
+}
+
+fn json(body: String) -> Response {
+    respond(StatusCode::OK, "application/json", body)
+}
+
+async fn watch(State(desk): State<Arc<Desk>>) -> Response {
+    if let Some(body) = desk.tower.watch() {
+        return respond(StatusCode::OK, "text/event-stream", body);
     }
+    let why = "the gateway ends, or too many watch already\n";
+    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, why);
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    answer
+}
+
+async fn scrape(State(desk): State<Arc<Desk>>, headers: HeaderMap) -> Response {
+    let status = &desk.status;
+    status.observe();
     let format = wanted(&headers);
-    let body = Exposition::new(&admin.ledger.sum(), admin.clock.wall(), format).to_string();
+    let body = Exposition::new(&status.ledger.sum(), status.clock.wall(), format).to_string();
     respond(StatusCode::OK, format.content_type(), body)
 }
 
@@ -156,6 +258,7 @@ impl Refusal {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Host => StatusCode::BAD_REQUEST,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            Self::Foreign => StatusCode::FORBIDDEN,
         };
         let mut response = text(status, format!("{self}\n"));
         if self == Self::Method {
@@ -192,6 +295,17 @@ fn wanted(headers: &HeaderMap) -> Format {
     if open > 0 && open >= plain { Format::OpenMetrics } else { Format::Prometheus }
 }
 
+/// Whether HTML is named, and not as what is not wanted: `*/*` is what programs say.
+fn wants_html(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|element| {
+        let mut parts = element.split(';').map(str::trim);
+        let html = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("text/html"));
+        let mut quality = parts.filter_map(|part| part.strip_prefix("q="));
+        html && quality.next().is_none_or(|quality| thousandths(quality) > 0)
+    })
+}
+
 /// A quality (RFC 9110 section 12.4.2) in thousandths; what is none counts as 0.
 fn thousandths(quality: &str) -> u16 {
     let (whole, part) = quality.split_once('.').unwrap_or((quality, ""));
@@ -209,6 +323,7 @@ mod tests {
     use tower::ServiceExt as _;
 
     use super::*;
+    use crate::admin::testing::config;
     use crate::clock::Wall;
     use crate::lifecycle::Shutdown;
     use crate::metrics::{CacheName, Metrics, Names};
@@ -228,6 +343,9 @@ mod tests {
             clock: Clock::following(Wall::from_seconds(1000)),
             hosts: vec!["admin.example.com".to_owned()],
             hooks: vec![Box::new(|counts| counts.cache_entries(CacheName::Tokens).set(7))],
+            facts: Live::new(Facts::of(&config(), 1)),
+            shutdown: shutdown.clone(),
+            tasks: Spawner::current(),
         };
         Test { router: admin.router(), readiness, shutdown }
     }
@@ -279,7 +397,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_path_is_read_only() {
         let test = test();
-        for path in ["/", "/livez", "/readyz", "/metrics", "/none"] {
+        for path in ["/", "/livez", "/readyz", "/metrics", "/status", "/status/events", "/none"] {
             for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "BREW"] {
                 let request = Request::builder().method(method).uri(path).header("host", "localhost");
                 let response = test.send(request.header("origin", "http://localhost")).await;
@@ -314,8 +432,8 @@ mod tests {
             ("", 400),
             ("127.0.0.1, localhost", 400),
         ] {
-            for path in ["/livez", "/metrics", "/none"] {
-                let seen = test.send(Request::get(path).header("host", host)).await;
+            for path in ["/livez", "/metrics", "/", "/status", "/status/events", "/none"] {
+                let seen = test.send(Request::get(path).header("host", host).header("accept", "text/html")).await;
                 let expected = if path == "/none" && status == 200 { 404 } else { status };
                 assert_eq!(seen.status(), expected, "{host:?} {path}");
                 assert!(seen.headers().keys().all(|name| !name.as_str().starts_with("access-control")));
@@ -327,6 +445,54 @@ mod tests {
         assert_eq!(test.send(absolute).await.status(), 421);
         assert_eq!(test.send(Request::get("/livez")).await.status(), 400);
         assert_eq!(test.send(Request::get("/livez").version(Version::HTTP_10)).await.status(), 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_browser_gets_the_page_and_a_program_the_list() {
+        let test = test();
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        for (accept, html) in
+            [(browser, true), ("text/html", true), ("*/*", false), ("text/html;q=0", false), ("", false)]
+        {
+            let response = test.send(Request::get("/").header("host", "localhost").header("accept", accept)).await;
+            let policy = response.headers()["content-security-policy"].to_str().unwrap();
+            assert_eq!(policy.contains("script-src 'sha256-"), html, "{accept:?}");
+            assert!(policy.contains("frame-ancestors 'none'") && policy.starts_with("default-src 'none'"));
+            let kind = response.headers()["content-type"].to_str().unwrap();
+            assert_eq!(kind.starts_with("text/html"), html, "{accept:?}");
+        }
+        for path in ["/", "/status", "/status/events", "/livez", "/metrics", "/none"] {
+            let response =
+                test.send(Request::get(path).header("host", "localhost").header("accept", "text/html")).await;
+            for (name, value) in [
+                ("cache-control", "no-store"),
+                ("x-content-type-options", "nosniff"),
+                ("referrer-policy", "no-referrer"),
+                ("cross-origin-resource-policy", "same-origin"),
+            ] {
+                assert_eq!(response.headers()[name], value, "{path}");
+            }
+        }
+    }
+
+    /// Fails without `is_foreign`: sixteen requests of any web page that is open would hold all places of who watches.
+    #[tokio::test(start_paused = true)]
+    async fn a_page_of_another_origin_may_follow_a_link_and_nothing_else() {
+        let test = test();
+        for (site, mode, status) in [
+            ("cross-site", "cors", 403),
+            ("cross-site", "no-cors", 403),
+            ("same-site", "no-cors", 403),
+            ("cross-site", "navigate", 200),
+            ("same-origin", "cors", 200),
+            ("none", "navigate", 200),
+        ] {
+            for path in ["/", "/status", "/status/events", "/metrics"] {
+                let request = Request::get(path).header("host", "localhost");
+                let request = request.header("sec-fetch-site", site).header("sec-fetch-mode", mode);
+                assert_eq!(test.send(request).await.status(), status, "{site} {mode} {path}");
+            }
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::{BoundAddress, ListenAddress};
+use crate::admin::facts::Facts;
 use crate::admin::{self, Admin};
 use crate::app::gateway::{Lasting, names, needs_key};
 use crate::app::issuance::{ClerkMint, Issuance, IssuanceError, Means};
@@ -129,6 +130,7 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
         }
     }
     let hooks = hooks(&crew, &issuance, process.dropped_lines.take());
+    let facts = Live::new(Facts::of(&config, 1));
     let (mut admin, mut control) = (Vec::new(), Vec::new());
     if let Some(configured) = &config.admin {
         let router = Admin {
@@ -137,6 +139,9 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
             clock: process.clock.clone(),
             hosts: configured.hosts.clone(),
             hooks,
+            facts: facts.clone(),
+            shutdown: process.shutdown.clone(),
+            tasks: process.control.sibling(),
         }
         .router();
         for bound in listen_on(&configured.listen, &mut process.inherited)? {
@@ -155,8 +160,19 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     let certificates = Watchlist::new(upstream_tls.files, tls);
     let probes = readiness.clone();
     let pulse = Pulse::default();
-    let renewal =
-        Renewal { crew, ledger, lasting, issuance, means, readiness: probes, config, tls: live, certificates, pulse };
+    let renewal = Renewal {
+        crew,
+        ledger,
+        lasting,
+        issuance,
+        means,
+        readiness: probes,
+        config,
+        tls: live,
+        certificates,
+        pulse,
+        facts,
+    };
     Ok(Bound { renewal, process, readiness, listeners, admin, control })
 }
 

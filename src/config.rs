@@ -317,6 +317,16 @@ impl Config {
     }
 }
 
+// === impl Budget ===
+
+impl Budget {
+    /// Calls that one gateway may make in `per`: its share of the instance's, at least one, since with less it would never
+    /// mint.
+    pub fn own_requests(&self) -> f64 {
+        (f64::from(self.requests) * self.share / f64::from(self.replicas.max(1))).max(1.0)
+    }
+}
+
 // === impl ClientAuth ===
 
 impl ClientAuth {

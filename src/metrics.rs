@@ -13,7 +13,7 @@ mod value;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use self::control::{Common, Control};
+pub use self::control::{Common, Control, Reloaded};
 pub use self::id::{ListenerId, OutcomeId, RouteId, TemplateId, UpstreamId};
 pub(crate) use self::label::labels;
 pub use self::label::{CacheName, Fetch, Lookup, MintResult, Verdict};

@@ -11,11 +11,12 @@ use std::time::Duration;
 use std::{fs, io};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::config::validate::{self, Diagnostics, Environment, Secrets};
 use crate::manager::Manager;
-use crate::metrics::Common;
+use crate::metrics::{Common, Reloaded};
 use crate::secret::Digest;
 use crate::telemetry;
 
@@ -24,6 +25,9 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the service manager shows after a reload that came to nothing.
 const REFUSED: &str = "serving; the last reload was refused, the log says why";
+
+/// Problems of a refused configuration that are kept to be shown; the log has all of them.
+const MOST_SHOWN: usize = 8;
 
 /// Where a configuration is read from.
 pub struct Source<'a> {
@@ -134,6 +138,7 @@ pub async fn follow(
                 if told.take().is_some() {
                     // What could not be used was taken back.
                     counts.last_reload_ok.set(1);
+                    counts.set_last_reload(None);
                 }
                 continue;
             }
@@ -148,8 +153,10 @@ pub async fn follow(
         let (loaded, read) = source.read(true);
         let before = std::mem::replace(&mut seen, read);
         let file = source.path.display();
+        let mut why = Vec::new();
         let applied = match loaded {
             Err(problems) => {
+                why = problems.brief().take(MOST_SHOWN).collect();
                 for problem in problems.each() {
                     tracing::error!(%file, problem, "the configuration cannot be used");
                 }
@@ -172,6 +179,7 @@ pub async fn follow(
                             continue;
                         }
                         tracing::error!(%file, error = this.1, "the configuration cannot be used");
+                        why.push(this.1.clone());
                         told = Some(this);
                         None
                     }
@@ -180,6 +188,8 @@ pub async fn follow(
         };
         counts.last_reload_ok.set(i64::from(applied.is_some()));
         manager.ready(if applied.is_some() { "serving" } else { REFUSED });
+        let kept = applied.clone().unwrap_or_default();
+        counts.set_last_reload(Some(Reloaded { at: Instant::now(), problems: why, kept }));
         let Some(kept) = applied else {
             counts.reloads_failed.add();
             tracing::error!(%file, "not reloaded: the configuration before serves on");

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::gateway::{Lasting, names, needs_key};
 use super::issuance::{ClerkMint, Issuance, IssuanceError, Means};
+use crate::admin::facts::Facts;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::lifecycle::{Readiness, Spawner};
@@ -37,6 +38,7 @@ pub struct Renewal {
     pub(super) tls: Option<Live<ServerTls>>,
     pub(super) certificates: Watchlist,
     pub(super) pulse: Pulse,
+    pub(super) facts: Live<Facts>,
 }
 
 /// Why a configuration that is valid is not put to use. The one before serves on.
@@ -143,6 +145,7 @@ impl Renewal {
             self.readiness.set_key_known();
         }
         self.issuance.replace(issuance);
+        self.facts.replace(Facts::of(&config, number));
         self.config = config;
         Ok(kept)
     }

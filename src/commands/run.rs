@@ -132,7 +132,7 @@ async fn serve(
         tracing::info!(listener = name, %address, "listening");
     }
     for address in bound.admin_listeners() {
-        tracing::info!(%address, "admin listening: /readyz, /metrics");
+        tracing::info!(%address, "admin listening: the status page, /readyz, /metrics");
     }
     for address in bound.control_listeners() {
         tracing::info!(%address, "control listening: POST /log, /quit");

@@ -1,7 +1,9 @@
 //! What mints, refreshes and the fetches of keys count: several threads may write.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
 
 use super::id::TemplateId;
 use super::label::{CacheName, Fetch, MintResult};
@@ -45,6 +47,18 @@ pub struct Common {
     pub last_reload_ok: Gauge,
     /// Log lines that were lost because standard error took no more, as of the last scrape.
     pub log_lines_dropped: Gauge,
+    last_reload: Mutex<Option<Reloaded>>,
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reloaded {
+    /// When.
+    pub at: Instant,
+    /// Why it was refused; empty where the configuration is in use.
+    pub problems: Vec<String>,
+    /// Keys that keep their old value until a restart.
+    pub kept: Vec<&'static str>,
 }
 
 // === impl Control ===
@@ -93,6 +107,7 @@ impl Default for Common {
             reloads_failed: Counter::default(),
             last_reload_ok: Gauge::default(),
             log_lines_dropped: Gauge::default(),
+            last_reload: Mutex::default(),
         };
         common.last_reload_ok.set(1);
         common
@@ -113,5 +128,15 @@ impl Common {
     /// Bytes in a map, as of the last scrape.
     pub fn cache_bytes(&self, cache: CacheName) -> &Gauge {
         &self.cache_bytes[cache.index()]
+    }
+
+    /// How the last reload ended, to be shown. `None`: what was refused was taken back, and nothing is wrong any more.
+    pub fn set_last_reload(&self, reload: Option<Reloaded>) {
+        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = reload;
+    }
+
+    /// How the last reload ended, where there was one.
+    pub fn last_reload(&self) -> Option<Reloaded> {
+        self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -18,6 +18,7 @@ mod proxy;
 mod reload;
 mod secrets;
 mod soak;
+mod status;
 mod support;
 mod telemetry;
 mod tokens;

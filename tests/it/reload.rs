@@ -19,7 +19,7 @@ use crate::support::upstream::{OK, Upstream};
 use crate::support::wire::Wire;
 
 /// A public route at `path`, with more keys of `[server]`.
-fn public(upstream: &Upstream, path: &str, server: &str) -> String {
+pub(crate) fn public(upstream: &Upstream, path: &str, server: &str) -> String {
     format!(
         "[server]\nlisten = [\"127.0.0.1:0\"]\nworkers = 2\n{server}\n[admin]\nlisten = \"127.0.0.1:0\"\n\
          [[routes]]\nname = \"{path}\"\nmatch = {{ path = \"/{path}\" }}\nupstream = \"{}\"\nsession = []\n",
@@ -28,7 +28,7 @@ fn public(upstream: &Upstream, path: &str, server: &str) -> String {
 }
 
 /// Writes another configuration in place of the one with which the binary of this name was started.
-fn rewrite(name: &str, text: &str) {
+pub(crate) fn rewrite(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.toml"));
     let fresh = path.with_extension("fresh");
     std::fs::write(&fresh, text).unwrap();
@@ -44,7 +44,7 @@ async fn metric(binary: &Binary, name: &str) -> Option<String> {
     scrape.body.lines().find_map(|line| line.strip_prefix(name).map(|value| value.trim().to_owned()))
 }
 
-async fn reloaded(binary: &Binary, times: usize) {
+pub(crate) async fn reloaded(binary: &Binary, times: usize) {
     until("it is reloaded", || binary.log().matches("\"message\":\"reloaded").count() >= times).await;
 }
 

@@ -11,6 +11,7 @@ use mintgate::emulator::Options;
 use serde_json::{Value, json};
 
 use crate::harness::{ALICE, Answer, BOB, Binary, World, call, client};
+use crate::status::status;
 
 /// Letters that stand nowhere else.
 const SECRET: &str = "sk_test_canaryQ7x9Zk2Vw4";
@@ -124,6 +125,9 @@ async fn no_secret_and_no_token_reaches_the_log_the_metrics_or_a_caller() {
     let metrics = call(&client(false), Method::GET, &format!("http://{}/metrics", binary.admin), &[], "").await;
     assert!(metrics.body.contains("mintgate_mints_total"));
     assert_clean("the metrics", &metrics.body, &canaries);
+    let status = status(&client(false), binary.admin).await.to_string();
+    assert!(status.contains("session-missing"), "{status}");
+    assert_clean("the status", &status, &canaries);
     let log = binary.log();
     let records =
         log.lines().filter(|line| serde_json::from_str::<Value>(line).is_ok_and(|line| line["route"] == "all"));

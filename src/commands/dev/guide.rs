@@ -140,7 +140,7 @@ impl Guide<'_> {
         let gateway = self.file.map_or_else(|| "the gateway".to_owned(), |file| format!("the gateway, as {file} says"));
         row(out, "mintgate", &base_url(self.gateway), &gateway)?;
         if let Some(admin) = self.admin {
-            row(out, "admin", &base_url(admin), "/readyz, /metrics")?;
+            row(out, "admin", &base_url(admin), "the status page; /readyz, /metrics")?;
         }
         row(out, "clerk", &base_url(self.clerk), "an emulator: sessions, tokens, keys")?;
         match (self.echo, self.upstream) {

@@ -52,6 +52,19 @@ impl Diagnostics {
         self.problems.iter().map(|problem| &*problem.title)
     }
 
+    /// One line for each error: where it is, what it is, what to do. Without the line of the file itself, so that it may
+    /// be shown where the file may not.
+    pub fn brief(&self) -> impl Iterator<Item = String> {
+        self.problems.iter().filter(|problem| problem.severity == Severity::Error).map(|problem| {
+            let line = problem.span.as_ref().map(|span| {
+                let before = &self.source[..self.within(span).start];
+                format!(":{}", before.matches('\n').count() + 1)
+            });
+            let advice = problem.advice.as_ref().or(problem.label.as_ref()).map(|advice| format!("; {advice}"));
+            format!("{}{}: {}{}", self.file, line.unwrap_or_default(), problem.title, advice.unwrap_or_default())
+        })
+    }
+
     /// The whole text, with colours only when asked for.
     pub fn render(&self, colours: bool) -> String {
         let renderer = if colours { Renderer::styled() } else { Renderer::plain() };

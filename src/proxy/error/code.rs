@@ -132,6 +132,11 @@ impl Code {
         StatusCode::from_u16(self.row().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
+    /// What it is called in an answer.
+    pub fn title(self) -> &'static str {
+        self.row().title
+    }
+
     /// Its place in the metrics.
     pub fn outcome(self) -> OutcomeId {
         OutcomeId::new(CLASSES.len() + self.index())

@@ -39,9 +39,7 @@ pub(super) struct Paces {
 impl Bucket {
     /// Full: the burst is the whole window's share.
     pub(super) fn new(budget: &Budget, now: Instant) -> Self {
-        let share = f64::from(budget.requests) * budget.share / f64::from(budget.replicas.max(1));
-        // A share below one unit would never mint.
-        let capacity = share.max(1.0);
+        let capacity = budget.own_requests();
         let rate = capacity / budget.per.as_secs_f64().max(0.001);
         let reserve = (capacity * budget.reserve).min(capacity - 1.0);
         Self { capacity, rate, reserve, available: capacity, filled_at: now }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::canaries::Canaries;
 use super::stage::{Ask, BODY, CALLER, COOKIE, Heard, QUERY, Stage, Way};
 use crate::harness::{call, client};
+use crate::status::Watcher;
 use crate::support::websocket::{HANDSHAKE, masked};
 
 /// What no request to this version leads to: nothing tells it of a revocation yet.
@@ -278,10 +279,11 @@ impl Caller<'_> {
     /// Every page of the admin listener, asked as an attacker would ask.
     async fn visit_admin(&mut self) {
         let (bearer, mut seen) = (self.bearer(&json!({})), 0);
-        for path in ["/", "/livez", "/startupz", "/readyz", "/metrics", "/none", "/debug", "/config"] {
+        for path in ["/", "/status", "/livez", "/startupz", "/readyz", "/metrics", "/none", "/debug", "/config"] {
             for (accept, method, host) in [
                 ("text/plain", Method::GET, "localhost"),
                 ("application/openmetrics-text", Method::GET, "localhost"),
+                ("text/html", Method::GET, "localhost"),
                 ("text/html", Method::POST, "localhost"),
                 ("application/json", Method::GET, "evil.example.com"),
             ] {
@@ -294,7 +296,14 @@ impl Caller<'_> {
                 self.heard.push((format!("the admin page {path}"), text));
             }
         }
-        assert_eq!(seen, 2, "both formats of the metrics");
+        assert_eq!(seen, 3, "both formats of the metrics");
+        let fields = format!("Authorization: {bearer}\r\nCookie: {COOKIE}\r\n");
+        let mut watcher = Watcher::begin(self.stage.binary.admin, &fields).await;
+        for _ in 0..2 {
+            let text = watcher.text().await;
+            assert!(text.contains("\"fix\":"), "no trial: {text}");
+            self.heard.push(("an event of the status".to_owned(), text));
+        }
     }
 }
 
