@@ -136,6 +136,7 @@ fn alerts() -> impl Iterator<Item = &'static str> {
     ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: "))
 }
 
+/// Fails without an alert's heading in docs/operations.md, its runbook, or its scenario in alerts_test.yaml.
 #[test]
 fn every_alert_is_told_what_to_do_about_and_tried() {
     let mut seen = 0;

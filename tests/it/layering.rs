@@ -531,7 +531,8 @@ fn before_tests(text: &str, seed: &str) -> String {
     }
 }
 
-/// The page for readers is shorter than [`LAYERS`], and says nothing else.
+/// The page for readers is shorter than [`LAYERS`], and says nothing else. Fails when one of the two gives a file another
+/// layer, or when the page leaves out a file of the first level.
 #[test]
 fn the_layers_in_the_architecture_page_are_these() {
     let layers: BTreeMap<&str, (u8, u8)> = LAYERS.iter().copied().collect();
