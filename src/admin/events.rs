@@ -170,6 +170,7 @@ mod tests {
         assert_eq!(test.made.load(SeqCst), 3 + 10);
     }
 
+    /// Fails where events are queued for who does not take them.
     #[tokio::test(start_paused = true)]
     async fn a_watcher_who_takes_nothing_costs_nothing_and_then_sees_what_is_so() {
         let test = test();
@@ -181,6 +182,7 @@ mod tests {
         assert!(next(&mut watcher).now_or_never().is_none(), "nothing was queued");
     }
 
+    /// Fails where the places are more than is said, or are not given back with the body.
     #[tokio::test(start_paused = true)]
     async fn watchers_are_bounded_and_a_place_is_free_again() {
         let test = test();

@@ -35,6 +35,7 @@ fn source(element: &str) -> String {
 mod tests {
     use super::*;
 
+    /// Fails where the policy allows what it does not know, such as `'unsafe-inline'`.
     #[test]
     fn the_one_script_and_the_one_style_may_be_used_and_nothing_else() {
         let policy = policy();
