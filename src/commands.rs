@@ -4,15 +4,19 @@
 //! nowhere else, so a test can read all of it.
 
 pub mod check;
+pub mod completions;
 pub mod console;
 pub mod dev;
 pub mod emulator;
 pub mod env_file;
 pub mod explain;
+pub mod init;
 pub mod probe;
 pub mod run;
+pub mod schema;
 pub mod seal;
 pub mod signals;
+pub mod token;
 pub mod usage;
 
 use std::error::Error;
@@ -22,13 +26,14 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::validate::Environment;
+use crate::version;
 
 use self::console::Console;
 use self::env_file::WithFile;
 
 /// A sidecar reverse proxy that turns a Clerk session into the JWT-template token its upstream expects.
 #[derive(Debug, Parser)]
-#[command(version, about, args_conflicts_with_subcommands = true)]
+#[command(version = version::SHOWN, about, args_conflicts_with_subcommands = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -53,15 +58,23 @@ enum Command {
     /// Try it: gateway, Clerk emulator and echo upstream, without account or configuration.
     Dev(dev::Args),
     /// Say whether the configuration is good; secrets need not be present.
-    Check(Config),
+    Check(check::Args),
     /// Say what would become of a request, without sending it.
     Explain(Box<explain::Args>),
+    /// Print a session token of a development instance, for trying.
+    Token(Box<token::Args>),
     /// Run the Clerk emulator alone.
     Emulator(Box<emulator::Args>),
     /// Say by the exit status whether a running gateway is ready: 0, or 1.
     Health(probe::Where),
     /// Wait until a running gateway is ready.
     Wait(probe::Wait),
+    /// Print a commented configuration to start from.
+    Init(init::Args),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema(schema::Args),
+    /// Print what a shell needs to complete this command line.
+    Completions(completions::Args),
 }
 
 // === impl Cli ===
@@ -82,10 +95,17 @@ impl Cli {
     pub fn run(self, environment: &dyn Environment, to: &mut Console<'_>) -> Result<ExitCode, Box<dyn Error>> {
         let command = self.command.unwrap_or(Command::Run(self.config));
         let env_file = match &command {
-            Command::Run(config) | Command::Check(config) => config.env_file.as_deref(),
+            Command::Run(config) => config.env_file.as_deref(),
+            Command::Check(args) => args.env_file(),
+            Command::Token(args) => args.env_file(),
             Command::Dev(args) => args.env_file(),
             Command::Explain(args) => args.env_file(),
-            Command::Emulator(_) | Command::Health(_) | Command::Wait(_) => None,
+            Command::Emulator(_)
+            | Command::Health(_)
+            | Command::Wait(_)
+            | Command::Init(_)
+            | Command::Schema(_)
+            | Command::Completions(_) => None,
         };
         let environment = &match WithFile::new(environment, env_file) {
             Ok(environment) => environment,
@@ -97,10 +117,8 @@ impl Cli {
         match command {
             Command::Run(config) => Ok(run::run(config.config.as_deref(), environment, to.err_colours, to.err)?),
             Command::Dev(args) => Ok(dev::run(&args, environment, to)?),
-            Command::Check(config) => {
-                let path = config.config.as_deref();
-                Ok(check::run(path, environment, to.err_colours, to.out, to.err)?)
-            }
+            Command::Check(args) => Ok(check::run(&args, environment, to)?),
+            Command::Token(args) => Ok(token::run(&args, environment, to)?),
             Command::Explain(args) => match explain::run(&args, environment, to) {
                 Ok(code) => Ok(code),
                 Err(error) => {
@@ -111,6 +129,11 @@ impl Cli {
             },
             Command::Health(at) => probe::health(&at, environment, to.err),
             Command::Wait(args) => probe::wait(&args, environment, to.err),
+            Command::Init(args) => Ok(init::run(&args, to).map(|()| ExitCode::SUCCESS)?),
+            Command::Schema(args) => Ok(schema::run(&args, to.out).map(|()| ExitCode::SUCCESS)?),
+            Command::Completions(args) => {
+                Ok(completions::run(&args, &mut Self::command(), to.out).map(|()| ExitCode::SUCCESS)?)
+            }
             Command::Emulator(args) => Ok(emulator::run(*args, environment, to.err_colours, to.out, to.err)?),
         }
     }

@@ -4,8 +4,10 @@
 //! headers, origins and URLs are parsed. Nothing here reads the outside.
 
 pub mod raw;
+pub mod reference;
 mod restart;
 mod route;
+pub mod schema;
 mod upstream;
 mod url;
 pub mod validate;

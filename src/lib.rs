@@ -30,3 +30,4 @@ pub mod surface;
 pub mod telemetry;
 pub mod token;
 pub mod transport;
+pub mod version;

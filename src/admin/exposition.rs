@@ -17,6 +17,7 @@ use crate::metrics::{
     BYTE_BOUNDS, CacheName, Control, Counter, Fetch, Gauge, Histogram, ListenerId, Lookup, Metrics, MintResult,
     OutcomeId, RouteId, Shard, TIME_BOUNDS, TemplateId, Verdict,
 };
+use crate::version;
 use text::{Bound, Escaped, Millis, Nanos, Unit};
 
 /// The two text formats.
@@ -282,8 +283,9 @@ impl<'a> Exposition<'a> {
         let help = "Log lines that were lost because standard error took no more.";
         let dropped = control.log_lines_dropped.get();
         self.family(out, Kind::Counter, "log_lines_dropped", help)?.value(&[], dropped)?;
-        let mut build = self.family(out, Kind::Info, "build", "The version that runs.")?;
-        build.value(&[("version", env!("CARGO_PKG_VERSION"))], 1)
+        let mut build =
+            self.family(out, Kind::Info, "build", "The version that runs, and its commit where it is known.")?;
+        build.value(&[("version", version::VERSION), ("commit", version::COMMIT)], 1)
     }
 }
 
@@ -478,14 +480,16 @@ mod tests {
         let metrics = metrics();
         metrics.control().issuer_clock_offset_ms.set(-1005);
         let (plain, open) = (text(&metrics, Format::Prometheus), text(&metrics, Format::OpenMetrics));
-        let version = env!("CARGO_PKG_VERSION");
+        let (version, commit) = (version::VERSION, version::COMMIT);
         assert_eq!(
             family(&plain, "build"),
-            format!("# TYPE mintgate_build_info gauge\nmintgate_build_info{{version=\"{version}\"}} 1")
+            format!(
+                "# TYPE mintgate_build_info gauge\nmintgate_build_info{{version=\"{version}\",commit=\"{commit}\"}} 1"
+            )
         );
         assert_eq!(
             family(&open, "build"),
-            format!("# TYPE mintgate_build info\nmintgate_build_info{{version=\"{version}\"}} 1")
+            format!("# TYPE mintgate_build info\nmintgate_build_info{{version=\"{version}\",commit=\"{commit}\"}} 1")
         );
         assert_eq!(
             family(&open, "jwks_fetches"),

@@ -1,45 +1,172 @@
-//! `mintgate check`: says whether the configuration is good, without running anything and without needing its secrets.
+//! `mintgate check`: says whether the configuration is good, without running anything and without needing its secrets; and
+//! with `--online`, what the issuer says of it.
+
+mod online;
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use serde_json::{Value, json};
+
+use crate::address::ListenAddress;
 use crate::config::Config;
 use crate::config::validate::{self, Diagnostics, Environment, NoConfig, Secrets};
+use crate::token::clerk::BuildError;
+
+use self::online::{Findings, Level};
+use super::console::Console;
 
 /// The exit status for a configuration that cannot be used (`EX_USAGE` of sysexits.h), the same for every command.
 pub const BAD_CONFIG: u8 = 64;
+/// The exit status when the issuer says that the configuration will not work.
+const REFUSED: u8 = 1;
+/// The exit status when the issuer does not say (`EX_UNAVAILABLE` of sysexits.h).
+const UNKNOWN: u8 = 69;
 
-/// Prints what is wrong with the configuration to `err`, and a summary of a good one to `out`.
+/// Says whether the configuration is good; secrets need not be present.
+///
+/// Exit status: 0 it is good, 64 it is bad or there is none; with --online also 1 the issuer says that it will not work,
+/// 69 the issuer does not say.
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// The configuration; else $MINTGATE_CONFIG, ./mintgate.toml, /etc/mintgate/mintgate.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Variables for the configuration, as in .env.local; the environment's own go before them.
+    #[arg(long, value_name = "FILE")]
+    env_file: Option<PathBuf>,
+    /// Ask the issuer too: whether it accepts the secret key, whether all keys are of one instance, and whether the
+    /// templates are there.
+    #[arg(long)]
+    online: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why nothing could be said.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The runtime.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// The issuer's client.
+    #[error("cannot ask the issuer")]
+    Client(#[from] BuildError),
+    /// A stream cannot be written.
+    #[error("cannot write")]
+    Output(#[from] io::Error),
+}
+
+// === impl Args ===
+
+impl Args {
+    /// `--env-file`
+    pub fn env_file(&self) -> Option<&Path> {
+        self.env_file.as_deref()
+    }
+}
+
+/// Prints what is wrong with the configuration to `err`, and a summary of a good one to `out`; with `--json` all of it to
+/// `out`.
 ///
 /// # Errors
-/// When a stream cannot be written.
-pub fn run(
-    config: Option<&Path>,
-    environment: &dyn Environment,
-    colours: bool,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> io::Result<ExitCode> {
-    let path = match validate::locate(config, environment) {
+/// See [`CheckError`].
+pub fn run(args: &Args, environment: &dyn Environment, to: &mut Console<'_>) -> Result<ExitCode, CheckError> {
+    let path = match validate::locate(args.config.as_deref(), environment) {
         Ok(path) => path,
-        Err(error) => return no_config(&error, err),
-    };
-    match validate::load(&path, environment, Secrets::Optional) {
-        Ok((config, warnings)) => {
-            write!(err, "{}", warnings.render(colours))?;
-            writeln!(out, "{}: ok ({})", path.display(), summary(&config, warnings.warnings()))?;
-            Ok(ExitCode::SUCCESS)
+        Err(error) if args.json => {
+            let problem = json!({ "severity": "error", "title": error.to_string() });
+            tell(&json!({ "file": null, "ok": false, "problems": [problem] }), to.out)?;
+            return Ok(ExitCode::from(BAD_CONFIG));
         }
-        Err(diagnostics) => refused(&path, &diagnostics, colours, err),
+        Err(error) => return Ok(no_config(&error, to.err)?),
+    };
+    let (config, diagnostics) = match validate::load(&path, environment, Secrets::Optional) {
+        Ok((config, warnings)) => (config, warnings),
+        Err(problems) if args.json => {
+            tell(&report(&path, false, &problems), to.out)?;
+            return Ok(ExitCode::from(BAD_CONFIG));
+        }
+        Err(problems) => return Ok(refused(&path, &problems, to.err_colours, to.err)?),
+    };
+    let findings = if args.online { Some(asked(&config)?) } else { None };
+    let code = match &findings {
+        Some(findings) if findings.any(Level::Error) => ExitCode::from(REFUSED),
+        Some(findings) if findings.any(Level::Unknown) => ExitCode::from(UNKNOWN),
+        _ => ExitCode::SUCCESS,
+    };
+    let hints = hints(&config, environment);
+    if args.json {
+        let mut report = report(&path, true, &diagnostics);
+        report["hints"] = json!(hints);
+        report["online"] = json!(findings.as_ref().map(|findings| &findings.0));
+        tell(&report, to.out)?;
+        return Ok(code);
     }
+    write!(to.err, "{}", diagnostics.render(to.err_colours))?;
+    for hint in hints {
+        writeln!(to.err, "hint: {hint}")?;
+    }
+    writeln!(to.out, "{}: ok ({})", path.display(), summary(&config, diagnostics.warnings()))?;
+    write_findings(&findings.unwrap_or_default(), to.out)?;
+    Ok(code)
+}
+
+fn tell(report: &Value, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{report:#}")
+}
+
+fn report(path: &Path, ok: bool, problems: &Diagnostics) -> Value {
+    json!({
+        "file": path.display().to_string(),
+        "ok": ok,
+        "errors": problems.errors(),
+        "warnings": problems.warnings(),
+        "problems": problems.told().collect::<Vec<_>>(),
+    })
+}
+
+fn asked(config: &Config) -> Result<Findings, CheckError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CheckError::Runtime)?;
+    Ok(runtime.block_on(online::ask(config))?)
+}
+
+fn write_findings(findings: &Findings, out: &mut dyn Write) -> io::Result<()> {
+    for finding in &findings.0 {
+        writeln!(out, "  {:<8} {}", finding.level.as_str(), finding.text)?;
+        if let Some(advice) = finding.advice {
+            writeln!(out, "           {advice}")?;
+        }
+    }
+    Ok(())
+}
+
+/// What is often not meant where mintgate runs now. A sidecar on loopback is right where its own pod calls it, so it is no
+/// warning; and nobody is told who does not run in a pod.
+fn hints(config: &Config, environment: &dyn Environment) -> Vec<&'static str> {
+    let in_a_pod = environment.var("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty());
+    if !in_a_pod {
+        return Vec::new();
+    }
+    let loopback =
+        |address: &ListenAddress| matches!(address, ListenAddress::Tcp(address) if address.ip().is_loopback());
+    let mut hints = Vec::new();
+    if config.server.listen.iter().all(|listen| loopback(&listen.address)) {
+        hints.push("server.listen is on loopback: only containers of this pod reach it, no Service does");
+    }
+    if config.admin.as_ref().is_some_and(|admin| loopback(&admin.listen)) {
+        hints.push("admin.listen is on loopback: the kubelet's HTTP probes and Prometheus do not reach it; write \"0.0.0.0:6469\"");
+    }
+    hints
 }
 
 /// Says where a configuration was looked for, and how to come by one.
 pub(super) fn no_config(error: &NoConfig, err: &mut dyn Write) -> io::Result<ExitCode> {
     writeln!(err, "error: {error}")?;
     writeln!(err, "  To try mintgate without a configuration: mintgate dev")?;
-    writeln!(err, "  To write one, begin with a sample of the folder config/, then: mintgate check --config FILE")?;
+    writeln!(err, "  To write one: mintgate init --output mintgate.toml, then: mintgate check")?;
     Ok(ExitCode::from(BAD_CONFIG))
 }
 
@@ -74,15 +201,15 @@ fn count(number: usize, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::path::PathBuf;
 
     use super::*;
 
+    /// Files; one that is called after a variable is what that holds.
     struct Files(BTreeMap<PathBuf, &'static str>);
 
     impl Environment for Files {
-        fn var(&self, _: &str) -> Option<String> {
-            None
+        fn var(&self, name: &str) -> Option<String> {
+            self.0.get(Path::new(name)).map(|text| (*text).to_owned())
         }
 
         fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -95,9 +222,15 @@ mod tests {
     }
 
     fn check(files: &[(&str, &'static str)], config: Option<&str>) -> (String, String, String) {
+        check_with(Args::default(), files, config)
+    }
+
+    fn check_with(args: Args, files: &[(&str, &'static str)], config: Option<&str>) -> (String, String, String) {
         let files = Files(files.iter().map(|(path, text)| (PathBuf::from(path), *text)).collect());
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = run(config.map(Path::new), &files, false, &mut out, &mut err).unwrap();
+        let args = Args { config: config.map(PathBuf::from), ..args };
+        let mut to = Console { out: &mut out, err: &mut err, out_colours: false, err_colours: false };
+        let code = run(&args, &files, &mut to).unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         // `ExitCode` tells its number in `Debug` alone.
         (format!("{code:?}"), text(out), text(err))
@@ -138,9 +271,43 @@ mod tests {
         let (code, _, err) = check(&[], None);
         assert_eq!(code, exit(64));
         assert!(err.contains("./mintgate.toml") && err.contains("/etc/mintgate/mintgate.toml"), "{err}");
-        assert!(err.contains("mintgate dev"), "{err}");
+        assert!(err.contains("mintgate dev") && err.contains("mintgate init"), "{err}");
         let (code, _, err) = check(&[], Some("absent.toml"));
         assert_eq!(code, exit(64));
         assert!(err.contains("absent.toml") && err.contains("cannot read the file"), "{err}");
+    }
+
+    #[test]
+    fn a_program_reads_what_is_wrong_and_where() {
+        let json = |files: &[(&str, &'static str)]| {
+            let (code, out, err) = check_with(Args { json: true, ..Args::default() }, files, None);
+            assert_eq!(err, "");
+            (code, serde_json::from_str::<Value>(&out).unwrap())
+        };
+        let (code, report) = json(&[("./mintgate.toml", GOOD)]);
+        assert_eq!((code, &report["ok"], &report["errors"]), (exit(0), &json!(true), &json!(0)));
+        assert_eq!((&report["problems"], &report["hints"], &report["online"]), (&json!([]), &json!([]), &Value::Null));
+        let (code, report) = json(&[("./mintgate.toml", "# \u{fc}\n[servre]\n")]);
+        assert_eq!((code, &report["ok"], &report["errors"]), (exit(64), &json!(false), &json!(2)));
+        let unknown = report["problems"].as_array().unwrap().iter().find(|problem| problem["line"] == 2).unwrap();
+        assert_eq!(unknown["label"], "did you mean `server`?");
+        assert_eq!((&unknown["severity"], &unknown["column"]), (&json!("error"), &json!(2)));
+        let (code, report) = json(&[]);
+        assert_eq!((code, &report["ok"], &report["file"]), (exit(64), &json!(false), &Value::Null));
+    }
+
+    /// Fails where a hint is given outside of a pod, or for a listener that others reach.
+    #[test]
+    fn loopback_is_hinted_at_in_a_pod_alone() {
+        let admin = format!("{GOOD}[admin]\n");
+        let admin: &'static str = admin.leak();
+        let (_, _, err) = check(&[("./mintgate.toml", admin)], None);
+        assert_eq!(err, "");
+        let pod = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+        let (code, _, err) = check(&[("./mintgate.toml", admin), pod], None);
+        assert_eq!((code, err.matches("hint: ").count()), (exit(0), 2), "{err}");
+        let open = "[server]\nlisten = [\"0.0.0.0:6468\", \"127.0.0.1:6467\"]\n[admin]\nlisten = \"0.0.0.0:6469\"\n";
+        let open: &'static str = format!("{open}{GOOD}").leak();
+        assert_eq!(check(&[("./mintgate.toml", open), pod], None).2, "");
     }
 }

@@ -3,14 +3,47 @@
 use super::{Clerk, Config};
 use crate::secret::Secret;
 
-/// Puts back the old value of each key that differs, and says which.
-macro_rules! keep {
-    ($kept:ident: $($name:literal => $new:expr, $old:expr;)*) => {
-        $(if $new != $old {
-            $new.clone_from(&$old);
-            $kept.push($name);
-        })*
+/// Names what stands for as long as the process runs: each key, and where the configuration has it.
+macro_rules! kept {
+    ($($name:literal: $($field:ident).+;)*) => {
+        const KEPT: &[&str] = &[$($name),*];
+
+        /// Puts back the old value of each of them that differs, and says which.
+        fn keep(new: &mut Config, old: &Config) -> Vec<&'static str> {
+            let mut kept = Vec::new();
+            $(if new.$($field).+ != old.$($field).+ {
+                new.$($field).+.clone_from(&old.$($field).+);
+                kept.push($name);
+            })*
+            kept
+        }
     };
+}
+
+kept! {
+    "server.workers": server.workers;
+    "server.max_connections": server.limits.max_connections;
+    "server.max_header_bytes": server.limits.max_header_bytes;
+    "server.max_uri_bytes": server.limits.max_uri_bytes;
+    "server.first_byte_timeout": server.limits.first_byte;
+    "server.header_read_timeout": server.limits.header_read;
+    "server.idle_timeout": server.limits.idle;
+    "server.body_progress_timeout": server.limits.body_progress;
+    "server.write_stall_timeout": server.limits.write_stall;
+    "server.request_body_limit": server.limits.request_body;
+    "server.max_connection_age": server.limits.max_age;
+    "server.drain_delay": server.drain_delay;
+    "server.drain_timeout": server.drain_timeout;
+    "admin": admin;
+    "log.format": log.format;
+    "cache.max_bytes": cache.max_bytes;
+    "cache.max_session_bytes": cache.max_session_bytes;
+}
+
+/// Whether a change of this key, or of this table, is used after a restart alone. `server.listen` is: see below.
+pub(crate) fn needs_a_restart(key: &str) -> bool {
+    let within = |kept: &str| key.strip_prefix(kept).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    key == "server.listen" || KEPT.iter().any(|kept| within(kept))
 }
 
 // === impl Config ===
@@ -19,27 +52,8 @@ impl Config {
     /// Keeps the values of the configuration that runs where a change needs a restart; the keys of those that differ.
     /// `server.listen` is not among them: routes name listeners, so that it cannot be kept alone.
     pub fn keep_what_needs_a_restart(&mut self, running: &Self) -> Vec<&'static str> {
-        let mut kept = Vec::new();
+        let mut kept = keep(self, running);
         let (new, old) = (&mut self.server, &running.server);
-        keep! { kept:
-            "server.workers" => new.workers, old.workers;
-            "server.max_connections" => new.limits.max_connections, old.limits.max_connections;
-            "server.max_header_bytes" => new.limits.max_header_bytes, old.limits.max_header_bytes;
-            "server.max_uri_bytes" => new.limits.max_uri_bytes, old.limits.max_uri_bytes;
-            "server.first_byte_timeout" => new.limits.first_byte, old.limits.first_byte;
-            "server.header_read_timeout" => new.limits.header_read, old.limits.header_read;
-            "server.idle_timeout" => new.limits.idle, old.limits.idle;
-            "server.body_progress_timeout" => new.limits.body_progress, old.limits.body_progress;
-            "server.write_stall_timeout" => new.limits.write_stall, old.limits.write_stall;
-            "server.request_body_limit" => new.limits.request_body, old.limits.request_body;
-            "server.max_connection_age" => new.limits.max_age, old.limits.max_age;
-            "server.drain_delay" => new.drain_delay, old.drain_delay;
-            "server.drain_timeout" => new.drain_timeout, old.drain_timeout;
-            "admin" => self.admin, running.admin;
-            "log.format" => self.log.format, running.log.format;
-            "cache.max_bytes" => self.cache.max_bytes, running.cache.max_bytes;
-            "cache.max_session_bytes" => self.cache.max_session_bytes, running.cache.max_session_bytes;
-        }
         if new.tls.is_some() != old.tls.is_some() {
             new.tls.clone_from(&old.tls);
             kept.push("server.tls");

@@ -20,6 +20,7 @@ pub(crate) mod session_id;
 pub(crate) mod units;
 pub(crate) mod upstream_tls;
 pub(crate) mod upstreams;
+pub(crate) mod websocket;
 
 use std::path::{Path, PathBuf};
 

@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod http;
+pub mod instance;
 pub mod judge;
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};

@@ -22,7 +22,7 @@ const GUIDE: &str = include_str!("../../docs/testing-your-application.md");
 const SECURITY: &str = include_str!("../../SECURITY.md");
 
 /// Every document, with what it contains that a test has to find.
-const DOCUMENTS: [(&str, &str); 10] = [
+const DOCUMENTS: [(&str, &str); 11] = [
     ("README.md", include_str!("../../README.md")),
     ("deploy/README.md", include_str!("../../deploy/README.md")),
     ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
@@ -33,6 +33,7 @@ const DOCUMENTS: [(&str, &str); 10] = [
     ("docs/operations.md", include_str!("../../docs/operations.md")),
     ("deploy/kubernetes/README.md", include_str!("../../deploy/kubernetes/README.md")),
     ("docs/status.md", include_str!("../../docs/status.md")),
+    ("docs/configuration.md", include_str!("../../docs/configuration.md")),
 ];
 
 /// The first line of a configuration that is complete, and of one that adds to the first complete one before it.
@@ -101,34 +102,42 @@ fn calls(document: &str) -> Vec<Vec<String>> {
     calls.collect()
 }
 
-#[test]
-fn every_configuration_in_the_documents_loads_without_a_warning() {
-    let mut loaded = 0;
+/// The configurations in the documents, each with its document; one that is a part stands behind what it is a part of.
+pub(crate) fn configurations() -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
     for (name, document) in DOCUMENTS {
         let mut whole = None;
-        for block in blocks(document, "toml") {
-            if block.starts_with(SEED) {
-                let parsed = Seed::parse(&block, Path::new(name), &AllSet, Wall::from_seconds(0));
-                let (_, warnings) = parsed.unwrap_or_else(|problems| panic!("{problems}"));
-                assert!(warnings.is_empty(), "{warnings}");
-                loaded += 1;
-                continue;
-            }
+        for block in blocks(document, "toml").into_iter().filter(|block| !block.starts_with(SEED)) {
             let text = match (&whole, block.starts_with(WHOLE), block.starts_with(PART)) {
                 (_, true, _) => block.clone(),
                 (Some(whole), _, true) => format!("{whole}\n{block}"),
                 _ => panic!("{name}: neither complete nor a part of what is:\n{block}"),
             };
-            let parsed = validate::parse(&text, Path::new(name), &AllSet, Secrets::Optional);
-            let (_, warnings) = parsed.unwrap_or_else(|problems| panic!("{problems}"));
-            assert!(warnings.is_empty(), "{warnings}");
+            found.push((name, text));
             if block.starts_with(WHOLE) {
                 whole.get_or_insert(block);
             }
-            loaded += 1;
         }
     }
-    assert!(loaded >= 5, "only {loaded} were found");
+    found
+}
+
+#[test]
+fn every_configuration_in_the_documents_loads_without_a_warning() {
+    let configurations = configurations();
+    for (name, text) in &configurations {
+        let parsed = validate::parse(text, Path::new(name), &AllSet, Secrets::Optional);
+        let (_, warnings) = parsed.unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(warnings.is_empty(), "{warnings}");
+    }
+    assert!(configurations.len() >= 5, "only {} were found", configurations.len());
+    for (name, document) in DOCUMENTS {
+        for seed in blocks(document, "toml").iter().filter(|block| block.starts_with(SEED)) {
+            let parsed = Seed::parse(seed, Path::new(name), &AllSet, Wall::from_seconds(0));
+            let (_, warnings) = parsed.unwrap_or_else(|problems| panic!("{problems}"));
+            assert!(warnings.is_empty(), "{warnings}");
+        }
+    }
 }
 
 #[test]
@@ -146,7 +155,7 @@ fn every_command_in_the_documents_exists() {
             seen.extend(command.cloned());
         }
     }
-    for command in ["dev", "check", "run", "emulator", "explain"] {
+    for command in ["dev", "check", "run", "emulator", "explain", "init", "schema", "token", "completions"] {
         assert!(seen.contains(command), "no document shows `mintgate {command}`");
     }
 }

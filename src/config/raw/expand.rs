@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+/// Finds a variable in a string, as a regular expression.
+pub(crate) const PATTERN: &str = r"\$\{";
+
 /// Why a string cannot be expanded. The names in it stand in the file as well.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ExpandError {

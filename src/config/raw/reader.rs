@@ -6,6 +6,7 @@ use std::ops::Deref;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::describe::{Describe, Shape};
 use super::expand::{self, ExpandError};
 use super::not_yet;
 use super::problem::{Problem, Problems, Span, looks_secret, nearest};
@@ -278,13 +279,49 @@ impl<T: Read> Read for Vec<At<T>> {
     }
 }
 
-/// Declares tables: their fields, their keys and how they are read.
+// === impl Describe ===
+
+impl Describe for String {
+    fn shape() -> Shape {
+        Shape::Text
+    }
+}
+
+impl Describe for bool {
+    fn shape() -> Shape {
+        Shape::Flag
+    }
+}
+
+impl Describe for i64 {
+    fn shape() -> Shape {
+        Shape::Integer
+    }
+}
+
+impl Describe for f64 {
+    fn shape() -> Shape {
+        Shape::Part
+    }
+}
+
+impl<T: Describe> Describe for Vec<At<T>> {
+    fn shape() -> Shape {
+        Shape::List(Box::new(T::shape()))
+    }
+}
+
+/// Declares tables: their fields, their keys, how they are read, and what is said of them elsewhere. A field is
+/// `name: Type = default as Form`, its comment says what it means; `= required` for one that cannot be left out.
 macro_rules! tables {
-    ($($(#[$doc:meta])* $name:ident at $at:literal { $($field:ident $(as $key:literal)? : $type:ty),* $(,)? })*) => {$(
-        $(#[$doc])*
+    ($($(#[doc = $doc:literal])* $name:ident at $at:literal { $(
+        $(#[doc = $about:literal])*
+        $field:ident $(as $key:literal)? : $type:ty $(= $default:tt)? $(as $form:expr)?
+    ),* $(,)? })*) => {$(
+        $(#[doc = $doc])*
         #[derive(Default)]
         pub(crate) struct $name {
-            $(pub(crate) $field: Field<$type>,)*
+            $($(#[doc = $about])* pub(crate) $field: Field<$type>,)*
             reported: bool,
         }
 
@@ -308,14 +345,30 @@ macro_rules! tables {
                 Some(Self::from_table(table, reported, reader))
             }
         }
-    )*
-        /// The keys of every table.
-        #[cfg(test)]
-        pub(crate) fn all_keys() -> Vec<&'static [&'static str]> {
-            vec![$($name::KEYS),*]
+
+        impl $crate::config::raw::describe::Describe for $name {
+            fn shape() -> $crate::config::raw::describe::Shape {
+                $crate::config::raw::describe::Shape::Table($crate::config::raw::describe::TableShape {
+                    at: $at,
+                    about: &[$($doc),*],
+                    keys: vec![$($crate::config::raw::describe::Key {
+                        name: tables!(@key $field $($key)?),
+                        about: &[$($about),*],
+                        default: tables!(@default $($default)?),
+                        form: tables!(@form $($form)?),
+                        shape: <$type as $crate::config::raw::describe::Describe>::shape(),
+                    }),*],
+                })
+            }
         }
+    )*
     };
     (@key $field:ident $key:literal) => { $key };
     (@key $field:ident) => { stringify!($field) };
+    (@default) => { $crate::config::raw::describe::Preset::Absent };
+    (@default required) => { $crate::config::raw::describe::Preset::Required };
+    (@default $default:tt) => { $crate::config::raw::describe::Preset::Value(stringify!($default)) };
+    (@form) => { $crate::config::raw::describe::Form::Free };
+    (@form $form:expr) => { $form };
 }
 pub(crate) use tables;

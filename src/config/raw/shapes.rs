@@ -3,6 +3,7 @@
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::describe::{Describe, Shape};
 use super::expand;
 use super::reader::{At, Field, Read, Reader};
 
@@ -119,5 +120,37 @@ impl Read for SecretRef {
                 None
             }
         }
+    }
+}
+
+// === impl Describe ===
+
+impl<T: Describe> Describe for Toggle<T> {
+    fn shape() -> Shape {
+        Shape::Either(Box::new(Shape::Flag), Box::new(T::shape()))
+    }
+}
+
+impl Describe for NumberOrWord {
+    fn shape() -> Shape {
+        Shape::Either(Box::new(Shape::Part), Box::new(Shape::Text))
+    }
+}
+
+impl<T: Describe> Describe for OneOrMany<T> {
+    fn shape() -> Shape {
+        Shape::OneOrMany(Box::new(T::shape()))
+    }
+}
+
+impl<T: Describe> Describe for Named<T> {
+    fn shape() -> Shape {
+        Shape::Named(Box::new(T::shape()))
+    }
+}
+
+impl Describe for SecretRef {
+    fn shape() -> Shape {
+        Shape::Secret
     }
 }

@@ -16,6 +16,23 @@ pub struct Diagnostics {
     problems: Vec<Problem>,
 }
 
+/// One problem, for a program.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Told<'a> {
+    /// `error` or `warning`.
+    pub severity: &'static str,
+    /// What is wrong.
+    pub title: &'a str,
+    /// Where, counted from 1; absent when it is about no place in the file.
+    pub line: Option<usize>,
+    /// Where in that line, in characters, counted from 1.
+    pub column: Option<usize>,
+    /// What stands beside the underline.
+    pub label: Option<&'a str>,
+    /// What to do.
+    pub advice: Option<&'a str>,
+}
+
 // === impl Diagnostics ===
 
 impl Diagnostics {
@@ -74,6 +91,25 @@ impl Diagnostics {
             out.push_str("\n\n");
         }
         out
+    }
+
+    /// Each problem as data, without any source text.
+    pub fn told(&self) -> impl Iterator<Item = Told<'_>> {
+        self.problems.iter().map(|problem| {
+            let before = problem.span.as_ref().map(|span| &self.source[..self.within(span).start]);
+            let column = |before: &str| before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            Told {
+                severity: match problem.severity {
+                    Severity::Error => "error",
+                    Severity::Warning => "warning",
+                },
+                title: &problem.title,
+                line: before.map(|before| before.matches('\n').count() + 1),
+                column: before.map(column),
+                label: problem.label.as_deref(),
+                advice: problem.advice.as_deref(),
+            }
+        })
     }
 
     /// The same text, for each problem by itself and without colours.

@@ -5,10 +5,9 @@ use http::Method;
 use crate::config::raw;
 use crate::config::raw::problem::{Span, nearest};
 use crate::config::raw::reader::{At, Field, Table};
-use crate::config::raw::shapes::Toggle;
 use crate::config::{
-    CloseAt, HostPattern, Injection, Listen, Matcher, MintKind, OnMintError, OnNoSession, Preflight, Rewrite, Route,
-    SessionRules, SessionSource, Source, WebSocket,
+    HostPattern, Listen, Matcher, MintKind, OnMintError, OnNoSession, Preflight, Rewrite, Route, SessionRules,
+    SessionSource,
 };
 use crate::headers::NameSet;
 use crate::metrics::{ListenerId, RouteId, TemplateId};
@@ -17,7 +16,7 @@ use super::clerk::{Draft, Needs};
 use super::context::Context;
 use super::names::{LABEL, MOST, is_label};
 use super::upstreams::Upstreams;
-use super::{guards, headers, inject, net, retry, session_id};
+use super::{guards, headers, inject, net, retry, session_id, websocket};
 
 /// Those that callers use, out of IANA's registry.
 const KNOWN_METHODS: [&str; 18] = [
@@ -166,7 +165,8 @@ fn route(
     let session_id = session_id::read(&raw, &around, cx);
     let log_access = cx.choice(&raw.access, &access, true);
     let timeout = cx.limit(&raw.timeout, None);
-    let websocket = websocket(&raw.websocket, &session, &inject, cx).filter(|_| !session_id::is_named(&raw.session));
+    let websocket =
+        websocket::read(&raw.websocket, &session, &inject, cx).filter(|_| !session_id::is_named(&raw.session));
     let retry_rejected = retry::read(&raw.retry_rejected, &inject, cx);
     let upstream = upstream.map(|id| upstreams.get(id));
     let keep_headers = keep_headers(&raw.keep_headers, upstream.map(|upstream| &upstream.remove_headers), cx);
@@ -195,32 +195,6 @@ fn route(
         retry_rejected,
         allow_odd_paths: raw.allow_odd_paths.or(false),
     })
-}
-
-fn websocket(
-    field: &Field<Toggle<raw::WebSocket>>,
-    session: &[SessionSource],
-    inject: &[Injection],
-    cx: &mut Context<'_>,
-) -> Option<WebSocket> {
-    let raw = match field.get().map(|at| &at.value) {
-        None | Some(Toggle::Flag(true)) => return Some(WebSocket::default()),
-        Some(Toggle::Flag(false)) => return None,
-        Some(Toggle::Table(raw)) => raw,
-    };
-    let words = [("never", CloseAt::Never), ("token", CloseAt::Token), ("session", CloseAt::Session)];
-    let close_at = cx.choice(&raw.close_at, &words, CloseAt::Never);
-    if let Some(at) = raw.close_at.get() {
-        if close_at == CloseAt::Session && session.is_empty() {
-            cx.error(&at.span, "the route has no session that could expire")
-                .advice("name the places of the credential in `session`, or write \"never\"");
-        }
-        if close_at == CloseAt::Token && !inject.iter().any(|one| matches!(one.source, Source::Minted(_))) {
-            cx.error(&at.span, "the route injects no minted token that could expire")
-                .advice("inject a `template`, or write \"session\" or \"never\"");
-        }
-    }
-    Some(WebSocket { close_at, max_lifetime: cx.limit(&raw.max_lifetime, None) })
 }
 
 fn name(raw: &raw::Route, place: &Span, cx: &mut Context<'_>) -> Option<String> {

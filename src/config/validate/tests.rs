@@ -1,6 +1,7 @@
 //! The configuration as a whole: defaults, samples, hostile files, and what is never shown.
 
 mod bad;
+mod described;
 mod guards;
 mod retry;
 mod upstreams;
@@ -15,6 +16,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::address::ListenAddress;
+use crate::config::raw::describe::Describe as _;
 use crate::config::{
     Access, HostPattern, Identity, KeySource, LogFormat, OnMintError, OnNoSession, Preflight, Rewrite, SessionSource,
     Source, Wire,
@@ -64,6 +66,7 @@ fn outside() -> Outside {
         .var("BILLING_API_KEY", "billing")
         .var("HASURA_ADMIN_SECRET", "admin")
         .var("MINTGATE_CALLER_TOKEN", "caller")
+        .var("MINTGATE_CONTROL_TOKEN", "control")
         .file("/etc/mintgate/clerk-jwt.pem", PEM)
         .file("/etc/mintgate/secret", "sk_test_fromfile\n")
 }
@@ -279,8 +282,8 @@ fn the_samples_are_good() {
 fn the_full_sample_has_every_key() {
     let key_of = |line: &str| line.trim_start_matches("# ").split_once(" =").map(|(key, _)| key.trim().to_owned());
     let written: Vec<String> = FULL.lines().filter_map(key_of).collect();
-    for keys in raw::all_keys() {
-        for key in keys {
+    for table in raw::File::shape().tables() {
+        for key in table.keys.iter().map(|key| key.name) {
             let inline = FULL.contains(&format!("{{ {key} = ")) || FULL.contains(&format!(", {key} = "));
             let table = FULL.contains(&format!("[{key}]"))
                 || FULL.contains(&format!(".{key}]"))

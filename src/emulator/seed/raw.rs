@@ -4,6 +4,7 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::config::raw::describe::{Describe, Shape};
 use crate::config::raw::reader::{At, Field, Read, Reader, Table, tables};
 use crate::config::raw::shapes::SecretRef;
 
@@ -143,6 +144,12 @@ fn json(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Value> 
     }
 }
 
+impl Describe for Members {
+    fn shape() -> Shape {
+        Shape::Anything
+    }
+}
+
 // === impl KeyText ===
 
 impl Read for KeyText {
@@ -152,5 +159,11 @@ impl Read for KeyText {
             DeValue::String(text) => reader.text(text, &value.span()).map(Self::Text),
             _ => SecretRef::read(value, reader).map(Self::Named),
         }
+    }
+}
+
+impl Describe for KeyText {
+    fn shape() -> Shape {
+        Shape::Either(Box::new(Shape::Text), Box::new(Shape::Secret))
     }
 }

@@ -130,3 +130,21 @@ fn the_shape_is_checked() {
       = help: write it in quotes; durations and sizes have a unit: "30s", "64KiB"
     "#);
 }
+
+/// Fails without either warning, and where one is given for five minutes or more.
+#[test]
+fn a_websocket_that_would_not_last_is_warned_of() {
+    let warned = |keys: &str, expires_in: &str| {
+        let source = with(keys).replace("template = \"t\"", &format!("template = \"t\"{expires_in}"));
+        let (_, warnings) = parse_in(&outside(), &source).unwrap_or_else(|problems| panic!("{problems}"));
+        let text = warnings.to_string();
+        (text.contains("closed within a minute"), text.contains("closed within five minutes"))
+    };
+    let (session, token) = ("websocket = { close_at = \"session\" }", "websocket = { close_at = \"token\" }");
+    assert_eq!(warned(session, ", expires_in = \"1h\""), (true, false));
+    assert_eq!(warned(token, ", expires_in = \"4m\""), (false, true));
+    // How long the template's own tokens live is not known here.
+    for (keys, expires_in) in [(token, ", expires_in = \"5m\""), (token, ""), ("", ", expires_in = \"2m\"")] {
+        assert_eq!(warned(keys, expires_in), (false, false), "{keys} {expires_in}");
+    }
+}

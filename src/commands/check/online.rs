@@ -1,0 +1,302 @@
+//! `mintgate check --online`: what the issuer says of a configuration: whether it takes the secret key, whether all keys
+//! are of one instance, and whether the templates of the routes are there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
+use crate::clock::Clock;
+use crate::config::{ApiUrl, Clerk, CloseAt, Config, KeySource, MintKind, MintSpec, Route, Source};
+use crate::lifecycle::Spawner;
+use crate::metrics::{Metrics, Names};
+use crate::secret::Secret;
+use crate::telemetry::chain;
+use crate::token::clerk::instance::{InstanceError, Template};
+use crate::token::clerk::{BuildError, ClerkClient, FetchError};
+
+/// Something that the issuer says, or that it could not be asked.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(super) struct Finding {
+    pub(super) level: Level,
+    pub(super) text: String,
+    pub(super) advice: Option<&'static str>,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    /// It is as it should be.
+    Ok,
+    /// Worth knowing.
+    Note,
+    /// Probably not meant.
+    Warning,
+    /// It will not work.
+    Error,
+    /// Nobody knows: the issuer was not reached.
+    Unknown,
+}
+
+/// Everything that was found.
+#[derive(Debug, Default)]
+pub(super) struct Findings(pub(super) Vec<Finding>);
+
+/// A key that the issuer publishes: its id, and its modulus.
+type Published = BTreeMap<String, Vec<u8>>;
+
+/// Below this a template's tokens are minted again so often that the instance's budget feels it.
+const SHORT_TOKEN: Duration = Duration::from_mins(2);
+/// See the warning of the same name that needs nobody to be asked.
+const SHORT_WEBSOCKET: Duration = Duration::from_mins(5);
+
+// === impl Level ===
+
+impl Level {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+// === impl Findings ===
+
+impl Findings {
+    pub(super) fn any(&self, level: Level) -> bool {
+        self.0.iter().any(|finding| finding.level == level)
+    }
+
+    fn add(&mut self, level: Level, text: String) {
+        self.0.push(Finding { level, text, advice: None });
+    }
+
+    fn advise(&mut self, level: Level, text: String, advice: &'static str) {
+        self.0.push(Finding { level, text, advice: Some(advice) });
+    }
+}
+
+/// Asks the issuer.
+///
+/// # Errors
+/// When its client cannot be set up.
+pub(super) async fn ask(config: &Config) -> Result<Findings, BuildError> {
+    let mut findings = Findings::default();
+    let clerk = &config.clerk;
+    if clerk.secret_keys.is_empty() {
+        let text = "clerk.secret_key is not here, so nothing was asked".to_owned();
+        findings.advise(Level::Unknown, text, "set its variable, or name a file that has it: --env-file .env.local");
+        return Ok(findings);
+    }
+    let mut templates = None;
+    let mut own = Published::new();
+    for (index, key) in clerk.secret_keys.iter().enumerate() {
+        let name = if clerk.secret_keys.len() == 1 { String::new() } else { format!(" {}", index + 1) };
+        let client = client(clerk, Some(key))?;
+        let jwks = below(clerk.api_url.as_str(), "/v1/jwks");
+        match client.fetch_jwks(&jwks, true).await {
+            Ok(document) => {
+                let keys = published(&document);
+                let ids = ids(&keys);
+                findings.add(
+                    Level::Ok,
+                    format!("the secret key{name} is accepted by {}: instance {ids}", clerk.api_url.as_str()),
+                );
+                own.extend(keys);
+                if templates.is_none() {
+                    templates = Some(client.templates().await);
+                }
+            }
+            Err(FetchError::Status(401)) => findings.advise(
+                Level::Error,
+                format!("the secret key{name} is not accepted by {}", clerk.api_url.as_str()),
+                "copy it anew from the dashboard's API keys; nothing can be minted with this one",
+            ),
+            Err(error) => unreached(&mut findings, clerk.api_url.as_str(), &error),
+        }
+    }
+    if !own.is_empty() {
+        one_instance(&mut findings, config, &own).await?;
+    }
+    match templates {
+        Some(Ok(templates)) => judge_templates(&mut findings, config, &templates),
+        Some(Err(InstanceError::Fetch(error))) => unreached(&mut findings, clerk.api_url.as_str(), &error),
+        Some(Err(error)) => findings.add(Level::Unknown, format!("the templates are not known: {}", chain(&error))),
+        None => {}
+    }
+    Ok(findings)
+}
+
+fn client(clerk: &Clerk, key: Option<&Secret>) -> Result<ClerkClient, BuildError> {
+    let clerk = Clerk { secret_keys: key.into_iter().cloned().collect(), ..clerk.clone() };
+    let metrics = Arc::new(Metrics::new(Names::default()));
+    ClerkClient::new(&clerk, Clock::system(), Spawner::current(), metrics)
+}
+
+fn unreached(findings: &mut Findings, url: &str, error: &FetchError) {
+    findings.add(Level::Unknown, format!("{url} does not say: {}", chain(error)));
+}
+
+/// Compares the keys that verify sessions, and those that the issuer publishes, with the secret key's own.
+async fn one_instance(findings: &mut Findings, config: &Config, own: &Published) -> Result<(), BuildError> {
+    let clerk = &config.clerk;
+    let mixed = "one of the keys is of another instance: copy all of them from the same one";
+    match &clerk.keys {
+        KeySource::Pinned(der) => {
+            if own.values().any(|modulus| der.windows(modulus.len().max(1)).any(|part| part == modulus)) {
+                findings.add(Level::Ok, "clerk.jwt_key is the key of the secret key's instance".to_owned());
+            } else {
+                let text = format!("clerk.jwt_key is not a key of the secret key's instance, {}", ids(own));
+                findings.advise(Level::Error, text, mixed);
+            }
+        }
+        KeySource::Jwks { url, with_secret: false, .. } => compare(findings, clerk, url, own, mixed).await?,
+        // Where the secret key's own come from; or nothing is verified.
+        KeySource::Jwks { .. } | KeySource::None => {}
+    }
+    if let Some(url) = public_keys(clerk) {
+        compare(findings, clerk, &url, own, mixed).await?;
+    }
+    Ok(())
+}
+
+/// Where the issuer publishes its keys. Where an emulator or a hub stands in Clerk's place, the issuer has only a name.
+fn public_keys(clerk: &Clerk) -> Option<ApiUrl> {
+    const PATH: &str = "/.well-known/jwks.json";
+    let issuer = clerk.issuer.as_deref()?;
+    let in_the_clear = |url: &str| url.starts_with("http:");
+    if in_the_clear(clerk.api_url.as_str()) && !in_the_clear(issuer) {
+        return Some(below(clerk.api_url.as_str(), PATH));
+    }
+    Some(below(issuer, PATH))
+}
+
+fn below(base: &str, path: &str) -> ApiUrl {
+    ApiUrl(format!("{base}{path}").into())
+}
+
+async fn compare(
+    findings: &mut Findings,
+    clerk: &Clerk,
+    url: &ApiUrl,
+    own: &Published,
+    mixed: &'static str,
+) -> Result<(), BuildError> {
+    match client(clerk, None)?.fetch_jwks(url, false).await {
+        Ok(document) => {
+            let theirs = published(&document);
+            // A key, and not its id alone, which stays when the key is changed.
+            if theirs.iter().any(|(kid, modulus)| own.get(kid) == Some(modulus)) {
+                findings.add(Level::Ok, format!("{} publishes the keys of the same instance", url.as_str()));
+            } else {
+                let text = format!(
+                    "{} publishes the keys of {}, and the secret key is of {}",
+                    url.as_str(),
+                    ids(&theirs),
+                    ids(own)
+                );
+                findings.advise(Level::Error, text, mixed);
+            }
+        }
+        Err(error) => unreached(findings, url.as_str(), &error),
+    }
+    Ok(())
+}
+
+/// The keys of a JWKS document, with which alone nothing is verified here.
+fn published(document: &[u8]) -> Published {
+    let document: Value = serde_json::from_slice(document).unwrap_or_default();
+    let keys = document["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
+    keys.iter()
+        .filter_map(|key| Some((key["kid"].as_str()?.to_owned(), URL_SAFE_NO_PAD.decode(key["n"].as_str()?).ok()?)))
+        .collect()
+}
+
+fn ids(keys: &Published) -> String {
+    // An id is the issuer's own text; what is odd in it is not for a terminal.
+    let shown = |kid: &String| kid.chars().take(64).flat_map(char::escape_debug).collect::<String>();
+    if keys.is_empty() { "(none)".to_owned() } else { keys.keys().map(shown).collect::<Vec<_>>().join(", ") }
+}
+
+/// What each route mints, with the route's name.
+fn minted(config: &Config) -> impl Iterator<Item = (&Route, &str, &MintSpec)> {
+    config.routes.iter().flat_map(|route| {
+        route.inject.iter().filter_map(move |injection| match &injection.source {
+            Source::Minted(spec) => match &spec.kind {
+                MintKind::Template(name) => Some((route, name.as_str(), spec)),
+                MintKind::Session => None,
+            },
+            _ => None,
+        })
+    })
+}
+
+fn judge_templates(findings: &mut Findings, config: &Config, templates: &[Template]) {
+    let there: BTreeMap<&str, u64> =
+        templates.iter().map(|template| (template.name.as_str(), template.lifetime)).collect();
+    let mut routes: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (route, name, _) in minted(config) {
+        routes.entry(name).or_default().insert(&route.name);
+    }
+    for (name, routes) in &routes {
+        let routes = routes.iter().copied().collect::<Vec<_>>().join(", ");
+        if let Some(lifetime) = there.get(name) {
+            findings.add(Level::Ok, format!("template {name} is there, for {} (routes: {routes})", seconds(*lifetime)));
+        } else {
+            let names = there.keys().copied().collect::<Vec<_>>().join(", ");
+            let names = if names.is_empty() { "there is none".to_owned() } else { format!("there are: {names}") };
+            findings.advise(
+                Level::Error,
+                format!("template {name} (routes: {routes}) is not in the instance; {names}"),
+                "make it in the dashboard (JWT templates), or write the name of one that is there; names are told apart by case",
+            );
+        }
+    }
+    let mut said = BTreeSet::new();
+    for (route, name, spec) in minted(config) {
+        let Some(lifetime) = there.get(name).copied() else { continue };
+        match spec.expires_in.map(u64::from) {
+            Some(asked) if asked != lifetime && said.insert((name, Some(asked))) => findings.add(
+                Level::Note,
+                format!(
+                    "template {name}: expires_in makes its tokens live for {}, where the template says {}",
+                    seconds(asked),
+                    seconds(lifetime)
+                ),
+            ),
+            None if lifetime < SHORT_TOKEN.as_secs() && said.insert((name, None)) => findings.advise(
+                Level::Warning,
+                format!(
+                    "template {name}: its tokens live for {}, so each session mints one that often",
+                    seconds(lifetime)
+                ),
+                "add expires_in = \"5m\" to the injection, or change the template",
+            ),
+            Some(_) | None => {}
+        }
+        let closes = route.websocket.is_some_and(|websocket| websocket.close_at == CloseAt::Token);
+        if closes && spec.expires_in.is_none() && lifetime < SHORT_WEBSOCKET.as_secs() {
+            findings.advise(
+                Level::Warning,
+                format!(
+                    "route {}: its WebSockets are closed with the token of {name}, after {}",
+                    route.name,
+                    seconds(lifetime)
+                ),
+                "add expires_in = \"1h\" to the injection, or write close_at = \"never\"",
+            );
+        }
+    }
+}
+
+fn seconds(seconds: u64) -> String {
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}
