@@ -49,6 +49,8 @@ pub(super) struct Findings(pub(super) Vec<Finding>);
 /// A key that the issuer publishes: its id, and its modulus.
 type Published = BTreeMap<String, Vec<u8>>;
 
+const MIXED: &str = "one of the keys is of another instance: copy all of them from the same one";
+
 /// Below this a template's tokens are minted again so often that the instance's budget feels it.
 const SHORT_TOKEN: Duration = Duration::from_mins(2);
 /// See the warning of the same name that needs nobody to be asked.
@@ -98,6 +100,7 @@ pub(super) async fn ask(config: &Config) -> Result<Findings, BuildError> {
     }
     let mut templates = None;
     let mut own = Published::new();
+    let mut refused = Vec::new();
     for (index, key) in clerk.secret_keys.iter().enumerate() {
         let name = if clerk.secret_keys.len() == 1 { String::new() } else { format!(" {}", index + 1) };
         let client = client(clerk, Some(key))?;
@@ -110,18 +113,25 @@ pub(super) async fn ask(config: &Config) -> Result<Findings, BuildError> {
                     Level::Ok,
                     format!("the secret key{name} is accepted by {}: instance {ids}", clerk.api_url.as_str()),
                 );
-                own.extend(keys);
                 if templates.is_none() {
                     templates = Some(client.templates().await);
+                    own = keys;
+                } else if !share_a_key(&own, &keys) {
+                    findings.advise(Level::Error, format!("the secret key{name} is of another instance"), MIXED);
                 }
             }
-            Err(FetchError::Status(401)) => findings.advise(
-                Level::Error,
-                format!("the secret key{name} is not accepted by {}", clerk.api_url.as_str()),
-                "copy it anew from the dashboard's API keys; nothing can be minted with this one",
-            ),
+            Err(FetchError::Status(401)) => refused.push(name),
             Err(error) => unreached(&mut findings, clerk.api_url.as_str(), &error),
         }
+    }
+    // Where another one is accepted, it is the one that rotation leaves behind: the first that is not refused is used.
+    let level = if templates.is_some() { Level::Warning } else { Level::Error };
+    for name in refused {
+        findings.advise(
+            level,
+            format!("the secret key{name} is not accepted by {}", clerk.api_url.as_str()),
+            "copy it anew from the dashboard's API keys, or leave it out; nothing is minted with this one",
+        );
     }
     if !own.is_empty() {
         one_instance(&mut findings, config, &own).await?;
@@ -148,22 +158,21 @@ fn unreached(findings: &mut Findings, url: &str, error: &FetchError) {
 /// Compares the keys that verify sessions, and those that the issuer publishes, with the secret key's own.
 async fn one_instance(findings: &mut Findings, config: &Config, own: &Published) -> Result<(), BuildError> {
     let clerk = &config.clerk;
-    let mixed = "one of the keys is of another instance: copy all of them from the same one";
     match &clerk.keys {
         KeySource::Pinned(der) => {
             if own.values().any(|modulus| der.windows(modulus.len().max(1)).any(|part| part == modulus)) {
                 findings.add(Level::Ok, "clerk.jwt_key is the key of the secret key's instance".to_owned());
             } else {
                 let text = format!("clerk.jwt_key is not a key of the secret key's instance, {}", ids(own));
-                findings.advise(Level::Error, text, mixed);
+                findings.advise(Level::Error, text, MIXED);
             }
         }
-        KeySource::Jwks { url, with_secret: false, .. } => compare(findings, clerk, url, own, mixed).await?,
+        KeySource::Jwks { url, with_secret: false, .. } => compare(findings, clerk, url, own).await?,
         // Where the secret key's own come from; or nothing is verified.
         KeySource::Jwks { .. } | KeySource::None => {}
     }
     if let Some(url) = public_keys(clerk) {
-        compare(findings, clerk, &url, own, mixed).await?;
+        compare(findings, clerk, &url, own).await?;
     }
     Ok(())
 }
@@ -183,18 +192,11 @@ fn below(base: &str, path: &str) -> ApiUrl {
     ApiUrl(format!("{base}{path}").into())
 }
 
-async fn compare(
-    findings: &mut Findings,
-    clerk: &Clerk,
-    url: &ApiUrl,
-    own: &Published,
-    mixed: &'static str,
-) -> Result<(), BuildError> {
+async fn compare(findings: &mut Findings, clerk: &Clerk, url: &ApiUrl, own: &Published) -> Result<(), BuildError> {
     match client(clerk, None)?.fetch_jwks(url, false).await {
         Ok(document) => {
             let theirs = published(&document);
-            // A key, and not its id alone, which stays when the key is changed.
-            if theirs.iter().any(|(kid, modulus)| own.get(kid) == Some(modulus)) {
+            if share_a_key(own, &theirs) {
                 findings.add(Level::Ok, format!("{} publishes the keys of the same instance", url.as_str()));
             } else {
                 let text = format!(
@@ -203,12 +205,17 @@ async fn compare(
                     ids(&theirs),
                     ids(own)
                 );
-                findings.advise(Level::Error, text, mixed);
+                findings.advise(Level::Error, text, MIXED);
             }
         }
         Err(error) => unreached(findings, url.as_str(), &error),
     }
     Ok(())
+}
+
+/// A key, and not its id alone, which stays when the key is changed.
+fn share_a_key(one: &Published, other: &Published) -> bool {
+    one.iter().any(|(kid, modulus)| other.get(kid) == Some(modulus))
 }
 
 /// The keys of a JWKS document, with which alone nothing is verified here.
