@@ -93,10 +93,10 @@ impl Issuance {
             }
             _ => jwks(new, &client, KeySet::empty(), means)?,
         };
-        let limiter = if same_issuer && old.budget == new.budget {
-            Arc::clone(&self.limiter)
-        } else {
-            Limiter::new(&new.budget, Arc::clone(&means.metrics))
+        let limiter = match (same_issuer, old.budget == new.budget) {
+            (true, true) => Arc::clone(&self.limiter),
+            (true, false) => self.limiter.resized(&new.budget),
+            (false, _) => Limiter::new(&new.budget, Arc::clone(&means.metrics)),
         };
         let health = if same_issuer { Arc::clone(&self.health) } else { Health::new(Arc::clone(&means.metrics)) };
         Ok(Self { client, jwks, limiter, health })

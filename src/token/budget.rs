@@ -27,7 +27,7 @@ pub struct Budget<M> {
     limiter: Arc<Limiter>,
 }
 
-/// The budget itself. It outlives a reload that does not change `[clerk.budget]`: the issuer's count does too.
+/// The budget itself. What it knows of the issuer outlives every reload, since the issuer's count does too.
 ///
 /// Who waits stands in one line, first come first served, for at most the request's own deadline. Whoever is at its head
 /// waits for a free place among `max_concurrent`, for the end of a pause, and for a unit. Refresh ahead of time never
@@ -41,8 +41,8 @@ pub struct Limiter {
     under_way: Arc<Semaphore>,
     waiting: AtomicUsize,
     max_waiting: usize,
-    /// After a 429: nothing is sent before this.
-    paused_until: watch::Sender<Option<Instant>>,
+    /// After a 429: nothing is sent before this. Shared with the budgets before this one, whose last calls may hear one.
+    paused_until: Arc<watch::Sender<Option<Instant>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -82,14 +82,29 @@ fn throttled<T>(retry_after: Duration) -> Result<T, MintError> {
 impl Limiter {
     /// A full budget.
     pub fn new(budget: &config::Budget, metrics: Arc<Metrics>) -> Arc<Self> {
+        Self::of(budget, Bucket::new(budget, Instant::now()), Arc::new(watch::Sender::new(None)), metrics)
+    }
+
+    /// Another budget for the same issuer: what has been spent stays spent, and a pause goes on.
+    pub fn resized(&self, budget: &config::Budget) -> Arc<Self> {
+        let bucket = locked(&self.bucket).resized(budget, Instant::now());
+        Self::of(budget, bucket, Arc::clone(&self.paused_until), Arc::clone(&self.metrics))
+    }
+
+    fn of(
+        budget: &config::Budget,
+        bucket: Bucket,
+        paused_until: Arc<watch::Sender<Option<Instant>>>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         let limiter = Self {
-            bucket: Mutex::new(Bucket::new(budget, Instant::now())),
+            bucket: Mutex::new(bucket),
             paces: Mutex::new(Paces::new(budget.per_session)),
             head: Semaphore::new(1),
             under_way: Arc::new(Semaphore::new(budget.max_concurrent.clamp(1, Semaphore::MAX_PERMITS))),
             waiting: AtomicUsize::new(0),
             max_waiting: budget.max_waiting,
-            paused_until: watch::Sender::new(None),
+            paused_until,
             metrics,
         };
         limiter.observe();
@@ -309,6 +324,25 @@ mod tests {
         // 40 more at 8 a second.
         assert_eq!(started.elapsed().as_millis() / 100, 50);
         assert!(bench.ahead(1).await.is_err());
+    }
+
+    /// Fails when a reload begins with a full bucket, or with a pause of its own.
+    #[tokio::test(start_paused = true)]
+    async fn another_budget_for_the_same_issuer_forgets_no_call_and_no_pause() {
+        let first = Limiter::new(&config(), metrics());
+        for _ in 0..70 {
+            first.take(false).unwrap();
+        }
+        let shared = |share| first.resized(&config::Budget { share, ..config() });
+        let left = |limiter: &Limiter| std::iter::from_fn(|| limiter.take(false).ok()).count();
+        let (wider, narrower) = (shared(1.0), shared(0.4));
+        assert_eq!((left(&wider), left(&narrower)), (30, 0), "70 of 100, and of 40");
+        advance(Duration::from_secs(60)).await;
+        // One of the last calls under the budget before.
+        first.pause(Duration::from_secs(5));
+        assert!(wider.admit_ahead(&request(&key(1))).is_err());
+        advance(Duration::from_secs(5)).await;
+        assert!(wider.admit_ahead(&request(&key(1))).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -45,6 +45,14 @@ impl Bucket {
         Self { capacity, rate, reserve, available: capacity, filled_at: now }
     }
 
+    /// For another budget: what has been spent of this one is spent of that one too, since the issuer goes on counting.
+    pub(super) fn resized(&mut self, budget: &Budget, now: Instant) -> Self {
+        self.fill(now);
+        let (spent, mut resized) = (self.capacity - self.available, Self::new(budget, now));
+        resized.available -= spent;
+        resized
+    }
+
     /// Takes a unit, or says when there will be one. Who refreshes ahead leaves the reserve untouched.
     pub(super) fn take(&mut self, ahead: bool, now: Instant) -> Result<(), Instant> {
         self.fill(now);
