@@ -4,6 +4,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// Our error code on an answer of our own; never let through from an upstream.
 pub const ERROR: HeaderName = HeaderName::from_static("x-mintgate-error");
+/// How the tokens of a request were come by; never let through from an upstream.
+pub const TOKEN: HeaderName = HeaderName::from_static("x-mintgate-token");
 /// The token of a program that may name sessions. Never let through: its name begins as ours do.
 pub const CALLER: HeaderName = HeaderName::from_static("x-mintgate-caller");
 /// Correlates one request over all logs.

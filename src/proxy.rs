@@ -18,6 +18,7 @@ pub mod owner;
 pub mod pool;
 pub mod request;
 pub mod retry;
+pub mod shown;
 pub mod switch;
 pub mod tokens;
 pub mod upgrade;
@@ -248,6 +249,10 @@ async fn ready<'a, M: Mint>(
         let (session, now) = (session.map(|session| &**session), worker.clock().now());
         Box::new(switch::member(&snapshot.gateway, plan, rules, session, &mut decision.injected, now))
     });
+    if plan.route.show_token {
+        let (owner, now) = (decision.aging.whose.owner(), worker.clock().now());
+        finish.shown = shown::shown(&snapshot.gateway, plan, owner, now, &finish.record);
+    }
     finish.aging = prepare(head, decision, finish, pool, &host, length, trusted)?;
     Ok(Ready { plan, body, aim, replaced, rejectable, member })
 }
@@ -257,6 +262,9 @@ fn answered(answer: Answer, finish: &mut Finish, plan: &Plan, plans: &Plans, rep
     let Answer { mut response, lease } = answer;
     (finish.lease, finish.aging) = (Some(lease), Aging::NONE);
     present(response.headers_mut(), plan, plans, replaced);
+    if let Some(shown) = finish.shown.take() {
+        response.headers_mut().insert(headers::TOKEN, shown);
+    }
     // Ours, not the upstream's (RFC 9112 section 2.3); hyper writes what the caller's connection speaks.
     *response.version_mut() = Version::HTTP_11;
     let status = response.status();

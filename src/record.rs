@@ -204,6 +204,11 @@ impl Record {
         self.lookups.insert(result);
     }
 
+    /// What was looked up, as in the log; `None`: nothing.
+    pub fn lookups(&self) -> Option<String> {
+        self.lookups.iter().next().map(|_| self.lookups.to_string())
+    }
+
     /// The request goes on without a token because `on_mint_error` says so.
     pub fn degraded(&mut self) {
         self.degraded = true;

@@ -52,6 +52,8 @@ pub struct Route {
     pub websocket: Option<WebSocket>,
     /// Whether requests of this route may be logged.
     pub log_access: bool,
+    /// Whether answers tell how the tokens were come by, in `x-mintgate-token`.
+    pub show_token: bool,
     /// What is put into the request.
     pub inject: Vec<Injection>,
     /// When a refused token is replaced, and its request sent once more.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use crate::listener::connection::Connection;
@@ -30,6 +30,8 @@ pub struct Finish {
     pub connection: Arc<Connection>,
     /// What ages in the request until it is sent. Here, where it makes the future of no request larger.
     pub aging: Aging,
+    /// What the answer says of the request's tokens, where its route wants that.
+    pub shown: Option<HeaderValue>,
     ended: Option<Instant>,
     /// Whether a broken answer ends in trailers, as gRPC on HTTP/2 has it.
     grpc: bool,
@@ -42,7 +44,16 @@ impl Finish {
     pub fn new(record: Record, connection: &Arc<Connection>, grpc: bool) -> Box<Self> {
         // Boxed: it goes through several hands on its way into the answer's body.
         let connection = Arc::clone(connection);
-        Box::new(Self { record, lease: None, body: None, connection, aging: Aging::NONE, ended: None, grpc })
+        Box::new(Self {
+            record,
+            lease: None,
+            body: None,
+            connection,
+            aging: Aging::NONE,
+            shown: None,
+            ended: None,
+            grpc,
+        })
     }
 
     /// Whether the request's body has gone to the upstream to its end: nothing of it is left to come then.

@@ -159,6 +159,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("proxy/aging", (8, 3)),
     ("proxy/retry", (8, 4)),
     ("proxy/admit", (8, 3)),
+    ("proxy/shown", (8, 3)),
     ("proxy/worker", (8, 2)),
     ("proxy/switch", (8, 4)),
     ("proxy", (9, 0)),

@@ -21,6 +21,7 @@ mod retry;
 mod retry_rules;
 mod session;
 mod session_id;
+mod shown;
 mod tls;
 mod tunnel;
 mod upgrade;

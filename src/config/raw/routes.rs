@@ -56,6 +56,8 @@ tables! {
         websocket: Toggle<WebSocket> = true,
         /// `off`: requests of this route get no access record.
         access: String = "on" as Words(&["on", "off"]),
+        /// Answers tell in `x-mintgate-token` how the tokens were come by: `hit; age=12; ttl=43`.
+        show_token: bool = false,
         /// What is put into the request.
         inject: Vec<At<Inject>> = [],
         /// A token that the upstream refuses is minted anew, and the request sent once more.

@@ -148,7 +148,6 @@ fn route(
     let no_session = [("reject", OnNoSession::Reject), ("pass", OnNoSession::Pass)];
     let mint_error = [("fail", OnMintError::Fail), ("pass", OnMintError::Pass), ("session", OnMintError::Session)];
     let preflight = [("pass", Preflight::Pass), ("reject", Preflight::Reject)];
-    let access = [("on", true), ("off", false)];
     let on_no_session = cx.choice(&raw.on_no_session, &no_session, OnNoSession::Reject);
     let sources = (!session_id::is_named(&raw.session)).then_some(&*session);
     let clerk_app = guards::clerk_app(&raw, sources, on_no_session, &inject, cx);
@@ -163,7 +162,7 @@ fn route(
         on_mint_error,
     };
     let session_id = session_id::read(&raw, &around, cx);
-    let log_access = cx.choice(&raw.access, &access, true);
+    let log_access = cx.choice(&raw.access, &[("on", true), ("off", false)], true);
     let timeout = cx.limit(&raw.timeout, None);
     let websocket =
         websocket::read(&raw.websocket, &session, &inject, cx).filter(|_| !session_id::is_named(&raw.session));
@@ -191,6 +190,7 @@ fn route(
         timeout,
         websocket,
         log_access,
+        show_token: raw.show_token.or(false),
         inject,
         retry_rejected,
         allow_odd_paths: raw.allow_odd_paths.or(false),
