@@ -335,6 +335,9 @@ pub async fn decide<'a, M: Mint>(
             let aging = Aging { whose: Whose::Named(named), end };
             return Ok(Decision { plan, injected, consumed: Consumed::Other, aging });
         }
+        Found::Preflight => {
+            return Ok(Decision { plan, injected: Injected::new(), consumed: Consumed::Any, aging: Aging::NONE });
+        }
         Found::Nobody(consumed) => {
             return Ok(Decision { plan, injected: tokens::fixed(plan), consumed, aging: Aging::NONE });
         }

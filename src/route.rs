@@ -35,6 +35,11 @@ struct Table {
     any: Paths,
     /// Whether a route takes odd paths.
     odd: bool,
+    /// The same paths in lower case, where there is more than one: some upstreams (Express, IIS) do not tell letters of
+    /// different case apart.
+    folded: Option<Box<Table>>,
+    /// Whether a route's path has upper case letters.
+    cased: bool,
 }
 
 /// The routes of one host pattern.
@@ -60,6 +65,8 @@ struct Entry {
     methods: Vec<Method>,
     /// Takes paths that can be read in several ways, where all of them are its own.
     odd: bool,
+    /// Segments of its path.
+    depth: usize,
 }
 
 /// Why there is no route.
@@ -92,10 +99,14 @@ impl Router {
 
     fn of<'a>(routes: &(impl Iterator<Item = Rule<'a>> + Clone)) -> Self {
         let of = |listener| routes.clone().filter(move |(matcher, ..)| matcher.listener == listener);
-        let mut router = Self { shared: Table::new(of(None)), own: Vec::new() };
+        let table = |routes: &dyn Fn() -> Vec<Rule<'a>>| {
+            let routes = routes();
+            Table::new(routes.iter().copied()).with_folded(routes.iter().copied())
+        };
+        let mut router = Self { shared: table(&|| of(None).collect()), own: Vec::new() };
         for listener in routes.clone().filter_map(|(matcher, ..)| matcher.listener) {
             if router.own.iter().all(|(own, _)| *own != listener) {
-                router.own.push((listener, Table::new(of(Some(listener)).chain(of(None)))));
+                router.own.push((listener, table(&|| of(Some(listener)).chain(of(None)).collect())));
             }
         }
         router
@@ -126,6 +137,19 @@ impl Table {
         table
     }
 
+    /// With what tells that letters of another case would lead elsewhere.
+    fn with_folded<'a>(mut self, routes: impl Iterator<Item = Rule<'a>> + Clone) -> Self {
+        let mut paths = routes.clone().map(|(matcher, ..)| &matcher.path);
+        let first = paths.next();
+        if paths.all(|path| Some(path) == first) {
+            return self;
+        }
+        self.cased = routes.clone().any(|(matcher, ..)| matcher.path.bytes().any(|byte| byte.is_ascii_uppercase()));
+        let lower: Vec<_> = routes.map(|(matcher, route, odd)| (lower_case(matcher), route, odd)).collect();
+        self.folded = Some(Box::new(Self::new(lower.iter().map(|(matcher, route, odd)| (matcher, *route, *odd)))));
+        self
+    }
+
     fn insert(&mut self, (matcher, route, odd): Rule<'_>) {
         self.odd |= odd;
         let paths = match &matcher.host {
@@ -144,6 +168,9 @@ impl Table {
         if path.bytes().any(|byte| matches!(byte, b'%' | b';')) && !self.every_reading_agrees(host, path, at) {
             return Err(RouteError::OddPath);
         }
+        if !self.any_case_agrees(host, path, at) {
+            return Err(RouteError::OddPath);
+        }
         at.ok_or(RouteError::NoRoute)?.method(method)
     }
 
@@ -151,9 +178,14 @@ impl Table {
     fn find_odd(&self, host: &str, path: &str, method: &Method) -> Result<RouteId, RouteError> {
         let at = self.at(host, path).filter(|at| at.iter().any(|entry| entry.odd)).ok_or(RouteError::OddPath)?;
         let readings = reading::all(path).ok_or(RouteError::OddPath)?;
+        // On its way a reader must not even leave the route's own path: what is rewritten has another one above it.
+        let depth = at.iter().map(|entry| entry.depth).max().unwrap_or(0);
         let own = |reading: &Vec<u8>| {
-            let found = self.at(host, &String::from_utf8_lossy(reading));
+            let text = String::from_utf8_lossy(reading);
+            let found = self.at(host, &text);
             found.map(<[Entry]>::as_ptr) == Some(at.as_ptr())
+                && reading::shallowest(reading).is_some_and(|shallowest| shallowest >= depth)
+                && self.any_case_agrees(host, &text, found)
         };
         if !readings.iter().all(own) {
             return Err(RouteError::OddPath);
@@ -179,11 +211,27 @@ impl Table {
         self.any.find(path)
     }
 
+    /// Whether no route would take the path that does not take it now, if letters' case did not count.
+    fn any_case_agrees(&self, host: &str, path: &str, at: Option<&[Entry]>) -> bool {
+        let Some(folded) = &self.folded else { return true };
+        if !self.cased && !path.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return true;
+        }
+        match (at, folded.at(host, &path.to_ascii_lowercase())) {
+            (None, None) => true,
+            (Some(at), Some(found)) => at.iter().all(|own| found.iter().any(|entry| entry.route == own.route)),
+            _ => false,
+        }
+    }
+
     /// An upstream decodes `%61`, may do so twice, may cut path parameters off, and may look for the query (or the
     /// fragment) after decoding: if that leads to another route's path, the caller would get there by the rules of this
     /// one.
     fn every_reading_agrees(&self, host: &str, path: &str, at: Option<&[Entry]>) -> bool {
-        let same = |reading: &str| self.at(host, reading).map(<[Entry]>::as_ptr) == at.map(<[Entry]>::as_ptr);
+        let same = |reading: &str| {
+            let found = self.at(host, reading);
+            found.map(<[Entry]>::as_ptr) == at.map(<[Entry]>::as_ptr) && self.any_case_agrees(host, reading, found)
+        };
         let mut reading = path.to_owned();
         for _ in 0..3 {
             let without: Vec<&str> = reading.split('/').map(|part| part.split(';').next().unwrap_or(part)).collect();
@@ -217,10 +265,11 @@ impl Paths {
     fn insert(&mut self, matcher: &Matcher, route: RouteId, odd: bool) {
         // `/` as a prefix is the empty one: every path has its border there.
         let path = if matcher.exact { matcher.path.as_str() } else { matcher.path.trim_end_matches('/') };
-        self.depth = self.depth.max(path.bytes().filter(|&byte| byte == b'/').count());
+        let depth = path.bytes().filter(|&byte| byte == b'/').count();
+        self.depth = self.depth.max(depth);
         let at = self.by_path.entry(path);
         let own = matcher.listener.is_some();
-        let entry = Entry { route, own, methods: matcher.methods.clone(), odd };
+        let entry = Entry { route, own, methods: matcher.methods.clone(), odd, depth };
         if matcher.exact { at.exact.push(entry) } else { at.prefix.push(entry) }
     }
 
@@ -247,6 +296,11 @@ impl Paths {
             end = path[..end].rfind('/').unwrap_or(0);
         }
     }
+}
+
+/// The same, as an upstream has it to which case is nothing.
+fn lower_case(matcher: &Matcher) -> Matcher {
+    Matcher { path: matcher.path.to_ascii_lowercase(), ..matcher.clone() }
 }
 
 /// The byte index at which the first `depth` segments end.

@@ -40,7 +40,7 @@ struct Busy(Arc<Connection>);
 #[derive(Debug)]
 struct Held {
     body: axum::body::Body,
-    _busy: Busy,
+    busy: Busy,
 }
 
 // === impl Surface ===
@@ -102,7 +102,7 @@ pub async fn serve(
         let on = Arc::clone(&connection);
         let service = service_fn(move |request| {
             let (busy, answer) = (Busy::on(&on), router.call(request));
-            async move { answer.await.map(|answer| answer.map(|body| Held { body, _busy: busy })) }
+            async move { answer.await.map(|answer| answer.map(|body| Held { body, busy })) }
         });
         drop(tasks.spawn(async move {
             if let Err(error) = serving.serve(socket.into(), connection, service).await {
@@ -149,7 +149,13 @@ impl Body for Held {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        // Who takes nothing of what there is has a limit of time; who waits for more has none.
+        match &polled {
+            Poll::Ready(_) => self.busy.0.gave(None),
+            Poll::Pending => self.busy.0.waits_for_upstream(),
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

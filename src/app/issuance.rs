@@ -85,7 +85,8 @@ impl Issuance {
         let same_way = same_issuer && old.is_called_like(new);
         let client = if same_way { Arc::clone(&self.client) } else { client(new, means)? };
         // One URL serves every instance of Clerk: which one's keys they are, the secret decides.
-        let same_instance = old.issuer == new.issuer && old.publishable_key == new.publishable_key;
+        let named = old.issuer.is_some() || old.publishable_key.is_some();
+        let same_instance = named && old.issuer == new.issuer && old.publishable_key == new.publishable_key;
         let jwks = match (&old.keys, &new.keys) {
             (old, new) if old == new && same_way => self.jwks.clone(),
             (KeySource::Jwks { url: before, .. }, KeySource::Jwks { url, .. }) if before == url && same_instance => {

@@ -40,6 +40,8 @@ pub enum Found<'h> {
     Named(Arc<Named>),
     /// The route is public, or lets requests without a session pass.
     Nobody(Consumed),
+    /// A preflight to a route on which everything else needs a session.
+    Preflight,
 }
 
 /// The three steps. `now` is brought up to date where they had to wait.
@@ -63,8 +65,11 @@ pub async fn admit<'g: 'h, 'h, M: Mint>(
         return Ok(Admitted { plan, caller: name(gateway, plan, source, head, target, *now, record)? });
     }
     if preflight {
-        // A browser sends no credential with a preflight; whoever does so gets it removed.
-        return Ok(Admitted { plan, caller: Found::Nobody(Consumed::Any) });
+        // A browser sends no credential with a preflight; whoever does so gets it removed. What is injected for who has shown
+        // a session is not for who has not.
+        let guarded = !plan.route.session.is_empty() && plan.route.on_no_session == OnNoSession::Reject;
+        let caller = if guarded { Found::Preflight } else { Found::Nobody(Consumed::Any) };
+        return Ok(Admitted { plan, caller });
     }
     // 5. Session.
     let caller = session(gateway, plan, head, clock, now, record).await?;

@@ -92,7 +92,7 @@ fn decode(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Every way in which some reader takes the path: escapes decoded once or twice (with those of IIS and without, those of
-/// unreserved characters alone, and the overlong ones that old decoders took), backslashes as slashes, slashes merged, path parameters cut off, dot segments removed, cut at
+/// unreserved characters alone, and the overlong ones that old decoders took), backslashes as slashes, slashes merged, or taken for the beginning of an authority, path parameters cut off, dot segments removed, cut at
 /// a NUL, `?` or `#` that was encoded; all of them in any order. `None` where there are too many.
 pub(super) fn all(path: &str) -> Option<Vec<Vec<u8>>> {
     if !path.starts_with('/') || path.len() > LONGEST {
@@ -114,7 +114,8 @@ pub(super) fn all(path: &str) -> Option<Vec<Vec<u8>>> {
                 readings.push((decoded, layers + 1));
             }
         }
-        for rewrite in [unreserved, overlong, slashes, merged, without_parameters, without_dots, cut] {
+        for rewrite in [unreserved, overlong, slashes, merged, without_authority, without_parameters, without_dots, cut]
+        {
             let rewritten = rewrite(&reading);
             if seen.insert(rewritten.clone()) {
                 readings.push((rewritten, layers));
@@ -193,6 +194,33 @@ fn merged(text: &[u8]) -> Vec<u8> {
     let mut merged = text.to_vec();
     merged.dedup_by(|later, earlier| *later == b'/' && *earlier == b'/');
     merged
+}
+
+/// What a reader makes of it that takes it for a URL relative to its own, in which two slashes begin an authority.
+fn without_authority(text: &[u8]) -> Vec<u8> {
+    let is_slash = |byte: &u8| matches!(byte, b'/' | b'\\');
+    if !text.iter().take(2).all(is_slash) || text.len() < 2 {
+        return text.to_vec();
+    }
+    let name = text.iter().position(|byte| !is_slash(byte)).unwrap_or(text.len());
+    let path = text[name..].iter().position(is_slash).map_or(text.len(), |length| name + length);
+    if path == text.len() { b"/".to_vec() } else { text[path..].to_vec() }
+}
+
+/// How many segments deep a path stays wherever its dot segments lead it on the way; `None`: it leaves the root.
+pub(super) fn shallowest(path: &[u8]) -> Option<usize> {
+    let (mut depth, mut shallowest) = (0_usize, usize::MAX);
+    for segment in path.split(|&byte| byte == b'/').skip(1) {
+        match segment {
+            b".." => {
+                depth = depth.checked_sub(1)?;
+                shallowest = shallowest.min(depth);
+            }
+            b"." => {}
+            _ => depth += 1,
+        }
+    }
+    Some(shallowest)
 }
 
 fn without_parameters(text: &[u8]) -> Vec<u8> {
@@ -307,6 +335,9 @@ mod tests {
             ("/b%3f/../a", &["/a", "/b"]),
             ("/a//../b", &["/a/b", "/b"]),
             ("/a/%zz", &["/a/%zz"]),
+            ("//x/admin", &["/admin", "/x/admin"]),
+            ("/\\x/admin/y", &["/admin/y"]),
+            ("//x", &["/"]),
             ("/d/%2e%2e/a/..%2fd", &["/a/..%2fd"]),
             ("/d/%2e%2e/a/%u002e%u002e/d", &["/a/%u002e%u002e/d"]),
         ] {
@@ -318,6 +349,20 @@ mod tests {
         assert_eq!(all("/a/%25252e"), None, "three layers");
         assert_eq!(all("a"), None);
         assert_eq!(all(&format!("/{}", "a".repeat(LONGEST))), None);
+    }
+
+    #[test]
+    fn how_far_up_dot_segments_lead_is_told() {
+        for (path, depth) in [
+            ("/a/b", Some(usize::MAX)),
+            ("/a/../b", Some(0)),
+            ("/a/b/../../a/b", Some(0)),
+            ("/a/b/../c", Some(1)),
+            ("/../a", None),
+            ("/a/../../a", None),
+        ] {
+            assert_eq!(shallowest(path.as_bytes()), depth, "{path}");
+        }
     }
 
     proptest! {

@@ -337,7 +337,7 @@ mod tests {
         let left = |limiter: &Limiter| std::iter::from_fn(|| limiter.take(false).ok()).count();
         let (wider, narrower) = (shared(1.0), shared(0.4));
         assert_eq!((left(&wider), left(&narrower)), (30, 0), "70 of 100, and of 40");
-        advance(Duration::from_secs(60)).await;
+        advance(Duration::from_mins(1)).await;
         // One of the last calls under the budget before.
         first.pause(Duration::from_secs(5));
         assert!(wider.admit_ahead(&request(&key(1))).is_err());

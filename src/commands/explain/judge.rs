@@ -218,7 +218,7 @@ async fn explain(
         match &admitted.caller {
             Found::Session(..) => session.valid = true,
             Found::Named(_) => {}
-            Found::Nobody(_) => session.counts_as_none = record.judged().map(Judged::as_str),
+            Found::Nobody(_) | Found::Preflight => session.counts_as_none = record.judged().map(Judged::as_str),
         }
     }
     let mut left = head.headers.clone();
@@ -226,6 +226,7 @@ async fn explain(
         Found::Session(credential, _) => consumed(admitted.plan, credential),
         Found::Named(_) => Consumed::Other,
         Found::Nobody(consumed) => consumed.clone(),
+        Found::Preflight => Consumed::Any,
     };
     if let Err(bad) = admitted.plan.cleaner.request(&mut left, &consumed, trusted) {
         return report.refused(Step::Clean, &Error::Malformed(bad.reason()));
@@ -335,13 +336,15 @@ fn inject(report: &mut Report, admitted: &Admitted<'_, '_>, now: Now) -> Result<
     let subject = match &admitted.caller {
         Found::Session(credential, remembered) => Some(Subject::Verified { remembered, token: credential.token }),
         Found::Named(named) => Some(Subject::Named(named)),
-        Found::Nobody(_) => None,
+        Found::Nobody(_) | Found::Preflight => None,
     };
+    let preflight = matches!(admitted.caller, Found::Preflight);
     for injection in &plan.route.inject {
         let slot = plan.slots.iter().find(|slot| slot.header == injection.header);
         let (from, expires_in) = described(&injection.source);
         let state = match (&subject, slot, &injection.source) {
             (_, None, _) => Some("a secret that is not set here"),
+            _ if preflight => Some("absent: nothing is put into a preflight here"),
             (None, _, Source::Value(_)) | (Some(_), _, Source::Minted(_)) => None,
             (None, ..) => Some("absent: there is no session"),
             (Some(subject), Some(slot), _) => {

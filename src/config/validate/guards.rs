@@ -98,6 +98,9 @@ pub(crate) fn allow_impersonation(field: &Field<bool>, public: bool, cx: &mut Co
     allowed
 }
 
+/// A handshake, say, or a cookie that an SDK finds and this gateway does not.
+const UNKNOWN_SESSIONS: &str = "a Clerk application finds sessions where nobody here looks: let it check this itself";
+
 /// `clerk_app`, with what it implies: a key that says otherwise is an error, not a riddle. `session`: the sources, `None`
 /// where one is only named.
 pub(crate) fn clerk_app(
@@ -113,11 +116,13 @@ pub(crate) fn clerk_app(
     // What is not looked at here, or in another order, the application would believe although nobody has judged it.
     let odd = session.is_some_and(|sources| sources != [SessionSource::Bearer, SessionSource::Cookie]);
     let sources = raw.session.get().filter(|_| odd).map(|at| at.span.clone());
-    let denied: [(Option<Span>, &str); 4] = [
+    let denied: [(Option<Span>, &str); 6] = [
         (sources, "a Clerk application reads `Authorization`, then the cookies"),
         (rejects, "a Clerk application gets requests without a session too"),
         (off(&raw.forward_credential), "a Clerk application reads the credential itself"),
         (off(&raw.forward_clerk_cookies), "a Clerk application reads Clerk's cookies itself"),
+        (raw.require.get().map(|at| at.span.clone()), UNKNOWN_SESSIONS),
+        (off(&raw.allow_impersonation), UNKNOWN_SESSIONS),
     ];
     for (span, why) in denied {
         if let Some(span) = span {

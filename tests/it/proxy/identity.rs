@@ -35,9 +35,12 @@ upstream = "up"
 session = []
 "#;
 
-const SPOOFS: [&str; 15] = [
+const SPOOFS: [&str; 18] = [
     "X-User-Id",
     "x_user_id",
+    "x.user.id",
+    "X~User!Id",
+    "x.hasura.user.id",
     "X-User_Id",
     "X-Other-Token",
     "x_other_token",

@@ -185,6 +185,22 @@ async fn a_cookie_is_taken_from_trustworthy_pages_only() {
     is(&outcome(&gateway, bearer).await, 200, "");
 }
 
+/// A handler that ignores the method would run with them. Fails when a preflight is like any request without a session.
+#[tokio::test]
+async fn a_preflight_carries_no_fixed_secret_of_a_route_that_needs_a_session() {
+    let fixed = "inject = [{ header = \"x-fixed\", value = { env = \"FIXED_VALUE\" } }]";
+    for (session, expected) in
+        [("", None), ("session = []", Some("fixed-value")), ("on_no_session = \"pass\"", Some("fixed-value"))]
+    {
+        let (gateway, upstream) =
+            behind(&format!("[[routes]]\nname = \"all\"\nupstream = \"{{up}}\"\n{session}\n{fixed}\n")).await;
+        let preflight = "OPTIONS / HTTP/1.1\r\nHost: a\r\nOrigin: https://evil.example\r\n\
+                         Access-Control-Request-Method: POST\r\n\r\n";
+        is(&outcome(&gateway, preflight.to_owned()).await, 200, "");
+        assert_eq!(upstream.only().one("x-fixed"), expected, "{session}");
+    }
+}
+
 #[tokio::test]
 async fn a_preflight_passes_without_session_credential_or_token() {
     let tables = MINTING.replace("upstream =", "match = { methods = [\"POST\"] }\nupstream =");

@@ -223,16 +223,34 @@ fn http2_request(crowd: &Crowd, question: &Question, body: Body) -> Request<Body
     request.body(body).unwrap()
 }
 
-async fn http2_asking(crowd: &Crowd, mut client: Client, leaving: bool) {
+/// Whether a request was never taken up, since its connection was told to end before (RFC 9113 section 6.8): it was not sent,
+/// or its stream lies beyond the last one that the GOAWAY names.
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    let named = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_canceled()
+        || named.is_some_and(|named| {
+            named.is_go_away() && named.is_remote() && named.reason() == Some(h2::Reason::NO_ERROR)
+        })
+}
+
+async fn http2_asking(crowd: &Crowd, client: Client, leaving: bool) {
     while !client.is_closed()
         && let Some(question) = crowd.next()
     {
-        let body = if question.body.is_empty() { empty() } else { full(question.body.clone()) };
-        let exchange = async {
-            let (head, body) = client.send(http2_request(crowd, &question, body)).await?.into_parts();
+        let body = || if question.body.is_empty() { empty() } else { full(question.body.clone()) };
+        let exchange = async |mut client: Client| {
+            let (head, body) = client.send(http2_request(crowd, &question, body())).await?.into_parts();
             hyper::Result::Ok((head, body.collect().await?.to_bytes()))
         };
-        let (head, body) = match exchange.await {
+        let mut answered = exchange(client.clone()).await;
+        if let Err(error) = &answered
+            && !leaving
+            && is_unprocessed(error)
+        {
+            // As any client does: the gateway has said that it did nothing about this one.
+            answered = exchange(Client::connect(crowd.address).await).await;
+        }
+        let (head, body) = match answered {
             Ok(answer) => answer,
             Err(error) => {
                 let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);

@@ -77,6 +77,16 @@ fn a_clerk_application_implies_what_it_needs() {
         ),
         ("forward_credential = false", "a Clerk application reads the credential itself", "false"),
         ("forward_clerk_cookies = false", "a Clerk application reads Clerk's cookies itself", "false"),
+        (
+            "allow_impersonation = false",
+            "a Clerk application finds sessions where nobody here looks: let it check this itself",
+            "false",
+        ),
+        (
+            "require = { org_role = \"org:admin\" }",
+            "a Clerk application finds sessions where nobody here looks: let it check this itself",
+            "{ org_role = \"org:admin\" }",
+        ),
     ] {
         refused(&app.replace("clerk_app = true", &format!("clerk_app = true\n{line}")), message, underlined);
     }

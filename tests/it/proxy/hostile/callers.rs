@@ -25,8 +25,7 @@ session = ["bearer", "cookie"]
 inject = [{ header = "x-user-id", claim = "sub" }]
 "#;
 
-const SPOOFS: &str =
-    "X-User-Id: spoofed\r\nx_user_id: spoofed\r\nX-USER-ID: spoofed\r\nAuthorization: Basic spoofed\r\n";
+const SPOOFS: &str = "X-User-Id: spoofed\r\nx_user_id: spoofed\r\nX-USER-ID: spoofed\r\nx.user.id: spoofed\r\nAuthorization: Basic spoofed\r\n";
 
 fn clean(message: &Message) {
     assert!(!String::from_utf8_lossy(&message.raw).contains("spoofed"), "{message:?}");
