@@ -40,7 +40,7 @@ tables! {
         on_no_session: String = "reject" as Words(&["reject", "pass"]),
         /// A token that cannot be minted; `pass`: forwarded without it, `session`: with the caller's session token.
         on_mint_error: String = "fail" as Words(&["fail", "pass", "session"]),
-        /// A CORS preflight; `pass`: it needs no session and gets no token.
+        /// A CORS preflight; `pass`: it needs no session and gets nothing that needs one, fixed values neither.
         preflight: String = "pass" as Words(&["pass", "reject"]),
         /// Whether sessions with unfinished tasks (`sts: pending`) are let in.
         allow_pending: bool = false,
