@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use mintgate::clock::Clock;
 use mintgate::commands::check;
+use mintgate::commands::console::Console;
 use mintgate::config::Config;
 use mintgate::config::validate::{self, Diagnostics, Environment, Secrets};
 use mintgate::emulator::{Emulator, Options};
@@ -40,7 +41,7 @@ pub fn check(text: &str) -> (bool, String, String) {
 
     impl Environment for File<'_> {
         fn var(&self, name: &str) -> Option<String> {
-            Outside.var(name)
+            if name == "MINTGATE_CONFIG" { Some("fuzz.toml".to_owned()) } else { Outside.var(name) }
         }
 
         fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -53,7 +54,8 @@ pub fn check(text: &str) -> (bool, String, String) {
     }
 
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = check::run(Some(Path::new("fuzz.toml")), &File(text), false, &mut out, &mut err).unwrap();
+    let mut console = Console { out: &mut out, err: &mut err, out_colours: false, err_colours: false };
+    let code = check::run(&check::Args::default(), &File(text), &mut console).unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     // `ExitCode` tells its number in `Debug` alone.
     (format!("{code:?}") == format!("{:?}", ExitCode::SUCCESS), text(out), text(err))

@@ -140,7 +140,7 @@ const FORWARDING: &[&str] = &["forwarded", "x-real-ip", "x-request-id"];
 const HEAD_ONLY: &[&str] = &["content-encoding", "content-range", "content-type", "set-cookie", "trailer"];
 
 fn plain(name: &str) -> String {
-    name.to_ascii_lowercase().replace('_', "-")
+    name.chars().map(|one| if one.is_ascii_alphanumeric() { one.to_ascii_lowercase() } else { '-' }).collect()
 }
 
 fn among(names: &[&str], plain: &str) -> bool {
