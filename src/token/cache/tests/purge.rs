@@ -141,6 +141,7 @@ fn parts() -> impl Strategy<Value = Parts> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
+    /// Case 33. Fails when a part of the key, `expires_in` say, is left out of it.
     #[test]
     fn two_different_keys_never_share_an_entry_or_a_flight(all in proptest::collection::vec(parts(), 2..20)) {
         let distinct: HashSet<_> = all.iter().cloned().collect();
