@@ -3,13 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-
 use crate::address::ListenAddress;
 use crate::config::raw;
 use crate::config::raw::reader::{At, Field};
 use crate::config::raw::shapes::NumberOrWord;
 use crate::config::{Access, Admin, Cache, Control, Identity, Limits, Listen, Log, LogFormat, Server, Trusted};
+use crate::telemetry::{self, FilterFrom};
 
 use super::context::Context;
 use super::{listen, net, units};
@@ -91,7 +90,7 @@ fn control(raw: &raw::Admin, admin: &ListenAddress, data: &[Listen], cx: &mut Co
 
 /// `[log]`, with `MINTGATE_LOG` before `filter`.
 pub(crate) fn log(raw: &raw::Log, cx: &mut Context<'_>) -> Log {
-    let is_filter = |text: &str| EnvFilter::builder().parse(text).is_ok();
+    let is_filter = |text: &str| telemetry::parse(text, FilterFrom::Config).is_ok();
     let advice = "write a level (\"info\") or directives (\"info,mintgate::token=debug\")";
     let written = raw.filter.or("info".to_owned());
     if let (Some(at), false) = (raw.filter.get(), is_filter(&written)) {
