@@ -6,32 +6,35 @@
 pub mod gateway;
 pub mod issuance;
 pub mod renewal;
+mod start;
+pub mod surfaces;
+mod ways;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::start::StartError;
 use crate::address::{BoundAddress, ListenAddress};
 use crate::admin::facts::Facts;
 use crate::admin::{self, Admin};
 use crate::app::gateway::{Lasting, names, needs_key};
-use crate::app::issuance::{ClerkMint, Issuance, IssuanceError, Means};
-use crate::app::renewal::{Crew, Renewal};
+use crate::app::issuance::{ClerkMint, Issuance, Means};
+use crate::app::renewal::{Crew, Renewal, listener_tls};
+use crate::app::surfaces::{Kind, Surfaces};
+use crate::app::ways::Ways;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{Control, Levers};
 use crate::lifecycle::{Readiness, Shutdown, Spawner};
-use crate::listener::bound::{self, BindError, Inherited};
+use crate::listener::bound::{self, Inherited};
 use crate::live::Live;
 use crate::metrics::ledger::Ledger;
 use crate::metrics::{CacheName, Metrics};
 use crate::proxy::gateway::{Gateway, Plans};
-use crate::secret::NotHeaderSafe;
 use crate::server::{DataListener, Pulse, Terms, Workers};
-use crate::surface;
-use crate::transport::tls::client::{UpstreamTlsError, Upstreams};
+use crate::transport::tls::client::Upstreams;
 use crate::transport::tls::reload::{self, Reload, Watchlist};
-use crate::transport::tls::server::{ServerTls, ServerTlsError};
 
 /// At most so many workers when nobody says how many.
 const MAX_WORKERS: usize = 4;
@@ -69,37 +72,7 @@ pub struct Bound {
     process: Process,
     readiness: Readiness,
     listeners: Vec<DataListener>,
-    admin: Vec<(bound::Bound, axum::Router)>,
-    control: Vec<(bound::Bound, axum::Router)>,
-}
-
-/// Why a gateway does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An address is taken or not ours.
-    #[error("cannot listen on {address}")]
-    Bind {
-        /// What was asked for.
-        address: ListenAddress,
-        /// Why not.
-        #[source]
-        source: BindError,
-    },
-    /// The files of `server.tls` cannot be used.
-    #[error("cannot serve TLS")]
-    Tls(#[source] ServerTlsError),
-    /// Some upstream's `tls` cannot be used.
-    #[error("cannot set up TLS")]
-    UpstreamTls(#[source] UpstreamTlsError),
-    /// The issuer cannot be called, or its key not be used.
-    #[error(transparent)]
-    Issuance(#[from] IssuanceError),
-    /// A fixed value cannot stand in a header.
-    #[error("a value of a route's inject cannot stand in a header")]
-    Value(#[source] NotHeaderSafe),
-    /// A worker cannot be started.
-    #[error("cannot start the workers")]
-    Workers(#[source] std::io::Error),
+    surfaces: Surfaces,
 }
 
 /// Binds every listener and builds everything that a request needs.
@@ -122,7 +95,7 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     let plans = Plans::new(&config, &upstream_tls.live).map_err(StartError::Value)?;
     let crew = Crew::new(Arc::new(lasting.gateway(1, &config, plans, jwks, mint, &metrics)));
     let (ledger, issuance) = (Arc::new(Ledger::new(metrics)), Live::new(issuance));
-    let tls = config.server.tls.as_ref().map(ServerTls::reloading).transpose().map_err(StartError::Tls)?;
+    let tls = listener_tls(&config).map_err(StartError::Tls)?;
     let mut listeners = Vec::with_capacity(config.server.listen.len());
     for listen in &config.server.listen {
         for bound in listen_on(&listen.address, &mut process.inherited)? {
@@ -131,7 +104,7 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     }
     let hooks = hooks(&crew, &issuance, process.dropped_lines.take());
     let facts = Live::new(Facts::of(&config, 1));
-    let (mut admin, mut control) = (Vec::new(), Vec::new());
+    let mut surfaces = Surfaces::default();
     if let Some(configured) = &config.admin {
         let router = Admin {
             ledger: Arc::clone(&ledger),
@@ -144,20 +117,16 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
             tasks: process.control.sibling(),
         }
         .router();
-        for bound in listen_on(&configured.listen, &mut process.inherited)? {
-            admin.push((bound, router.clone()));
-        }
+        surfaces.plain(Kind::Admin, &configured.listen, &router, &mut process.inherited)?;
         if let (Some(configured), Some(levers)) = (&configured.control, process.levers.take()) {
             let router = Control { levers, token: configured.token.clone() }.router();
-            for bound in bound::Bound::private(&configured.listen, &mut process.inherited)
-                .map_err(|source| StartError::Bind { address: configured.listen.clone(), source })?
-            {
-                control.push((bound, router.clone()));
-            }
+            surfaces.plain(Kind::Control, &configured.listen, &router, &mut process.inherited)?;
         }
     }
-    let live = tls.as_ref().map(Reload::live);
-    let certificates = Watchlist::new(upstream_tls.files, tls);
+    let live = tls.each_ref().map(|tls| tls.as_ref().map(Reload::live));
+    let ways = Ways::of(&config);
+    surfaces.ways(&config, &ways, live.clone(), &mut process.inherited)?;
+    let certificates = Watchlist::new(upstream_tls.files, tls.into_iter().flatten());
     let probes = readiness.clone();
     let pulse = Pulse::default();
     let renewal = Renewal {
@@ -172,8 +141,9 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
         certificates,
         pulse,
         facts,
+        ways,
     };
-    Ok(Bound { renewal, process, readiness, listeners, admin, control })
+    Ok(Bound { renewal, process, readiness, listeners, surfaces })
 }
 
 fn listen_on(address: &ListenAddress, inherited: &mut Inherited) -> Result<Vec<bound::Bound>, StartError> {
@@ -204,14 +174,9 @@ impl Bound {
         self.listeners.iter().map(|data| (data.listen.name.as_str(), data.bound.address()))
     }
 
-    /// Where probes and metrics are served.
-    pub fn admin_listeners(&self) -> impl Iterator<Item = &BoundAddress> {
-        self.admin.iter().map(|(bound, _)| bound.address())
-    }
-
-    /// Where the control listener is.
-    pub fn control_listeners(&self) -> impl Iterator<Item = &BoundAddress> {
-        self.control.iter().map(|(bound, _)| bound.address())
+    /// Where the surfaces of one kind are.
+    pub fn surfaces(&self, kind: Kind) -> impl Iterator<Item = &BoundAddress> {
+        self.surfaces.addresses().filter(move |(of, _)| *of == kind).map(|(_, address)| address)
     }
 
     /// The first data listener's TCP address, where there is one.
@@ -221,7 +186,12 @@ impl Bound {
 
     /// The admin listener's TCP address, where there is one.
     pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin_listeners().find_map(BoundAddress::tcp)
+        self.surface(Kind::Admin)
+    }
+
+    /// The TCP address of one kind of surface, where there is one.
+    pub fn surface(&self, kind: Kind) -> Option<SocketAddr> {
+        self.surfaces(kind).find_map(BoundAddress::tcp)
     }
 
     /// What requests meet: for tests that look inside.
@@ -249,9 +219,9 @@ impl Bound {
     /// # Errors
     /// When the workers cannot be started.
     pub async fn run_renewable(self, told: impl AsyncFnOnce(Renewal)) -> Result<(), StartError> {
-        let Self { mut renewal, process, readiness, listeners, admin, control: levers } = self;
+        let Self { mut renewal, process, readiness, listeners, surfaces } = self;
         let (shutdown, control) = (process.shutdown.clone(), process.control.clone());
-        let (background, surfaces) = (control.sibling(), control.sibling());
+        let background = control.sibling();
         let (crew, server) = (Arc::clone(&renewal.crew), renewal.config.server.clone());
         watch_keys(&crew, &readiness, &background);
         sweep(&crew, &process.clock, &background, &shutdown);
@@ -259,21 +229,11 @@ impl Bound {
             let client = Arc::clone(&renewal.issuance.load().client);
             drop(background.spawn(async move { client.warm().await }));
         }
-        for (bound, router) in admin.into_iter().chain(levers) {
-            let (tasks, until) = (surfaces.clone(), shutdown.stopped());
-            // Probes and metrics are served to the end of the drain.
-            let (ending, shut) = (Shutdown::new(), shutdown.clone());
-            drop(background.spawn(async move {
-                if let Err(error) = surface::serve(bound, router, tasks, ending.clone(), until).await {
-                    tracing::error!(%error, "the admin listener has ended");
-                }
-                shut.stopped().await;
-                ending.stop();
-            }));
-        }
+        let surfaces = surfaces.serve(&background, &shutdown);
         drop(background.spawn(reload::watch(renewal.certificates.clone(), LOOK_EVERY, shutdown.clone())));
         let limits = Arc::new(server.limits.clone());
-        let terms = Terms { limits, tls: renewal.tls.clone(), shutdown: shutdown.clone() };
+        let [tls, ..] = renewal.tls.clone();
+        let terms = Terms { limits, tls, shutdown: shutdown.clone() };
         let workers = if process.in_place {
             let worker = crew.hire(process.clock.clone(), control.sibling());
             Workers::in_place(listeners, &worker, &terms)
@@ -298,11 +258,17 @@ impl Bound {
             () = &mut stopped => {}
         }
         shutdown.drain();
+        let idle = async {
+            workers.idle().await;
+            for tasks in &surfaces {
+                tasks.idle().await;
+            }
+        };
         tokio::select! {
             // In this order: a stop cuts what the workers do, which makes them idle too.
             biased;
             () = &mut stopped => tracing::warn!("told to stop at once"),
-            () = workers.idle() => tracing::info!("every request has ended"),
+            () = idle => tracing::info!("every request has ended"),
             () = tokio::time::sleep(server.drain_timeout) => tracing::warn!("ending requests that took too long"),
         }
         shutdown.stop();

@@ -3,6 +3,7 @@
 //! Made by [`validate`] out of [`raw`] alone. Durations that may be `"off"` are `Option`s; names are resolved to ids;
 //! headers, origins and URLs are parsed. Nothing here reads the outside.
 
+mod listening;
 pub mod raw;
 pub mod reference;
 mod restart;
@@ -11,12 +12,12 @@ pub mod schema;
 mod upstream;
 mod url;
 pub mod validate;
+mod ways;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
+pub use self::listening::{ClientAuth, Tls, Trusted};
 pub use self::route::{
     BadTemplateName, CallerToken, Claim, CloseAt, Expectation, HostPattern, Injection, Matcher, MintKind, MintSpec,
     OnMintError, OnNoSession, Preflight, Requirement, RetryRejected, Rewrite, Route, SessionIdSource, SessionRules,
@@ -24,7 +25,8 @@ pub use self::route::{
 };
 pub use self::upstream::{Addresses, ClientIdentity, Place, Pool, Upstream, UpstreamAddress, UpstreamTls, Wire};
 pub use self::url::{ApiUrl, Origin};
-use crate::address::{ListenAddress, PeerAddress};
+pub use self::ways::{ApiCaller, Authz, TokenApi, Way, Webhooks};
+use crate::address::ListenAddress;
 use crate::file::File;
 use crate::metrics::ListenerId;
 use crate::secret::{Digest, Secret};
@@ -39,6 +41,12 @@ pub struct Config {
     pub server: Server,
     /// Probes and metrics; absent when not configured.
     pub admin: Option<Admin>,
+    /// Decisions for other proxies; absent when not configured.
+    pub authz: Option<Authz>,
+    /// Clerk's own API, with a cache; absent when not configured.
+    pub token_api: Option<TokenApi>,
+    /// What Clerk tells of; absent when not configured.
+    pub webhooks: Option<Webhooks>,
     /// Logs and the access record.
     pub log: Log,
     /// The two maps in memory.
@@ -174,28 +182,6 @@ pub struct Listen {
     pub address: ListenAddress,
 }
 
-/// `tls = { ... }` of a listener, with its files read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tls {
-    /// The certificate chain, PEM, the leaf first.
-    pub cert: File,
-    /// The leaf's private key, PEM.
-    pub key: File,
-    /// Whether clients show a certificate.
-    pub client_auth: ClientAuth,
-}
-
-/// `client_auth`, with `client_ca` where it is needed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientAuth {
-    /// None is asked for.
-    Off,
-    /// One is asked for; one that is shown must be good.
-    Optional(File),
-    /// Without a good one there is no connection.
-    Required(File),
-}
-
 /// What a connection and a request may take; `None` means no limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -219,15 +205,6 @@ pub struct Limits {
     pub request_body: Option<u64>,
     /// After which a connection takes no further request.
     pub max_age: Option<Duration>,
-}
-
-/// `trusted_proxies`
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Trusted {
-    /// Address ranges.
-    pub networks: Vec<IpNet>,
-    /// Whoever may connect to a Unix socket.
-    pub unix: bool,
 }
 
 /// `[admin]`
@@ -301,13 +278,22 @@ impl Config {
 
     /// The files of certificates and keys, for both sides.
     pub fn certificates(&self) -> impl Iterator<Item = &File> {
-        let server =
-            self.server.tls.iter().flat_map(|tls| [&tls.cert, &tls.key].into_iter().chain(tls.client_auth.ca()));
+        let listeners = self.listener_tls().into_iter().flatten().flat_map(Tls::files);
         let upstreams = self.upstreams.iter().filter_map(|upstream| match &upstream.wire {
             Wire::Tls(tls) => Some(tls),
             Wire::Http1 | Wire::Http2 => None,
         });
-        server.chain(upstreams.flat_map(UpstreamTls::files))
+        listeners.chain(upstreams.flat_map(UpstreamTls::files))
+    }
+
+    /// The `tls` of each section that listens, in the order of `server`, `authz`, `token_api`, `webhooks`.
+    pub fn listener_tls(&self) -> [Option<&Tls>; 4] {
+        [
+            self.server.tls.as_ref(),
+            self.authz.as_ref().and_then(|authz| authz.way.tls.as_ref()),
+            self.token_api.as_ref().and_then(|api| api.way.tls.as_ref()),
+            self.webhooks.as_ref().and_then(|webhooks| webhooks.way.tls.as_ref()),
+        ]
     }
 
     /// The templates that routes mint from.
@@ -326,32 +312,5 @@ impl Budget {
     /// mint.
     pub fn own_requests(&self) -> f64 {
         (f64::from(self.requests) * self.share / f64::from(self.replicas.max(1))).max(1.0)
-    }
-}
-
-// === impl ClientAuth ===
-
-impl ClientAuth {
-    /// The authorities that sign clients' certificates, where they are asked for.
-    pub fn ca(&self) -> Option<&File> {
-        match self {
-            Self::Off => None,
-            Self::Optional(ca) | Self::Required(ca) => Some(ca),
-        }
-    }
-}
-
-// === impl Trusted ===
-
-impl Trusted {
-    /// Whether this peer's `X-Forwarded-*` are believed.
-    pub fn trusts(&self, peer: PeerAddress) -> bool {
-        match peer {
-            PeerAddress::Unix => self.unix,
-            PeerAddress::Tcp(address) => {
-                let ip = address.ip().to_canonical();
-                self.networks.iter().any(|network| network.contains(&ip))
-            }
-        }
     }
 }

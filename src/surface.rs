@@ -14,12 +14,17 @@ use hyper::service::{Service, service_fn};
 use hyper_util::service::TowerToHyperService;
 use tokio::time::Instant;
 
+use crate::address::PeerAddress;
 use crate::config::Limits;
 use crate::lifecycle::{Shutdown, Spawner};
-use crate::listener::Serving;
 use crate::listener::bound::Bound;
 use crate::listener::connection::{Connection, Ends};
+use crate::listener::socket::Socket;
+use crate::listener::{ServeError, Serving};
+use crate::live::Live;
 use crate::metrics::ListenerId;
+use crate::telemetry::chain;
+use crate::transport::tls::server::ServerTls;
 
 /// Connections of one surface at a time.
 const MAX_CONNECTIONS: usize = 512;
@@ -67,49 +72,68 @@ impl Surface {
     /// # Errors
     /// When the runtime cannot watch the socket.
     pub async fn run(self, tasks: Spawner, shutdown: Shutdown, until: impl Future<Output = ()>) -> io::Result<()> {
-        serve(self.bound, self.router, tasks, shutdown, until).await
+        serve(self.bound, self.router, None, tasks, shutdown, until).await
     }
 }
 
-/// [`Surface::run`] on any socket.
+/// [`Surface::run`] on any socket, with TLS on TCP where there is some. Each request has its connection's [`Ends`] among
+/// its extensions.
 ///
 /// # Errors
-/// When the runtime cannot watch the socket.
+/// When the runtime cannot watch the socket, or not let go of it.
 pub async fn serve(
     bound: Bound,
     router: Router,
+    tls: Option<Live<ServerTls>>,
     tasks: Spawner,
     shutdown: Shutdown,
     until: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let acceptor = bound.acceptor()?;
-    let limits = Arc::new(limits());
-    let serving = Serving::new(Arc::clone(&limits), tasks.clone(), shutdown);
+    let serving = Serving::new(Arc::new(limits()), tasks.clone(), shutdown).with_tls(tls);
     let local = acceptor.address().clone();
-    let mut until = std::pin::pin!(until);
-    loop {
-        let (socket, peer) = tokio::select! {
-            () = &mut until => return Ok(()),
-            accepted = acceptor.accept() => accepted,
-        };
+    let begin = |socket: Socket, peer: PeerAddress| {
         if tasks.alive() > MAX_CONNECTIONS {
             tracing::warn!(%local, "too many connections; one was closed");
-            continue;
+            return;
         }
         let (serving, router) = (serving.clone(), TowerToHyperService::new(router.clone()));
         let ends = Ends { peer, local: local.clone(), listener: ListenerId::new(0) };
-        let connection = Arc::new(Connection::new(ends, None, &limits));
-        let on = Arc::clone(&connection);
-        let service = service_fn(move |request| {
-            let (busy, answer) = (Busy::on(&on), router.call(request));
-            async move { answer.await.map(|answer| answer.map(|body| Held { body, busy })) }
-        });
         drop(tasks.spawn(async move {
-            if let Err(error) = serving.serve(socket.into(), connection, service).await {
-                tracing::debug!(%peer, %error, "connection ended early");
+            if let Err(error) = serve_one(&serving, router, socket, ends).await {
+                tracing::debug!(%peer, error = chain(&error), "connection ended early");
             }
         }));
+    };
+    let mut until = std::pin::pin!(until);
+    loop {
+        tokio::select! {
+            () = &mut until => break,
+            (socket, peer) = acceptor.accept() => begin(socket, peer),
+        }
     }
+    for (socket, peer) in acceptor.rest()? {
+        begin(socket.unpark()?, peer);
+    }
+    Ok(())
+}
+
+async fn serve_one(
+    serving: &Serving,
+    router: TowerToHyperService<Router>,
+    socket: Socket,
+    ends: Ends,
+) -> Result<(), ServeError> {
+    let Some(stream) = serving.open(socket).await? else { return Ok(()) };
+    let connection = Arc::new(Connection::new(ends, stream.secured(), &serving.limits));
+    let on = Arc::clone(&connection);
+    let service = service_fn(move |mut request| {
+        let busy = Busy::on(&on);
+        http::Request::extensions_mut(&mut request).insert(on.ends.clone());
+        let answer = router.call(request);
+        async move { answer.await.map(|answer| answer.map(|body| Held { body, busy })) }
+    });
+    serving.serve(stream, connection, service).await
 }
 
 /// Fixed: these surfaces carry little and are nobody's bottleneck.

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::gateway::{Lasting, names, needs_key};
 use super::issuance::{ClerkMint, Issuance, IssuanceError, Means};
+use super::ways::Ways;
 use crate::admin::facts::Facts;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -15,7 +16,7 @@ use crate::proxy::worker::Worker;
 use crate::secret::NotHeaderSafe;
 use crate::server::Pulse;
 use crate::transport::tls::client::{UpstreamTlsError, Upstreams};
-use crate::transport::tls::reload::Watchlist;
+use crate::transport::tls::reload::{Reload, Watchlist};
 use crate::transport::tls::server::{ServerTls, ServerTlsError};
 
 /// The workers and what they serve with.
@@ -35,10 +36,12 @@ pub struct Renewal {
     pub(super) means: Means,
     pub(super) readiness: Readiness,
     pub(super) config: Config,
-    pub(super) tls: Option<Live<ServerTls>>,
+    /// Of each section that listens, in the order of [`Config::listener_tls`].
+    pub(super) tls: [Option<Live<ServerTls>>; 4],
     pub(super) certificates: Watchlist,
     pub(super) pulse: Pulse,
     pub(super) facts: Live<Facts>,
+    pub(super) ways: Ways,
 }
 
 /// Why a configuration that is valid is not put to use. The one before serves on.
@@ -53,7 +56,7 @@ pub enum RenewalError {
     /// Some upstream's `tls` cannot be used.
     #[error("cannot set up TLS")]
     UpstreamTls(#[from] UpstreamTlsError),
-    /// The files of `server.tls` cannot be used.
+    /// The files of a listener's `tls` cannot be used.
     #[error("cannot serve TLS")]
     Tls(#[from] ServerTlsError),
     /// A fixed value cannot stand in a header.
@@ -127,7 +130,7 @@ impl Renewal {
         }
         let kept = config.keep_what_needs_a_restart(&self.config);
         let upstream_tls = Upstreams::new(&config.upstreams)?;
-        let server_tls = config.server.tls.as_ref().map(ServerTls::reloading).transpose()?;
+        let tls = listener_tls(&config)?;
         let plans = Plans::new(&config, &upstream_tls.live)?;
         let issuance = self.issuance.current().next(&self.config.clerk, &config.clerk, &self.means)?;
         let known = self.issuance.load().jwks.is_ready();
@@ -140,7 +143,9 @@ impl Renewal {
         let (number, mint) = (self.crew.gateway().number + 1, issuance.mint(&self.means.clock));
         let jwks = issuance.jwks.clone();
         self.crew.replace(&Arc::new(self.lasting.gateway(number, &config, plans, jwks, mint, &metrics)));
-        self.certificates.replace(upstream_tls.files, self.tls.clone().zip(server_tls));
+        let tls = self.tls.iter().zip(tls).filter_map(|(live, tls)| live.clone().zip(tls));
+        self.certificates.replace(upstream_tls.files, tls);
+        self.ways.replace(&config);
         if issuance.jwks.is_ready() || !needs_key(&config) {
             self.readiness.set_key_known();
         }
@@ -149,4 +154,13 @@ impl Renewal {
         self.config = config;
         Ok(kept)
     }
+}
+
+/// What each section that listens presents, in the order of [`Config::listener_tls`].
+pub(super) fn listener_tls(config: &Config) -> Result<[Option<Reload<ServerTls>>; 4], ServerTlsError> {
+    let mut built = [const { None }; 4];
+    for (built, tls) in built.iter_mut().zip(config.listener_tls()) {
+        *built = tls.map(ServerTls::reloading).transpose()?;
+    }
+    Ok(built)
 }

@@ -11,6 +11,7 @@ use aws_lc_rs::rand;
 use tokio::sync::Notify;
 
 use crate::app::renewal::Renewal;
+use crate::app::surfaces::Kind;
 use crate::app::{self, Process};
 use crate::clock::Clock;
 use crate::commands::check;
@@ -131,11 +132,16 @@ async fn serve(
     for (name, address) in bound.listeners() {
         tracing::info!(listener = name, %address, "listening");
     }
-    for address in bound.admin_listeners() {
-        tracing::info!(%address, "admin listening: the status page, /readyz, /metrics");
-    }
-    for address in bound.control_listeners() {
-        tracing::info!(%address, "control listening: POST /log, /quit");
+    for (kind, what) in [
+        (Kind::Admin, "admin listening: the status page, /readyz, /metrics"),
+        (Kind::Control, "control listening: POST /log, /quit"),
+        (Kind::Authz, "authz listening"),
+        (Kind::TokenApi, "token API listening"),
+        (Kind::Webhooks, "webhooks listening"),
+    ] {
+        for address in bound.surfaces(kind) {
+            tracing::info!(%address, "{what}");
+        }
     }
     let told = async move |mut renewal: Renewal| {
         let (ledger, tasks) = (renewal.ledger(), Spawner::current());

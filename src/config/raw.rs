@@ -14,6 +14,7 @@ mod routes;
 mod serving;
 pub(crate) mod shapes;
 mod upstreams;
+mod ways;
 
 use toml::de::DeTable;
 
@@ -25,6 +26,7 @@ pub(crate) use self::issuer::{Budget, Clerk};
 pub(crate) use self::routes::{Inject, Match, RetryRejected, Route, SessionSource, WebSocket};
 pub(crate) use self::serving::{Admin, Cache, Listen, ListenTls, Log, Server};
 pub(crate) use self::upstreams::{Pool, Upstream, UpstreamTls};
+pub(crate) use self::ways::{ApiCaller, Authz, TokenApi, Webhooks};
 
 tables! {
     /// The configuration of mintgate.
@@ -35,14 +37,20 @@ tables! {
         server: Server,
         /// Probes and metrics.
         admin: Admin,
+        /// Decisions for other proxies.
+        authz: Authz,
+        /// Clerk's own API, with a cache.
+        token_api: TokenApi,
+        /// What Clerk tells of.
+        webhooks: Webhooks,
         /// What is logged.
         log: Log,
         /// The tokens and sessions in memory.
         cache: Cache,
         /// Where requests go, by name.
         upstreams: Named<Upstream>,
-        /// Which requests go where, and with which tokens.
-        routes: Vec<At<Route>> = required,
+        /// Which requests go where, and with which tokens; may be left out beside `[token_api]` and `[webhooks]`.
+        routes: Vec<At<Route>>,
     }
 }
 

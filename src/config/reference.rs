@@ -57,8 +57,13 @@ with *restart*.
 pub fn reference() -> String {
     let mut out = BEFORE.to_owned();
     let shape = File::shape();
+    let mut told = Vec::new();
     for table in shape.tables().into_iter().skip(1) {
-        section(&mut out, table);
+        // A table that several sections take stands with the first.
+        if !told.contains(&table.at) {
+            told.push(table.at);
+            section(&mut out, table);
+        }
     }
     out
 }

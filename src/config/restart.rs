@@ -1,6 +1,6 @@
 //! What of a configuration stands for as long as the process runs, and what another one shares with it.
 
-use super::{Clerk, Config};
+use super::{Clerk, Config, Way};
 use crate::secret::Secret;
 
 /// Names what stands for as long as the process runs: each key, and where the configuration has it.
@@ -43,7 +43,8 @@ kept! {
 /// Whether a change of this key, or of this table, is used after a restart alone. `server.listen` is: see below.
 pub(crate) fn needs_a_restart(key: &str) -> bool {
     let within = |kept: &str| key.strip_prefix(kept).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    key == "server.listen" || KEPT.iter().any(|kept| within(kept))
+    let ways = ["authz", "token_api", "webhooks"].iter().any(|way| key == *way || key == format!("{way}.listen"));
+    key == "server.listen" || ways || KEPT.iter().any(|kept| within(kept))
 }
 
 // === impl Config ===
@@ -58,7 +59,45 @@ impl Config {
             new.tls.clone_from(&old.tls);
             kept.push("server.tls");
         }
+        keep_way(
+            &mut self.authz,
+            &running.authz,
+            |authz| &mut authz.way,
+            ["authz", "authz.listen", "authz.tls"],
+            &mut kept,
+        );
+        let names = ["token_api", "token_api.listen", "token_api.tls"];
+        keep_way(&mut self.token_api, &running.token_api, |api| &mut api.way, names, &mut kept);
+        let names = ["webhooks", "webhooks.listen", "webhooks.tls"];
+        keep_way(&mut self.webhooks, &running.webhooks, |webhooks| &mut webhooks.way, names, &mut kept);
         kept
+    }
+}
+
+/// Another way in is there or not, where it is, and with TLS or without, for as long as the process runs.
+fn keep_way<T: Clone>(
+    new: &mut Option<T>,
+    old: &Option<T>,
+    way: impl Fn(&mut T) -> &mut Way,
+    [whole, listen, tls]: [&'static str; 3],
+    kept: &mut Vec<&'static str>,
+) {
+    let (Some(new), Some(old)) = (&mut *new, old) else {
+        if new.is_some() != old.is_some() {
+            new.clone_from(old);
+            kept.push(whole);
+        }
+        return;
+    };
+    let (new, mut old) = (way(new), old.clone());
+    let old = way(&mut old);
+    if new.listen != old.listen {
+        new.listen.clone_from(&old.listen);
+        kept.push(listen);
+    }
+    if new.tls.is_some() != old.tls.is_some() {
+        new.tls.clone_from(&old.tls);
+        kept.push(tls);
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod session_id;
 pub(crate) mod units;
 pub(crate) mod upstream_tls;
 pub(crate) mod upstreams;
+pub(crate) mod ways;
 pub(crate) mod websocket;
 
 use std::path::{Path, PathBuf};
@@ -118,13 +119,21 @@ fn config(file: raw::File, cx: &mut Context<'_>) -> Config {
     let clerk = clerk::read(file.clerk.or_default(), cx);
     let server = server::server(&file.server.or_default(), cx);
     let admin = server::admin(file.admin, &server.listen, cx);
+    let mut ways = ways::Ways::beside(&server, admin.as_ref());
+    let authz = ways.authz(&file.authz, cx);
+    let token_api = ways.token_api(&file.token_api, cx);
+    let webhooks = ways.webhooks(&file.webhooks, cx);
     let log = server::log(&file.log.or_default(), cx);
     let cache = server::cache(&file.cache.or_default(), cx);
     let mut upstreams = upstreams::read(file.upstreams.or_default(), cx);
-    let routes = routes::read(file.routes, &server.listen, &clerk, &mut upstreams, cx);
+    if file.routes.is_absent() && file.token_api.is_absent() && file.webhooks.is_absent() {
+        cx.problems.general("there is no route").advice("add [[routes]] with a name and an upstream");
+    }
+    let mut routes = routes::read(file.routes, &server.listen, &clerk, &mut upstreams, cx);
+    routes.needs.mint = routes.needs.mint.or(ways.mint);
     let clerk = clerk.finish(&routes.needs, cx);
-    let upstreams = upstreams.into_list();
-    Config { clerk, server, admin, log, cache, upstreams, routes: routes.list, minted: routes.minted }
+    let (upstreams, minted, routes) = (upstreams.into_list(), routes.minted, routes.list);
+    Config { clerk, server, admin, authz, token_api, webhooks, log, cache, upstreams, routes, minted }
 }
 
 /// What the parser says. Nothing is known about the parts of such a file, so whatever may be a secret is hidden.

@@ -27,4 +27,5 @@ mod telemetry;
 mod tokens;
 mod version;
 mod volume;
+mod ways;
 mod websockets;

@@ -71,6 +71,7 @@ pub(super) fn set<'a>(
     let mut notes = Vec::new();
     emulate(table(&mut file, "clerk"), clerk, &mut notes);
     listen(&mut file, environment, wishes, free, &mut notes)?;
+    other_ways(&mut file, environment, free, &mut notes)?;
     table(&mut file, "log").insert("access".to_owned(), "all".into());
     if let Some(url) = wishes.upstream {
         redirect(&mut file, url);
@@ -185,6 +186,35 @@ fn listen(
     let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN));
     let address = on_loopback(text.parse().unwrap_or(usual), wishes.admin_port, free, notes)?;
     admin.insert("listen".to_owned(), address.to_string().into());
+    Ok(())
+}
+
+/// Other ways in on loopback, where something can come in by them.
+fn other_ways(
+    file: &mut Table,
+    environment: &dyn Environment,
+    free: Free<'_>,
+    notes: &mut Vec<String>,
+) -> io::Result<()> {
+    if file.remove("webhooks").is_some() {
+        notes.push("[webhooks] is off: the emulator sends none to it.".to_owned());
+    }
+    for section in ["authz", "token_api"] {
+        let Some(Value::Table(way)) = file.get_mut(section) else { continue };
+        let written = address_text(way.get("listen").unwrap_or(&Value::Boolean(false)), environment);
+        let Ok(written) = written.parse() else {
+            notes.push(format!("[{section}] is off: it does not listen on TCP."));
+            file.remove(section);
+            continue;
+        };
+        way.insert("listen".to_owned(), on_loopback(written, None, free, notes)?.to_string().into());
+        if way.remove("tls").is_some() {
+            notes.push(format!("[{section}] tls is off: http on loopback."));
+        }
+        if way.remove("callers").is_some() {
+            notes.push(format!("[{section}] takes the emulator's secret key alone."));
+        }
+    }
     Ok(())
 }
 
@@ -395,6 +425,24 @@ mod tests {
         let (config, _) = staged(&format!("{ROUTE}session = []"), &NO_WISHES);
         assert_eq!(config.server.listen[0].address.to_string(), "127.0.0.1:6468");
         assert_eq!(config.admin.unwrap().listen.to_string(), "127.0.0.1:6469");
+    }
+
+    #[test]
+    fn other_ways_in_are_on_loopback_or_off() {
+        let text = format!(
+            "[authz]\nlisten = \"0.0.0.0:7001\"\n[token_api]\nlisten = \"10.0.0.1:7002\"\n\
+             tls = {{ cert = \"absent.pem\", key = \"absent.pem\" }}\n\
+             callers = [{{ name = \"a\", token = {{ env = \"NONE\" }}, templates = [\"t\"] }}]\n\
+             [webhooks]\nlisten = \"0.0.0.0:7003\"\nsigning_secret = {{ env = \"NONE\" }}\n\
+             {ROUTE}[clerk]\nsecret_key = {{ env = \"SET\" }}\n"
+        );
+        let (config, notes) = staged(&text, &NO_WISHES);
+        let (authz, api) = (config.authz.unwrap(), config.token_api.unwrap());
+        assert_eq!(authz.way.listen.to_string(), "127.0.0.1:7001");
+        assert_eq!((api.way.listen.to_string().as_str(), api.callers.len()), ("127.0.0.1:7002", 0));
+        assert!(api.way.tls.is_none() && config.webhooks.is_none() && notes.len() == 5, "{notes:?}");
+        let (config, _) = staged(&text.replace("0.0.0.0:7001", "unix:authz.sock"), &NO_WISHES);
+        assert!(config.authz.is_none());
     }
 
     #[test]

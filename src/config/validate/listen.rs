@@ -1,4 +1,4 @@
-//! Where the gateway listens, and with which certificate: `listen` of `[server]` and `[admin]`, and `tls`.
+//! Where the gateway listens, and with which certificate: `listen` of every section that has one, and `tls`.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::config::raw;
 use crate::config::raw::problem::Span;
 use crate::config::raw::reader::{At, Field, Table};
-use crate::config::{ClientAuth, Listen, Tls};
+use crate::config::{ClientAuth, Listen, Tls, Trusted};
 use crate::file::File;
 use crate::metrics::ListenerId;
 use crate::transport::tls::pem::{ENCRYPTED_KEY, PemError, VERSION_3};
@@ -16,6 +16,7 @@ use crate::transport::tls::server::{ServerTls, ServerTlsError};
 
 use super::context::{Context, Secrets};
 use super::names::{LABEL, MOST, is_label};
+use super::net;
 
 /// Where data is served when nobody says where.
 const DATA: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 6468);
@@ -98,7 +99,7 @@ fn unix(path: &str, at: &At<String>, cx: &mut Context<'_>) -> Option<ListenAddre
 }
 
 /// `tls` of a section. `None`: there is none, it was reported, or (under `check`) its key is not there.
-pub(crate) fn tls(field: &Field<raw::ListenTls>, listen: &[Listen], cx: &mut Context<'_>) -> Option<Tls> {
+pub(crate) fn tls(field: &Field<raw::ListenTls>, listen: &[&ListenAddress], cx: &mut Context<'_>) -> Option<Tls> {
     let raw = field.get()?;
     for (name, field) in [("cert", &raw.cert), ("key", &raw.key)] {
         if field.is_absent() && !raw.reported() {
@@ -106,7 +107,7 @@ pub(crate) fn tls(field: &Field<raw::ListenTls>, listen: &[Listen], cx: &mut Con
                 .advice("tls = { cert = \"cert.pem\", key = \"key.pem\" }");
         }
     }
-    if !listen.is_empty() && listen.iter().all(|listen| matches!(listen.address, ListenAddress::Unix(_))) {
+    if !listen.is_empty() && listen.iter().all(|address| matches!(address, ListenAddress::Unix(_))) {
         cx.problems.warning(&raw.span, "TLS is for TCP listeners, and there is none").label("has no effect");
     }
     let client_auth = client_auth(raw, cx);
@@ -124,6 +125,25 @@ pub(crate) fn tls(field: &Field<raw::ListenTls>, listen: &[Listen], cx: &mut Con
             None
         }
     }
+}
+
+/// Peers that are believed: ranges, addresses, and the names of groups.
+pub(crate) fn trusted(field: &Field<Vec<At<String>>>, cx: &mut Context<'_>) -> Trusted {
+    let mut trusted = Trusted::default();
+    for at in field.get().into_iter().flat_map(|list| &list.value) {
+        if at.value == "unix" {
+            trusted.unix = true;
+            continue;
+        }
+        match net::networks(at) {
+            Some(networks) => trusted.networks.extend(networks),
+            None => {
+                cx.error(&at.span, "not a network")
+                    .advice("write a range (\"10.0.0.0/8\"), an address, \"private\", \"loopback\" or \"unix\"");
+            }
+        }
+    }
+    trusted
 }
 
 fn client_auth(raw: &At<raw::ListenTls>, cx: &mut Context<'_>) -> Option<ClientAuth> {

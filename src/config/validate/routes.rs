@@ -59,9 +59,6 @@ pub(crate) fn read(
 ) -> Routes {
     let listeners = listeners.to_vec();
     let mut routes = Routes { listeners, list: Vec::new(), minted: Vec::new(), needs: Needs::default() };
-    if field.is_absent() {
-        cx.problems.general("there is no route").advice("add [[routes]] with a name and an upstream");
-    }
     let mut places: Vec<Span> = Vec::new();
     for At { value: raw, span } in field.or_default() {
         if places.len() == MOST {

@@ -7,7 +7,7 @@ use crate::address::ListenAddress;
 use crate::config::raw;
 use crate::config::raw::reader::{At, Field};
 use crate::config::raw::shapes::NumberOrWord;
-use crate::config::{Access, Admin, Cache, Control, Identity, Limits, Listen, Log, LogFormat, Server, Trusted};
+use crate::config::{Access, Admin, Cache, Control, Identity, Limits, Listen, Log, LogFormat, Server};
 use crate::telemetry::{self, FilterFrom};
 
 use super::context::Context;
@@ -24,7 +24,7 @@ pub(crate) fn server(raw: &raw::Server, cx: &mut Context<'_>) -> Server {
     let limits = limits(raw, cx);
     let listen = listen::listeners(&raw.listen, cx);
     Server {
-        tls: listen::tls(&raw.tls, &listen, cx),
+        tls: listen::tls(&raw.tls, &listen.iter().map(|listen| &listen.address).collect::<Vec<_>>(), cx),
         listen,
         workers: cx.count(&raw.workers, 0, 0..=1024),
         limits,
@@ -33,7 +33,7 @@ pub(crate) fn server(raw: &raw::Server, cx: &mut Context<'_>) -> Server {
             Field::Absent => 25 * SECOND,
             ref field => cx.limit(field, None).unwrap_or_default(),
         },
-        trusted_proxies: trusted(&raw.trusted_proxies, cx),
+        trusted_proxies: listen::trusted(&raw.trusted_proxies, cx),
     }
 }
 
@@ -152,24 +152,6 @@ fn limits(raw: &raw::Server, cx: &mut Context<'_>) -> Limits {
         request_body: cx.size_limit(&raw.request_body_limit),
         max_age: cx.limit(&raw.max_connection_age, None),
     }
-}
-
-fn trusted(field: &Field<Vec<At<String>>>, cx: &mut Context<'_>) -> Trusted {
-    let mut trusted = Trusted::default();
-    for at in field.get().into_iter().flat_map(|list| &list.value) {
-        if at.value == "unix" {
-            trusted.unix = true;
-            continue;
-        }
-        match net::networks(at) {
-            Some(networks) => trusted.networks.extend(networks),
-            None => {
-                cx.error(&at.span, "not a network")
-                    .advice("write a range (\"10.0.0.0/8\"), an address, \"private\", \"loopback\" or \"unix\"");
-            }
-        }
-    }
-    trusted
 }
 
 fn refresh_at(field: &Field<NumberOrWord>, cx: &mut Context<'_>) -> Option<f64> {

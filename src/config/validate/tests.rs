@@ -5,6 +5,7 @@ mod described;
 mod guards;
 mod retry;
 mod upstreams;
+mod ways;
 mod websocket;
 
 use std::collections::BTreeMap;
@@ -67,6 +68,8 @@ fn outside() -> Outside {
         .var("HASURA_ADMIN_SECRET", "admin")
         .var("MINTGATE_CALLER_TOKEN", "caller")
         .var("MINTGATE_CONTROL_TOKEN", "control")
+        .var("BILLING_TOKEN", "billing-token")
+        .var("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
         .file("/etc/mintgate/clerk-jwt.pem", PEM)
         .file("/etc/mintgate/secret", "sk_test_fromfile\n")
 }
@@ -407,6 +410,9 @@ const MISPLACED: &[&str] = &[
     "[cache.shared]\nurl = \"redis://a\"\npassword = \"canary\"",
     "[cache]\nshared = { password = \"canary\" }",
     "[webhooks]\nsigning_secret = \"whsec_canary\"",
+    "[webhooks]\nlisten = \"127.0.0.1:1\"\nsigning_secret = [{ env = \"SECRET\" }]",
+    "[token_api]\nlisten = \"127.0.0.1:1\"\ncallers = [{ name = \"a\", token = \"canary\", templates = [\"t\"] }]",
+    "[token_api]\nlisten = \"127.0.0.1:1\"\ncallers = [{ name = \"a\", token = { env = \"BROKEN\" }, templates = [\"t\"] }]",
     "[upstreams.a]\nurl = \"http://me:canary@host\"",
     "[[routes]]\nname = \"a\"\nupstream = \"http://${SECRET}@host\"\nsession = []",
     "[[routes]]\nname = \"a\"\nupstream = \"http://h\"\nsession = []\ninject = [{ header = \"host\", value = \"canary\" }]",

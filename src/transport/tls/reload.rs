@@ -135,22 +135,25 @@ impl<T> fmt::Debug for Reload<T> {
 // === impl Watchlist ===
 
 impl Watchlist {
-    /// What has files, and a listener's TLS where there is any.
-    pub fn new<T: Send + Sync + 'static>(mut all: Vec<Box<dyn Reloads>>, tls: Option<Reload<T>>) -> Self {
-        if let Some(tls) = tls {
-            all.push(Box::new(tls));
-        }
+    /// What has files, and the TLS of listeners.
+    pub fn new<T: Send + Sync + 'static>(
+        mut all: Vec<Box<dyn Reloads>>,
+        tls: impl IntoIterator<Item = Reload<T>>,
+    ) -> Self {
+        all.extend(tls.into_iter().map(|tls| -> Box<dyn Reloads> { Box::new(tls) }));
         Self(Arc::new(Mutex::new(all)))
     }
 
     /// Looks at other files from now on. What was built of a listener's TLS takes the place of what stands there, and so
     /// will what is built of its files later.
-    pub fn replace<T: Send + Sync + 'static>(&self, mut all: Vec<Box<dyn Reloads>>, tls: Option<(Live<T>, Reload<T>)>) {
+    pub fn replace<T: Send + Sync + 'static>(
+        &self,
+        mut all: Vec<Box<dyn Reloads>>,
+        tls: impl IntoIterator<Item = (Live<T>, Reload<T>)>,
+    ) {
         // Under the lock: a look at the old files that is under way must not have the last word.
         let mut list = self.list();
-        if let Some((live, tls)) = tls {
-            all.push(Box::new(tls.at(live)));
-        }
+        all.extend(tls.into_iter().map(|(live, tls)| -> Box<dyn Reloads> { Box::new(tls.at(live)) }));
         *list = all;
     }
 

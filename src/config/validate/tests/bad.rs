@@ -29,7 +29,7 @@ fn an_unknown_section_lists_the_known_ones() {
     1 | [frobnicate]
       |  ^^^^^^^^^^ unknown key
       |
-      = help: the keys here are `clerk`, `server`, `admin`, `log`, `cache`, `upstreams`, `routes`
+      = help: the keys here are `clerk`, `server`, `admin`, `authz`, `token_api`, `webhooks`, `log`, `cache`, `upstreams`, `routes`
     "#);
 }
 
@@ -137,28 +137,12 @@ fn cleartext_to_the_issuer_is_refused() {
 /// Cases 35 and 36. Fails when a key is not in the list of `not_yet`.
 #[test]
 fn what_is_not_served_yet_is_refused() {
-    let source = format!("[authz]\n[webhooks]\n[cache.shared]\n{}", route(""));
+    let source = format!("[cache.shared]\n{}", route(""));
     insta::assert_snapshot!(said(&source), @r#"
-    error: this version does not support `authz` yet
-     --> /etc/mintgate/mintgate.toml:1:2
-      |
-    1 | [authz]
-      |  ^^^^^ not supported yet
-      |
-      = help: remove it; it is refused so that nobody relies on what is not there
-
-    error: this version does not support `webhooks` yet
-     --> /etc/mintgate/mintgate.toml:2:2
-      |
-    2 | [webhooks]
-      |  ^^^^^^^^ not supported yet
-      |
-      = help: remove it; it is refused so that nobody relies on what is not there
-
     error: this version does not support `shared` yet
-     --> /etc/mintgate/mintgate.toml:3:8
+     --> /etc/mintgate/mintgate.toml:1:8
       |
-    3 | [cache.shared]
+    1 | [cache.shared]
       |        ^^^^^^ not supported yet
       |
       = help: remove it; it is refused so that nobody relies on what is not there

@@ -4,11 +4,15 @@ use super::*;
 use crate::config::raw::describe::{self, Form, Key, Preset, Shape, TableShape};
 
 /// A configuration in parts: what a table is called, and its lines.
-const PARTS: [(&str, &str); 14] = [
+const PARTS: [(&str, &str); 18] = [
     ("clerk", "[clerk]\nsecret_key = { env = \"CLERK_SECRET_KEY\" }\nissuer = \"https://clerk.example.com\""),
     ("clerk.budget", "[clerk.budget]"),
     ("server", "[server]"),
     ("admin", "[admin]"),
+    ("authz", "[authz]\nlisten = \"127.0.0.1:6473\""),
+    ("token_api", "[token_api]\nlisten = \"127.0.0.1:6474\""),
+    ("token_api.callers[]", "[[token_api.callers]]\nname = \"a\"\ntoken = { env = \"CALLER\" }\ntemplates = [\"t\"]"),
+    ("webhooks", "[webhooks]\nlisten = \"127.0.0.1:6475\"\nsigning_secret = { env = \"SIGNING\" }"),
     ("log", "[log]"),
     ("cache", "[cache]"),
     ("upstreams.*", "[upstreams.up]\nurl = \"https://api.example.com\""),
@@ -50,7 +54,10 @@ fn problems(text: &str) -> String {
 }
 
 fn parse(text: &str) -> Result<(Config, Diagnostics), Diagnostics> {
-    let outside = Outside::default().var("CLERK_SECRET_KEY", "sk_live_1");
+    let outside = Outside::default()
+        .var("CLERK_SECRET_KEY", "sk_live_1")
+        .var("CALLER", "caller")
+        .var("SIGNING", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     parse_in(&outside, text)
 }
 
