@@ -58,11 +58,11 @@ impl Surfaces {
         &mut self,
         config: &Config,
         _live: &Ways,
-        [_, authz, token_api, webhooks]: [Option<Live<ServerTls>>; 4],
+        [_, authz, token_api, webhooks]: &[Option<Live<ServerTls>>; 4],
         inherited: &mut Inherited,
     ) -> Result<(), StartError> {
-        let mut bind = |kind, way: Option<&Way>, router: &Router, tls| match way {
-            Some(way) => self.bind(kind, &way.listen, router, tls, inherited),
+        let mut bind = |kind, way: Option<&Way>, router: &Router, tls: &Option<_>| match way {
+            Some(way) => self.bind(kind, &way.listen, router, tls.as_ref(), inherited),
             None => Ok(()),
         };
         bind(Kind::Authz, config.authz.as_ref().map(|authz| &authz.way), &Router::new(), authz)?;
@@ -75,7 +75,7 @@ impl Surfaces {
         kind: Kind,
         listen: &ListenAddress,
         router: &Router,
-        tls: Option<Live<ServerTls>>,
+        tls: Option<&Live<ServerTls>>,
         inherited: &mut Inherited,
     ) -> Result<(), StartError> {
         let bound = match kind {
@@ -87,7 +87,7 @@ impl Surfaces {
             if kind == Kind::TokenApi && tls.is_none() && !bound.address().is_local() {
                 return Err(StartError::Exposed(bound.address().clone()));
             }
-            self.0.push(Surface { kind, bound, router: router.clone(), tls: tls.clone() });
+            self.0.push(Surface { kind, bound, router: router.clone(), tls: tls.cloned() });
         }
         Ok(())
     }

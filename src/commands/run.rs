@@ -175,7 +175,8 @@ async fn serve(
             shutdown.stop();
         }));
     };
-    Ok(bound.run_renewable(told).await?)
+    // Big, and once in the life of a process.
+    Ok(Box::pin(bound.run_renewable(told)).await?)
 }
 
 /// A process whose workers do not turn is not alive, whatever this thread does.

@@ -61,15 +61,15 @@ impl Config {
         }
         keep_way(
             &mut self.authz,
-            &running.authz,
+            running.authz.as_ref(),
             |authz| &mut authz.way,
             ["authz", "authz.listen", "authz.tls"],
             &mut kept,
         );
         let names = ["token_api", "token_api.listen", "token_api.tls"];
-        keep_way(&mut self.token_api, &running.token_api, |api| &mut api.way, names, &mut kept);
+        keep_way(&mut self.token_api, running.token_api.as_ref(), |api| &mut api.way, names, &mut kept);
         let names = ["webhooks", "webhooks.listen", "webhooks.tls"];
-        keep_way(&mut self.webhooks, &running.webhooks, |webhooks| &mut webhooks.way, names, &mut kept);
+        keep_way(&mut self.webhooks, running.webhooks.as_ref(), |webhooks| &mut webhooks.way, names, &mut kept);
         kept
     }
 }
@@ -77,14 +77,14 @@ impl Config {
 /// Another way in is there or not, where it is, and with TLS or without, for as long as the process runs.
 fn keep_way<T: Clone>(
     new: &mut Option<T>,
-    old: &Option<T>,
+    old: Option<&T>,
     way: impl Fn(&mut T) -> &mut Way,
     [whole, listen, tls]: [&'static str; 3],
     kept: &mut Vec<&'static str>,
 ) {
     let (Some(new), Some(old)) = (&mut *new, old) else {
         if new.is_some() != old.is_some() {
-            new.clone_from(old);
+            *new = old.cloned();
             kept.push(whole);
         }
         return;

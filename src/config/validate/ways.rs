@@ -52,10 +52,8 @@ impl Ways {
         } else {
             listen::trusted(&raw.allow_from, cx)
         };
-        if let (Some(at), true) = (raw.allow_from.get(), allow_from == Trusted::default()) {
-            if at.value.is_empty() {
-                cx.error(&at.span, "nobody could ask").advice("leave it out for this machine, or list who may ask");
-            }
+        if let Some(at) = raw.allow_from.get().filter(|at| at.is_empty()) {
+            cx.error(&at.span, "nobody could ask").advice("leave it out for this machine, or list who may ask");
         }
         Some(Authz { way: way?, allow_from })
     }
