@@ -18,7 +18,7 @@ pub use self::start::StartError;
 use crate::address::{BoundAddress, ListenAddress};
 use crate::admin::facts::Facts;
 use crate::admin::{self, Admin};
-use crate::app::gateway::{Lasting, names, needs_key};
+use crate::app::gateway::{Lasting, asking, names, needs_key};
 use crate::app::issuance::{ClerkMint, Issuance, Means};
 use crate::app::renewal::{Crew, Renewal, listener_tls};
 use crate::app::surfaces::{Kind, Surfaces};
@@ -32,7 +32,7 @@ use crate::live::Live;
 use crate::metrics::ledger::Ledger;
 use crate::metrics::{CacheName, Metrics};
 use crate::proxy::gateway::{Gateway, Plans};
-use crate::server::{DataListener, Pulse, Terms, Workers};
+use crate::server::{DataListener, Door, Pulse, Terms, Workers};
 use crate::transport::tls::client::Upstreams;
 use crate::transport::tls::reload::{self, Reload, Watchlist};
 
@@ -99,7 +99,12 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     let mut listeners = Vec::with_capacity(config.server.listen.len());
     for listen in &config.server.listen {
         for bound in listen_on(&listen.address, &mut process.inherited)? {
-            listeners.push(DataListener { listen: listen.clone(), bound });
+            listeners.push(DataListener { listen: listen.clone(), door: Door::Proxy, bound });
+        }
+    }
+    if let Some(authz) = &config.authz {
+        for bound in listen_on(&authz.way.listen, &mut process.inherited)? {
+            listeners.push(DataListener { listen: asking(&config, authz), door: Door::Authz, bound });
         }
     }
     let hooks = hooks(&crew, &issuance, process.dropped_lines.take());
@@ -171,12 +176,18 @@ fn hooks(crew: &Arc<Crew>, issuance: &Live<Issuance>, dropped_lines: Option<Drop
 impl Bound {
     /// The data listeners: what they are called and where they listen.
     pub fn listeners(&self) -> impl Iterator<Item = (&str, &BoundAddress)> {
-        self.listeners.iter().map(|data| (data.listen.name.as_str(), data.bound.address()))
+        let data = self.listeners.iter().filter(|data| data.door == Door::Proxy);
+        data.map(|data| (data.listen.name.as_str(), data.bound.address()))
     }
 
     /// Where the surfaces of one kind are.
     pub fn surfaces(&self, kind: Kind) -> impl Iterator<Item = &BoundAddress> {
         self.surfaces.addresses().filter(move |(of, _)| *of == kind).map(|(_, address)| address)
+    }
+
+    /// Where proxies ask for decisions.
+    pub fn authz_listeners(&self) -> impl Iterator<Item = &BoundAddress> {
+        self.listeners.iter().filter(|data| data.door == Door::Authz).map(|data| data.bound.address())
     }
 
     /// The first data listener's TCP address, where there is one.
@@ -232,8 +243,8 @@ impl Bound {
         let surfaces = surfaces.serve(&background, &shutdown);
         drop(background.spawn(reload::watch(renewal.certificates.clone(), LOOK_EVERY, shutdown.clone())));
         let limits = Arc::new(server.limits.clone());
-        let [tls, ..] = renewal.tls.clone();
-        let terms = Terms { limits, tls, shutdown: shutdown.clone() };
+        let [proxy, authz, ..] = renewal.tls.clone();
+        let terms = Terms { limits, tls: [proxy, authz], shutdown: shutdown.clone() };
         let workers = if process.in_place {
             let worker = crew.hire(process.clock.clone(), control.sibling());
             Workers::in_place(listeners, &worker, &terms)

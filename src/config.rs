@@ -276,6 +276,11 @@ impl Config {
         self.routes.iter().flat_map(Route::claims).any(|claim| matches!(claim, Claim::Pointer(_)))
     }
 
+    /// Where a route goes.
+    pub fn upstream_of(&self, route: &Route) -> Option<&Upstream> {
+        route.upstream.and_then(|id| self.upstreams.get(id.index()))
+    }
+
     /// The files of certificates and keys, for both sides.
     pub fn certificates(&self) -> impl Iterator<Item = &File> {
         let listeners = self.listener_tls().into_iter().flatten().flat_map(Tls::files);

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod admin;
 pub mod app;
+pub mod authz;
 pub mod bounded;
 pub mod clock;
 pub mod commands;

@@ -26,6 +26,7 @@ pub mod worker;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, Version, request::Parts};
 use hyper::body::Incoming;
@@ -35,6 +36,7 @@ use crate::config::Wire;
 use crate::headers;
 use crate::listener::connection::Connection;
 use crate::listener::rest::Rest;
+use crate::metrics::UpstreamId;
 use crate::proxy::admit::Found;
 use crate::proxy::aging::Waiting;
 use crate::proxy::aim::{Aim, Length};
@@ -55,6 +57,7 @@ use crate::proxy::upgrade::handshake::Wish;
 use crate::proxy::upgrade::registry::Member;
 use crate::proxy::worker::{Snapshot, Worker};
 use crate::record::{Outcome, Peer, Record};
+use crate::route::RouteError;
 use crate::token::{Mint, MintError};
 use crate::transport::body::{RequestBody, ResponseBody};
 
@@ -82,6 +85,7 @@ enum Forwarded {
 /// A request that is ready to be sent: the outcome of steps 4 to 9, beside its head.
 struct Ready<'a> {
     plan: &'a Plan,
+    upstream: UpstreamId,
     body: RequestBody,
     aim: Aim,
     /// Whether the caller's credential is not what the upstream gets.
@@ -158,13 +162,13 @@ fn exchange<'a, M: Mint>(
     async move {
         // 4. to 9.
         let ready = ready(worker, snapshot, finish, &mut head, incoming, trusted, wish).await?;
-        let Ready { plan, body, aim, replaced, rejectable, member } = ready;
+        let Ready { plan, upstream, body, aim, replaced, rejectable, member } = ready;
         let plans = &snapshot.gateway.plans;
-        let pool = snapshot.pool(plan.route.upstream);
+        let pool = snapshot.pool(upstream);
         // 10.
         let whole = plan.route.timeout.map(|limit| finish.record.start() + limit);
         let patience = Patience { response: plan.response_timeout, whole };
-        let now = finish.record.upstream_begins(plan.route.upstream);
+        let now = finish.record.upstream_begins(upstream);
         let exchange = Exchange { pool, aim, connection: &finish.connection, fate: finish.body.as_deref(), patience };
         if let (Some(handshake), Some(mut member)) = (wish.and_then(Wish::handshake), member) {
             handshake.ask(&mut head.headers);
@@ -229,7 +233,9 @@ async fn ready<'a, M: Mint>(
     let mut decision = decide(worker, &snapshot.gateway, head, &target, trusted, &mut finish.record).await?;
     // 8. and 9.
     let (plan, host) = (decision.plan, target.host.into_header());
-    let pool = snapshot.pool(plan.route.upstream);
+    // Where there is none, step 4 has found no route.
+    let upstream = plan.route.upstream.ok_or(RouteError::NoRoute)?;
+    let pool = snapshot.pool(upstream);
     let replaced = !matches!(decision.consumed, Consumed::Nothing | Consumed::Any);
     let (body, fate) = RequestBody::streaming(incoming, &plan.body);
     finish.body = fate;
@@ -254,7 +260,7 @@ async fn ready<'a, M: Mint>(
         finish.shown = shown::shown(&snapshot.gateway, plan, owner, now, &finish.record);
     }
     finish.aging = prepare(head, decision, finish, pool, &host, length, trusted)?;
-    Ok(Ready { plan, body, aim, replaced, rejectable, member })
+    Ok(Ready { plan, upstream, body, aim, replaced, rejectable, member })
 }
 
 /// The upstream's answer as the caller gets it; its connection is kept until both bodies are over.
@@ -356,10 +362,15 @@ pub async fn decide<'a, M: Mint>(
 }
 
 /// Answers a request that is not forwarded, or whose upstream did not answer.
-fn refuse(error: &Error, asked: &Asked, mut finish: Box<Finish>) -> Response<Body> {
+pub fn refuse(error: &Error, asked: &Asked, mut finish: Box<Finish>) -> Response<Body> {
+    refusal(error, asked, &mut finish.record).map(|body| ResponseBody::full(body, finish))
+}
+
+/// The same answer for whoever passes it on.
+pub fn refusal(error: &Error, asked: &Asked, record: &mut Record) -> Response<Bytes> {
     let code = error.code();
-    finish.record.cause(error);
-    finish.record.responds(Outcome { id: code.outcome(), status: code.status(), reason: error.reason() });
-    let request_id = finish.record.id().to_string();
-    error.answer(asked, &request_id).map(|body| ResponseBody::full(body, finish))
+    record.cause(error);
+    record.responds(Outcome { id: code.outcome(), status: code.status(), reason: error.reason() });
+    let request_id = record.id().to_string();
+    error.answer(asked, &request_id)
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-pub use self::reception::DataListener;
-use self::reception::{Arrival, Floor, Seat, accept_in_place, hand_out, serve_arrival};
+use self::reception::{Arrival, Doors, Floor, Seat, accept_in_place, hand_out, serve_arrival};
+pub use self::reception::{DataListener, Door};
 use crate::config::Limits;
 use crate::lifecycle::{Shutdown, Spawner};
 use crate::listener::Serving;
@@ -38,8 +38,8 @@ const LOOK_IN_DRAIN: Duration = Duration::from_millis(10);
 pub struct Terms {
     /// Limits and deadlines.
     pub limits: Arc<Limits>,
-    /// On TCP listeners.
-    pub tls: Option<Live<ServerTls>>,
+    /// On the TCP listeners of each door, in the order of [`Door`].
+    pub tls: [Option<Live<ServerTls>>; 2],
     /// Ends everything.
     pub shutdown: Shutdown,
 }
@@ -140,8 +140,8 @@ impl Workers {
         if let Some(listeners) = listeners {
             let seats: Vec<Seat> =
                 desks.iter().map(|desk| (desk.connections.clone(), Arc::clone(&desk.load))).collect();
-            for DataListener { listen, bound } in listeners {
-                let out = hand_out(bound.acceptor()?, listen.id, seats.clone(), terms.shutdown.clone());
+            for DataListener { listen, door, bound } in listeners {
+                let out = hand_out(bound.acceptor()?, listen.id, door, seats.clone(), terms.shutdown.clone());
                 drop(acceptors.spawn(out));
             }
         }
@@ -213,7 +213,10 @@ impl Pulse {
 // === impl Terms ===
 
 impl Terms {
-    fn serving(&self, spawner: Spawner) -> Serving {
-        Serving::new(Arc::clone(&self.limits), spawner, self.shutdown.clone()).with_tls(self.tls.clone())
+    /// In the order of [`Door`].
+    fn serving(&self, spawner: Spawner) -> Doors {
+        let serving = Serving::new(Arc::clone(&self.limits), spawner, self.shutdown.clone());
+        let [proxy, authz] = &self.tls;
+        [serving.clone().with_tls(proxy.clone()), serving.with_tls(authz.clone())]
     }
 }

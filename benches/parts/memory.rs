@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mintgate::lifecycle::Shutdown;
 use mintgate::listener::bound::{Bound, Inherited};
 use mintgate::metrics::CacheName;
-use mintgate::server::{DataListener, Terms, Workers};
+use mintgate::server::{DataListener, Door, Terms, Workers};
 use mintgate::session::memory::Remembered;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -158,9 +158,10 @@ fn connections(count: usize) -> u64 {
         let bound = Bound::listen(&listen.address, &mut Inherited::default()).unwrap().remove(0);
         let address = bound.address().tcp().unwrap();
         let limits = Arc::new(world.config.server.limits.clone());
-        let terms = Terms { limits, tls: None, shutdown: Shutdown::new() };
+        let terms = Terms { limits, tls: [None, None], shutdown: Shutdown::new() };
         serve_upstream(&world, world.worker.spawner());
-        let workers = Workers::in_place(vec![DataListener { listen, bound }], &world.worker, &terms).unwrap();
+        let workers =
+            Workers::in_place(vec![DataListener { listen, door: Door::Proxy, bound }], &world.worker, &terms).unwrap();
         let (mut open, mut resident_then) = (Vec::new(), 0);
         // The first half also fills what stays.
         for half in 0..2 {

@@ -19,7 +19,7 @@ fn plain(text: &str) -> String {
 fn build(config: &Config) {
     let _ = Router::new(&config.routes);
     for route in &config.routes {
-        let _ = Cleaner::new(route, &config.upstreams[route.upstream.index()], &config.routes);
+        let _ = Cleaner::new(route, config.upstream_of(route), &config.routes);
     }
 }
 

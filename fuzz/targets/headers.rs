@@ -120,7 +120,7 @@ static CLEANERS: LazyLock<Vec<Cleaner>> = LazyLock::new(|| {
     let config = gateway(CONFIG);
     let cleaner = |(route, slow): (&mintgate::config::Route, &Slow)| {
         assert_eq!(route.name, slow.name);
-        Cleaner::new(route, &config.upstreams[route.upstream.index()], &config.routes)
+        Cleaner::new(route, config.upstream_of(route), &config.routes)
     };
     assert_eq!(config.routes.len(), ROUTES.len());
     config.routes.iter().zip(&ROUTES).map(cleaner).collect()

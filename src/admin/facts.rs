@@ -53,7 +53,7 @@ impl Facts {
         let route = |route: &Route| RouteFacts {
             name: route.name.clone(),
             matches: matches(&route.matcher, config),
-            upstream: config.upstreams.get(route.upstream.index()).map(|to| to.name.clone()).unwrap_or_default(),
+            upstream: config.upstream_of(route).map(|to| to.name.clone()).unwrap_or_default(),
             mints: route.inject.iter().any(|injection| matches!(injection.source, Source::Minted(_))),
         };
         Self {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Authz, Config, Listen};
 use crate::lifecycle::Spawner;
-use crate::metrics::{Metrics, Names};
+use crate::metrics::{ListenerId, Metrics, Names};
 use crate::proxy::error::outcome_names;
 use crate::proxy::gateway::{Gateway, Plans, Sessions};
 use crate::session::credential::CookieRules;
@@ -16,6 +16,9 @@ use crate::session::verify::Verifier;
 use crate::token::cache::TokenCache;
 use crate::token::freshness::Jitter;
 use crate::token::{Issuer, Mint};
+
+/// What metrics call the listener of `[authz]`, unless another one is called so.
+const AUTHZ: &str = "authz";
 
 /// What outlives a configuration: tokens, the sessions that were verified, and those that are revoked.
 #[derive(Debug)]
@@ -74,13 +77,22 @@ impl Lasting {
 
 /// What is counted, by name.
 pub fn names(config: &Config) -> Names {
+    let authz = config.authz.as_ref().map(|authz| asking(config, authz));
     Names {
         routes: config.routes.iter().map(|route| route.name.clone()).collect(),
         templates: config.minted.iter().map(|kind| kind.label().to_owned()).collect(),
         upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
-        listeners: config.server.listen.iter().map(|listen| listen.name.clone()).collect(),
+        listeners: config.server.listen.iter().chain(&authz).map(|listen| listen.name.clone()).collect(),
         outcomes: outcome_names(),
     }
+}
+
+/// The listener of `[authz]`: the place after those of `[server]`, so that no route names it.
+pub(super) fn asking(config: &Config, authz: &Authz) -> Listen {
+    let id = ListenerId::new(config.server.listen.len());
+    let address = authz.way.listen.clone();
+    let taken = config.server.listen.iter().any(|listen| listen.name == AUTHZ);
+    Listen { id, name: if taken { address.to_string() } else { AUTHZ.to_owned() }, address }
 }
 
 /// Whether some route needs a verified session.

@@ -19,8 +19,6 @@ pub enum Kind {
     Admin,
     /// `admin.control`
     Control,
-    /// `[authz]`
-    Authz,
     /// `[token_api]`
     TokenApi,
     /// `[webhooks]`
@@ -58,14 +56,13 @@ impl Surfaces {
         &mut self,
         config: &Config,
         _live: &Ways,
-        [_, authz, token_api, webhooks]: &[Option<Live<ServerTls>>; 4],
+        [_, _, token_api, webhooks]: &[Option<Live<ServerTls>>; 4],
         inherited: &mut Inherited,
     ) -> Result<(), StartError> {
         let mut bind = |kind, way: Option<&Way>, router: &Router, tls: &Option<_>| match way {
             Some(way) => self.bind(kind, &way.listen, router, tls.as_ref(), inherited),
             None => Ok(()),
         };
-        bind(Kind::Authz, config.authz.as_ref().map(|authz| &authz.way), &Router::new(), authz)?;
         bind(Kind::TokenApi, config.token_api.as_ref().map(|api| &api.way), &Router::new(), token_api)?;
         bind(Kind::Webhooks, config.webhooks.as_ref().map(|webhooks| &webhooks.way), &Router::new(), webhooks)
     }
@@ -80,7 +77,7 @@ impl Surfaces {
     ) -> Result<(), StartError> {
         let bound = match kind {
             Kind::Control => Bound::private(listen, inherited),
-            Kind::Admin | Kind::Authz | Kind::TokenApi | Kind::Webhooks => Bound::listen(listen, inherited),
+            Kind::Admin | Kind::TokenApi | Kind::Webhooks => Bound::listen(listen, inherited),
         };
         for bound in bound.map_err(|source| StartError::Bind { address: listen.clone(), source })? {
             // Of a socket of systemd's the validation does not know where it is.
@@ -117,7 +114,7 @@ impl Surfaces {
                         ending.stop();
                     }));
                 }
-                Kind::Authz | Kind::TokenApi | Kind::Webhooks => {
+                Kind::TokenApi | Kind::Webhooks => {
                     awaited.push(tasks.clone());
                     let serving = tasks.clone();
                     drop(tasks.spawn(async move {

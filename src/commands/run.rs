@@ -132,10 +132,12 @@ async fn serve(
     for (name, address) in bound.listeners() {
         tracing::info!(listener = name, %address, "listening");
     }
+    for address in bound.authz_listeners() {
+        tracing::info!(%address, "authz listening");
+    }
     for (kind, what) in [
         (Kind::Admin, "admin listening: the status page, /readyz, /metrics"),
         (Kind::Control, "control listening: POST /log, /quit"),
-        (Kind::Authz, "authz listening"),
         (Kind::TokenApi, "token API listening"),
         (Kind::Webhooks, "webhooks listening"),
     ] {

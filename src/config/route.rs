@@ -19,8 +19,8 @@ pub struct Route {
     pub name: String,
     /// What it answers to.
     pub matcher: Matcher,
-    /// Where it goes.
-    pub upstream: UpstreamId,
+    /// Where it goes. `None`: nowhere from here; a proxy that has asked for a decision forwards it.
+    pub upstream: Option<UpstreamId>,
     /// How the path changes.
     pub rewrite: Rewrite,
     /// Whether the caller's `Host` reaches the upstream.

@@ -129,7 +129,7 @@ fn config(file: raw::File, cx: &mut Context<'_>) -> Config {
     if file.routes.is_absent() && file.token_api.is_absent() && file.webhooks.is_absent() {
         cx.problems.general("there is no route").advice("add [[routes]] with a name and an upstream");
     }
-    let mut routes = routes::read(file.routes, &server.listen, &clerk, &mut upstreams, cx);
+    let mut routes = routes::read(file.routes, &server.listen, !file.authz.is_absent(), &clerk, &mut upstreams, cx);
     routes.needs.mint = routes.needs.mint.or(ways.mint);
     let clerk = clerk.finish(&routes.needs, cx);
     let (upstreams, minted, routes) = (upstreams.into_list(), routes.minted, routes.list);

@@ -11,13 +11,14 @@ use crate::metrics::Verdict;
 use crate::proxy::clean::Consumed;
 use crate::proxy::error::Error;
 use crate::proxy::gateway::{Gateway, Plan, VerifyError};
-use crate::proxy::request::{self, Target};
+use crate::proxy::request::{self, Carrier, Target};
 use crate::proxy::upgrade::handshake;
 use crate::record::{Caller, CredentialKind, Record};
+use crate::route::RouteError;
 use crate::session::credential::{self, Credential, Place};
 use crate::session::guard;
 use crate::session::memory::Remembered;
-use crate::session::named::{self, Named};
+use crate::session::named::{self, Named, NotACaller};
 use crate::session::tag::Tag;
 use crate::session::{Reason, SessionError};
 use crate::token::{Mint, MintError};
@@ -107,10 +108,18 @@ pub fn find_plan<'a, M: Mint>(
         && let Ok(route) = plans.router.find(target.listener, target.host.as_str(), target.path, &method)
         && plans.routes[route.index()].route.preflight == Preflight::Pass
     {
-        return Ok((&plans.routes[route.index()], true));
+        return Ok((carried(&plans.routes[route.index()], target)?, true));
     }
     let route = plans.router.find(target.listener, target.host.as_str(), target.path, &head.method)?;
-    Ok((&plans.routes[route.index()], false))
+    Ok((carried(&plans.routes[route.index()], target)?, false))
+}
+
+/// A route that leads nowhere from here is one for the requests alone that a proxy forwards.
+fn carried<'a>(plan: &'a Plan, target: &Target<'_>) -> Result<&'a Plan, RouteError> {
+    if plan.route.upstream.is_none() && target.carrier != Carrier::Proxy {
+        return Err(RouteError::NoRoute);
+    }
+    Ok(plan)
 }
 
 /// Step 5.
@@ -205,7 +214,9 @@ fn name<M: Mint>(
     now: Now,
     record: &mut Record,
 ) -> Result<Found<'static>, Error> {
-    named::admit(&head.headers, target.host.as_str(), target.local, source)?;
+    // What a proxy forwards may come from anywhere, whatever this machine's listeners are bound to.
+    let Carrier::Gateway(local) = target.carrier else { return Err(NotACaller::NotLocal.into()) };
+    named::admit(&head.headers, target.host.as_str(), local, source)?;
     let found = named::find(&head.headers, source).and_then(|sid| {
         record.credential(CredentialKind::SessionId);
         if gateway.sessions.revoked.refuses(&sid, None, now.mono) { Err(SessionError::Revoked) } else { Ok(sid) }

@@ -76,7 +76,8 @@ impl Unclear {
 
 impl Cleaner {
     /// Compiles the rules of a route. `routes` are all of the configuration.
-    pub fn new(route: &Route, upstream: &Upstream, routes: &[Route]) -> Self {
+    pub fn new(route: &Route, upstream: Option<&Upstream>, routes: &[Route]) -> Self {
+        let removed = upstream.map(|upstream| upstream.remove_headers.clone()).unwrap_or_default();
         let targets = |of: &Route| of.inject.iter().map(|injection| injection.header.clone()).collect::<Vec<_>>();
         let (mut always, mut protected) = (NameSet::new(), NameSet::new());
         let ours = [header::TE, header::EXPECT, header::CONTENT_LENGTH, header::PROXY_AUTHORIZATION];
@@ -117,7 +118,7 @@ impl Cleaner {
         };
         let mut trailers = always.clone();
         trailers.extend(&credentials);
-        trailers.extend(&upstream.remove_headers);
+        trailers.extend(&removed);
         trailers.extend(&forwarding);
         for name in &HEAD_ONLY {
             trailers.insert(name);
@@ -125,7 +126,7 @@ impl Cleaner {
         Self {
             always,
             credentials,
-            upstream: upstream.remove_headers.clone(),
+            upstream: removed,
             keep: route.keep_headers.clone(),
             forwarding,
             drop_authorization: injected(&header::AUTHORIZATION),

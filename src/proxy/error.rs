@@ -41,6 +41,9 @@ pub enum Error {
     /// Step 5, where a session is only named.
     #[error(transparent)]
     NotACaller(#[from] NotACaller),
+    /// Before step 4, where a proxy asks for a decision.
+    #[error("who asked for a decision is not in authz.allow_from")]
+    NotAnAsker,
     /// Step 7.
     #[error(transparent)]
     Mint(#[from] MintError),
@@ -112,7 +115,7 @@ impl Error {
             Self::Session(SessionError::Pending) => Code::SessionPending,
             Self::Session(SessionError::Ambiguous) => Code::CredentialAmbiguous,
             Self::Session(SessionError::Forbidden) => Code::SessionForbidden,
-            Self::OriginForbidden | Self::NotACaller(_) => Code::OriginForbidden,
+            Self::OriginForbidden | Self::NotACaller(_) | Self::NotAnAsker => Code::OriginForbidden,
             Self::Mint(MintError::TemplateUnknown) => Code::TemplateUnknown,
             Self::Mint(MintError::SessionEnded) => Code::SessionEnded,
             Self::Mint(MintError::Stale) => Code::SessionStale,
@@ -147,7 +150,13 @@ impl Error {
 
     /// What to do. A fresh token, which is the usual way out of `session-invalid`, helps against some reasons alone.
     fn detail(&self) -> &'static str {
-        let Self::Session(SessionError::Invalid(reason)) = self else { return self.code().row().detail };
+        let reason = match self {
+            Self::Session(SessionError::Invalid(reason)) => reason,
+            Self::NotAnAsker => {
+                return "Decisions are for the proxies that the operator lists in authz.allow_from, and this is none of them.";
+            }
+            _ => return self.code().row().detail,
+        };
         match reason {
             Reason::Azp => {
                 "The session token was issued to an application of another origin (`azp`). The operator lists that origin in \

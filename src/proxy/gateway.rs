@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 
 use crate::clock::{Clock, Now};
 use crate::config::{Config, Log, Origin, Route, SessionSource, Trusted, Upstream};
@@ -90,6 +90,10 @@ pub struct Plans {
     pub parties: Box<[Origin]>,
     /// Whose forwarding headers are believed.
     pub trusted: Trusted,
+    /// Who may ask for decisions.
+    pub allow_from: Trusted,
+    /// Every header that some route injects, `authorization` and `cookie` apart.
+    pub targets: Box<[HeaderName]>,
     /// Bytes of a request head.
     pub max_header_bytes: usize,
     /// Bytes of a request target.
@@ -228,7 +232,7 @@ impl Plans {
         let mut index = SlotIndex::default();
         let mut routes = Vec::with_capacity(config.routes.len());
         for route in &config.routes {
-            let upstream = &upstreams[route.upstream.index()];
+            let upstream = config.upstream_of(route);
             let cleaner = Cleaner::new(route, upstream, &config.routes);
             let mut slots = Vec::with_capacity(route.inject.len());
             for injection in &route.inject {
@@ -246,7 +250,7 @@ impl Plans {
                 cleaner,
                 slots: slots.into(),
                 body,
-                response_timeout: upstream.response_timeout,
+                response_timeout: upstream.and_then(|upstream| upstream.response_timeout),
                 kept: Arc::new(Room::new(
                     route.retry_rejected.as_ref().map_or(0, |rules| rules.max_body.saturating_mul(KEPT_BODIES)),
                 )),
@@ -264,6 +268,8 @@ impl Plans {
             response_trailers: Arc::new(response_trailers()),
             parties: config.clerk.authorized_parties.clone().into(),
             trusted: config.server.trusted_proxies.clone(),
+            allow_from: config.authz.as_ref().map(|authz| authz.allow_from.clone()).unwrap_or_default(),
+            targets: targets(&config.routes),
             max_header_bytes: config.server.limits.max_header_bytes,
             max_uri_bytes: config.server.limits.max_uri_bytes,
             max_body_bytes: config.server.limits.request_body,
@@ -277,6 +283,17 @@ impl Plans {
             },
         })
     }
+}
+
+fn targets(routes: &[Route]) -> Box<[HeaderName]> {
+    let mut targets: Vec<HeaderName> = Vec::new();
+    for injection in routes.iter().flat_map(|route| &route.inject) {
+        let name = &injection.header;
+        if *name != header::AUTHORIZATION && *name != header::COOKIE && !targets.contains(name) {
+            targets.push(name.clone());
+        }
+    }
+    targets.into()
 }
 
 fn response_trailers() -> NameSet {

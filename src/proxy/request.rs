@@ -1,7 +1,7 @@
 //! What is asked of a request's head before anything is decided: that everybody after us reads it as we do.
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, Version, request::Parts};
+use http::{Method, Uri, Version, request::Parts};
 use http_body::Body;
 
 use crate::address::BoundAddress;
@@ -24,8 +24,17 @@ pub struct Target<'a> {
     pub scheme: &'static str,
     /// The listener that it came through.
     pub listener: ListenerId,
-    /// Where that is bound.
-    pub local: &'a BoundAddress,
+    /// Who forwards it.
+    pub carrier: Carrier<'a>,
+}
+
+/// Who forwards a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier<'a> {
+    /// The gateway, to which it came on a listener that is bound there.
+    Gateway(&'a BoundAddress),
+    /// A proxy, which has only asked what it may do. Where the request came from nobody can tell here.
+    Proxy,
 }
 
 /// The host as the caller wrote it, checked.
@@ -89,10 +98,7 @@ pub fn target<'a>(
     plans: &Plans,
     connection: &'a Connection,
 ) -> Result<Target<'a>, Error> {
-    // TRACE would show the caller what was injected (RFC 9110 section 9.3.8).
-    if matches!(head.method, Method::CONNECT | Method::TRACE) {
-        return Err(RouteError::MethodNotAllowed { allow: Vec::new() }.into());
-    }
+    served(&head.method)?;
     if head.headers.contains_key(header::TRANSFER_ENCODING) {
         let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
         let (first, second) = (codings.next(), codings.next());
@@ -115,10 +121,7 @@ pub fn target<'a>(
     if let Some(secured) = &connection.secured {
         directed(head, host.as_str(), secured)?;
     }
-    let path = head.uri.path();
-    if path.len() + head.uri.query().map_or(0, |query| query.len() + 1) > plans.max_uri_bytes {
-        return Err(Error::UriTooLong);
-    }
+    let path = short_path(&head.uri, plans)?;
     if too_large(body, plans) {
         return Err(Error::BodyTooLarge);
     }
@@ -127,8 +130,45 @@ pub fn target<'a>(
         path,
         scheme: connection.scheme(),
         listener: connection.ends.listener,
-        local: &connection.ends.local,
+        carrier: Carrier::Gateway(&connection.ends.local),
     })
+}
+
+/// The same for the head of a request that a proxy forwards: it speaks of the caller's request, whose framing and
+/// connection are the proxy's own business. The target has an authority. `scheme` is empty where nobody has said which.
+///
+/// # Errors
+/// Ambiguity in the host, or a limit that is exceeded.
+pub fn carried<'a>(
+    head: &'a Parts,
+    plans: &Plans,
+    scheme: &'static str,
+    listener: ListenerId,
+) -> Result<Target<'a>, Error> {
+    served(&head.method)?;
+    if head_bytes(head) > plans.max_header_bytes {
+        return Err(Error::HeadTooLarge);
+    }
+    let authority = head.uri.authority().ok_or(Error::Malformed("no Host"))?;
+    check_host(authority.as_str())?;
+    let path = short_path(&head.uri, plans)?;
+    Ok(Target { host: Host::Authority(authority.as_str()), path, scheme, listener, carrier: Carrier::Proxy })
+}
+
+/// CONNECT is none of ours, and TRACE would show the caller what was injected (RFC 9110 section 9.3.8).
+fn served(method: &Method) -> Result<(), RouteError> {
+    if matches!(*method, Method::CONNECT | Method::TRACE) {
+        return Err(RouteError::MethodNotAllowed { allow: Vec::new() });
+    }
+    Ok(())
+}
+
+fn short_path<'a>(uri: &'a Uri, plans: &Plans) -> Result<&'a str, Error> {
+    let path = uri.path();
+    if path.len() + uri.query().map_or(0, |query| query.len() + 1) > plans.max_uri_bytes {
+        return Err(Error::UriTooLong);
+    }
+    Ok(path)
 }
 
 /// RFC 9110 sections 7.4 and 15.5.20: what was asked for on this connection must be what its handshake has vouched for.
@@ -151,7 +191,10 @@ fn too_large(body: &impl Body, plans: &Plans) -> bool {
 }
 
 /// RFC 9112 section 3.2: exactly one `Host`, or the target's own authority, and never two that differ.
-fn host(head: &Parts) -> Result<Host<'_>, Error> {
+///
+/// # Errors
+/// When there is none, or more than one reading of it.
+pub fn host(head: &Parts) -> Result<Host<'_>, Error> {
     let mut lines = head.headers.get_all(header::HOST).iter();
     let (first, second) = (lines.next(), lines.next());
     if second.is_some() {

@@ -10,6 +10,7 @@ use hyper::service::service_fn;
 use tokio::sync::mpsc;
 
 use crate::address::PeerAddress;
+use crate::authz;
 use crate::config::{Limits, Listen};
 use crate::lifecycle::Shutdown;
 use crate::listener::bound::{Acceptor, Bound};
@@ -30,9 +31,23 @@ const MAX_TURNED_AWAY: usize = 64;
 pub struct DataListener {
     /// Its name and its place in metrics.
     pub listen: Listen,
+    /// What is behind it.
+    pub door: Door,
     /// The socket.
     pub bound: Bound,
 }
+
+/// What a connection is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// Requests that are forwarded.
+    Proxy,
+    /// Questions of proxies that forward by themselves.
+    Authz,
+}
+
+/// What connections are served with, for each [`Door`].
+pub(super) type Doors = [Serving; 2];
 
 /// What all workers share: counted per connection, never per request.
 #[derive(Debug)]
@@ -48,6 +63,7 @@ pub(super) struct Floor {
 pub(super) struct Arrival {
     socket: Parked,
     ends: Ends,
+    door: Door,
 }
 
 /// Where a socket goes.
@@ -94,7 +110,13 @@ impl<M: Mint> Drop for Counted<M> {
 }
 
 /// One acceptor for all workers: each socket goes to the one with the fewest connections.
-pub(super) async fn hand_out(acceptor: Acceptor, listener: ListenerId, seats: Vec<Seat>, shutdown: Shutdown) {
+pub(super) async fn hand_out(
+    acceptor: Acceptor,
+    listener: ListenerId,
+    door: Door,
+    seats: Vec<Seat>,
+    shutdown: Shutdown,
+) {
     let local = acceptor.address().clone();
     let draining = shutdown.draining();
     tokio::pin!(draining);
@@ -109,7 +131,7 @@ pub(super) async fn hand_out(acceptor: Acceptor, listener: ListenerId, seats: Ve
         };
         // Counted here, so that a burst spreads before the workers have seen any of it.
         load.fetch_add(1, Relaxed);
-        if desk.send(Arrival { socket, ends: Ends { peer, local: local.clone(), listener } }).is_err() {
+        if desk.send(Arrival { socket, ends: Ends { peer, local: local.clone(), listener }, door }).is_err() {
             load.fetch_sub(1, Relaxed);
         }
     };
@@ -136,12 +158,12 @@ fn rest(acceptor: Acceptor) -> Vec<(Parked, PeerAddress)> {
 pub(super) fn serve_arrival<M: Mint>(
     arrival: Arrival,
     floor: &Arc<Floor>,
-    serving: &Serving,
+    doors: &Doors,
     worker: &Arc<Worker<M>>,
     load: &Arc<AtomicUsize>,
 ) {
     match arrival.socket.unpark() {
-        Ok(socket) => serve(socket, arrival.ends, floor, serving, worker, load),
+        Ok(socket) => serve(socket, arrival.ends, arrival.door, floor, doors, worker, load),
         Err(error) => {
             load.fetch_sub(1, Relaxed);
             tracing::warn!(%error, "a worker cannot watch a connection");
@@ -152,31 +174,31 @@ pub(super) fn serve_arrival<M: Mint>(
 pub(super) fn accept_in_place<M: Mint>(
     listeners: Vec<DataListener>,
     floor: &Arc<Floor>,
-    serving: &Serving,
+    doors: &Doors,
     worker: &Arc<Worker<M>>,
     load: &Arc<AtomicUsize>,
 ) -> io::Result<()> {
-    for DataListener { listen, bound } in listeners {
+    for DataListener { listen, door, bound } in listeners {
         let acceptor = bound.acceptor()?;
-        let (floor, serving, worker, load) = (Arc::clone(floor), serving.clone(), Arc::clone(worker), Arc::clone(load));
-        let spawner = serving.spawner.clone();
+        let (floor, doors, worker, load) = (Arc::clone(floor), doors.clone(), Arc::clone(worker), Arc::clone(load));
+        let Serving { spawner, shutdown, .. } = doors[door as usize].clone();
         drop(spawner.spawn(async move {
             let local = acceptor.address().clone();
             let ends = |peer| Ends { peer, local: local.clone(), listener: listen.id };
-            let draining = serving.shutdown.draining();
+            let draining = shutdown.draining();
             tokio::pin!(draining);
             loop {
                 tokio::select! {
                     () = &mut draining => break,
                     (socket, peer) = acceptor.accept() => {
                         load.fetch_add(1, Relaxed);
-                        serve(socket, ends(peer), &floor, &serving, &worker, &load);
+                        serve(socket, ends(peer), door, &floor, &doors, &worker, &load);
                     }
                 }
             }
             for (socket, peer) in rest(acceptor) {
                 load.fetch_add(1, Relaxed);
-                serve_arrival(Arrival { socket, ends: ends(peer) }, &floor, &serving, &worker, &load);
+                serve_arrival(Arrival { socket, ends: ends(peer), door }, &floor, &doors, &worker, &load);
             }
         }));
     }
@@ -186,11 +208,13 @@ pub(super) fn accept_in_place<M: Mint>(
 fn serve<M: Mint>(
     socket: Socket,
     ends: Ends,
+    door: Door,
     floor: &Arc<Floor>,
-    serving: &Serving,
+    doors: &Doors,
     worker: &Arc<Worker<M>>,
     load: &Arc<AtomicUsize>,
 ) {
+    let serving = &doors[door as usize];
     let counted = Counted::new(floor, load, worker, ends.listener);
     if floor.open.load(Relaxed) > floor.max_connections {
         turn_one_away(socket, floor, serving, counted);
@@ -199,7 +223,7 @@ fn serve<M: Mint>(
     let serving_here = serving.clone();
     drop(serving.spawner.spawn(async move {
         let peer = ends.peer;
-        let (served, sequel) = serve_one(&serving_here, socket, ends, &counted.worker).await;
+        let (served, sequel) = serve_one(&serving_here, socket, ends, door, &counted.worker).await;
         match served {
             Ok(()) => {}
             Err(ServeError::Parse(error)) => {
@@ -223,6 +247,7 @@ async fn serve_one<M: Mint>(
     serving: &Serving,
     socket: Socket,
     ends: Ends,
+    door: Door,
     worker: &Arc<Worker<M>>,
 ) -> (Result<(), ServeError>, Option<Sequel>) {
     let stream = match serving.open(socket).await {
@@ -231,6 +256,13 @@ async fn serve_one<M: Mint>(
     };
     let connection = Arc::new(Connection::new(ends, stream.secured(), &serving.limits));
     let (worker, on) = (Arc::clone(worker), Arc::clone(&connection));
+    if door == Door::Authz {
+        let service = service_fn(move |question| {
+            authz::handle(Arc::clone(&worker), Arc::clone(&on), question).map(Ok::<_, Infallible>)
+        });
+        // Boxed, so that it makes the future of no other connection larger.
+        return (Box::pin(serving.serve(stream, connection, service)).await, None);
+    }
     // A closure, so that the future of a request has no box of its own: hyper keeps it in the connection's.
     let service =
         service_fn(move |request| handle(Arc::clone(&worker), Arc::clone(&on), request).map(Ok::<_, Infallible>));

@@ -70,6 +70,8 @@ pub enum AnswerError {
 enum Source {
     Empty,
     Full(Bytes),
+    /// Then trailers. Boxed: it is rare, and would make every body larger.
+    WithTrailers(Box<(Bytes, HeaderMap)>),
     Incoming(Incoming, Arc<NameSet>),
 }
 
@@ -183,6 +185,12 @@ impl<E: Ending> ResponseBody<E> {
         Self { source: Source::Full(bytes.into()), ending: Some(ending), deadline: None }
     }
 
+    /// These bytes, and then trailers.
+    pub fn with_trailers(bytes: Bytes, trailers: HeaderMap, ending: E) -> Self {
+        let source = Source::WithTrailers(Box::new((bytes, trailers)));
+        Self { source, ending: Some(ending), deadline: None }
+    }
+
     /// Streams the upstream's body, without the trailers that are forbidden.
     pub fn incoming(incoming: Incoming, forbidden: &Arc<NameSet>, mut ending: E, deadline: Option<Instant>) -> Self {
         if incoming.is_end_stream() {
@@ -227,6 +235,20 @@ impl<E: Ending + Unpin> Body for ResponseBody<E> {
                 this.end();
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
+            Source::WithTrailers(rest) => {
+                let (bytes, trailers) = &mut **rest;
+                if bytes.is_empty() {
+                    let trailers = std::mem::take(trailers);
+                    this.source = Source::Empty;
+                    this.end();
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                let bytes = std::mem::take(bytes);
+                if let Some(ending) = &mut this.ending {
+                    ending.passed(bytes.len(), None);
+                }
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
             Source::Incoming(incoming, forbidden) => match Pin::new(&mut *incoming).poll_frame(cx) {
                 Poll::Pending => {
                     if let Some(ending) = &mut this.ending {
@@ -261,6 +283,7 @@ impl<E: Ending + Unpin> Body for ResponseBody<E> {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Empty => true,
+            Source::WithTrailers(_) => false,
             Source::Full(bytes) => bytes.is_empty(),
             Source::Incoming(incoming, _) => incoming.is_end_stream(),
         }
@@ -270,6 +293,7 @@ impl<E: Ending + Unpin> Body for ResponseBody<E> {
         match &self.source {
             Source::Empty => SizeHint::with_exact(0),
             Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::WithTrailers(rest) => SizeHint::with_exact(rest.0.len() as u64),
             Source::Incoming(incoming, _) => incoming.size_hint(),
         }
     }

@@ -268,7 +268,9 @@ fn matched(route: &Route, config: &Config, head: &Parts) -> Matched {
             Some(id) => config.server.listen[id.index()].name.clone(),
             None => "any".to_owned(),
         },
-        upstream: config.upstreams[route.upstream.index()].name.clone(),
+        upstream: config
+            .upstream_of(route)
+            .map_or_else(|| "nowhere: a proxy forwards it".to_owned(), |to| to.name.clone()),
         path_there: path,
     }
 }
@@ -280,7 +282,8 @@ fn named(source: &SessionIdSource, head: &Parts, target: &Target<'_>, came: &Cam
         session.named(format!("header {}, by its id", source.header));
     }
     let shown = head.headers.contains_key(headers::CALLER);
-    session.caller_token = Some(match named::admit(&head.headers, target.host.as_str(), target.local, source) {
+    let local = &came.connection.ends.local;
+    session.caller_token = Some(match named::admit(&head.headers, target.host.as_str(), local, source) {
         Ok(()) if source.caller == CallerToken::Needless => "needs no token: who may open the socket may name sessions",
         Ok(()) if came.caller_unknown => "x-mintgate-caller NOT checked: the configured token is not here",
         Ok(()) => "x-mintgate-caller is the configured token",

@@ -16,8 +16,9 @@ tables! {
         name: String = required,
         /// Which requests are its own; everything else left out, all of them.
         matching as "match": Match,
-        /// The name of an upstream, or a URL.
-        upstream: String = required,
+        /// The name of an upstream, or a URL. It may be left out only where `[authz]` is there: the route is then for requests that a
+        /// proxy forwards, and none of its own.
+        upstream: String,
         /// Taken away from the beginning of the path.
         strip_prefix: String,
         /// Stands where the matched path stood.

@@ -44,6 +44,8 @@ const KNOWN_METHODS: [&str; 18] = [
 pub(crate) struct Routes {
     /// What `match.listener` can name.
     listeners: Vec<Listen>,
+    /// Whether proxies ask for decisions, and forward what has no upstream here.
+    carried: bool,
     pub(crate) list: Vec<Route>,
     pub(crate) minted: Vec<MintKind>,
     pub(crate) needs: Needs,
@@ -53,12 +55,13 @@ pub(crate) struct Routes {
 pub(crate) fn read(
     field: Field<Vec<At<raw::Route>>>,
     listeners: &[Listen],
+    carried: bool,
     clerk: &Draft,
     upstreams: &mut Upstreams,
     cx: &mut Context<'_>,
 ) -> Routes {
     let listeners = listeners.to_vec();
-    let mut routes = Routes { listeners, list: Vec::new(), minted: Vec::new(), needs: Needs::default() };
+    let mut routes = Routes { listeners, carried, list: Vec::new(), minted: Vec::new(), needs: Needs::default() };
     let mut places: Vec<Span> = Vec::new();
     for At { value: raw, span } in field.or_default() {
         if places.len() == MOST {
@@ -133,11 +136,14 @@ fn route(
     let rewrite = rewrite(&raw.strip_prefix, &raw.rewrite_prefix, matcher.as_ref(), cx);
     let inject = inject::read(&raw.inject, public, routes, cx);
     let upstream = match &raw.upstream {
-        Field::Good(at) => upstreams.resolve(at, cx),
+        Field::Good(at) => upstreams.resolve(at, cx).map(Some),
         Field::Bad => None,
+        Field::Absent if routes.carried => Some(None),
         Field::Absent => {
             if !raw.reported() {
-                cx.error(place, "the route needs an `upstream`").advice("name a table of [upstreams], or write a URL");
+                cx.error(place, "the route needs an `upstream`").advice(
+                    "name a table of [upstreams], or write a URL; only where [authz] is there may it be left out",
+                );
             }
             None
         }
@@ -164,16 +170,19 @@ fn route(
     let websocket =
         websocket::read(&raw.websocket, &session, &inject, cx).filter(|_| !session_id::is_named(&raw.session));
     let retry_rejected = retry::read(&raw.retry_rejected, &inject, cx);
-    let upstream = upstream.map(|id| upstreams.get(id));
-    let keep_headers = keep_headers(&raw.keep_headers, upstream.map(|upstream| &upstream.remove_headers), cx);
+    let upstream = upstream.map(|id| id.map(|id| upstreams.get(id)));
+    let removed = upstream.flatten().map(|upstream| &upstream.remove_headers);
+    let keep_headers = keep_headers(&raw.keep_headers, removed, cx);
     let upstream = upstream?;
     Some(Route {
         id,
         name: name?,
         matcher: matcher?,
-        upstream: upstream.id,
+        upstream: upstream.map(|upstream| upstream.id),
         rewrite: rewrite?,
-        preserve_host: raw.preserve_host.or(upstream.addresses.iter().all(|address| address.loopback)),
+        preserve_host: raw
+            .preserve_host
+            .or(upstream.is_none_or(|to| to.addresses.iter().all(|address| address.loopback))),
         session,
         session_id,
         rules,

@@ -256,7 +256,7 @@ fn upstreams_and_templates_are_shared_by_what_they_are() {
     ));
     let names: Vec<_> = config.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     assert_eq!(names, ["z", "a", "http://z"], "named ones in the order of the file, then those of routes");
-    let used: Vec<_> = config.routes.iter().map(|route| route.upstream.index()).collect();
+    let used: Vec<_> = config.routes.iter().map(|route| route.upstream.unwrap().index()).collect();
     assert_eq!(used, [1, 2, 2]);
     let templates: Vec<_> = config.templates().map(crate::config::TemplateName::as_str).collect();
     assert_eq!(templates, ["two", "one"]);

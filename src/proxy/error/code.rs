@@ -142,6 +142,12 @@ impl Code {
         OutcomeId::new(CLASSES.len() + self.index())
     }
 
+    /// The same as a number.
+    pub fn grpc_code(self) -> i32 {
+        // Each of them is one; 2 is 'unknown'.
+        self.grpc_status().parse().unwrap_or(2)
+    }
+
     /// The code of gRPC (its `statuscodes` document) that means the same.
     pub(super) fn grpc_status(self) -> &'static str {
         match self.row().status {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use mintgate::address::BoundAddress;
 use mintgate::app::{self, Process};
 use mintgate::clock::Clock;
 use mintgate::config::validate::{self, Environment, Secrets};
@@ -49,6 +50,8 @@ pub(crate) struct Boot {
 pub(crate) struct Gateway {
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
+    /// Where proxies ask, when `[authz]` is there and on TCP.
+    pub(crate) authz: Option<SocketAddr>,
     pub(crate) emulator: Emulator,
     /// Where the emulator is served.
     pub(crate) issuer: SocketAddr,
@@ -179,6 +182,7 @@ impl Boot {
         };
         let bound = app::bind(config, process).unwrap();
         let (address, admin) = (bound.address().unwrap(), bound.admin().unwrap());
+        let authz = bound.authz_listeners().find_map(BoundAddress::tcp);
         let readiness = bound.readiness().clone();
         let revoked = Arc::clone(&bound.gateway().sessions.revoked);
         let (told, hears) = oneshot::channel::<()>();
@@ -189,7 +193,7 @@ impl Boot {
         let ready = readiness.clone();
         eventually("the gateway is ready", || ready.ready().is_ok()).await;
         let (told, run) = (Some(told), Some(run));
-        Gateway { address, admin, emulator, issuer, readiness, revoked, clock, shutdown, told, run }
+        Gateway { address, admin, authz, emulator, issuer, readiness, revoked, clock, shutdown, told, run }
     }
 
     fn text(&self, emulator: &Emulator, issuer: SocketAddr) -> String {
