@@ -22,7 +22,7 @@ const GUIDE: &str = include_str!("../../docs/testing-your-application.md");
 const SECURITY: &str = include_str!("../../SECURITY.md");
 
 /// Every document, with what it contains that a test has to find.
-const DOCUMENTS: [(&str, &str); 11] = [
+const DOCUMENTS: [(&str, &str); 12] = [
     ("README.md", include_str!("../../README.md")),
     ("deploy/README.md", include_str!("../../deploy/README.md")),
     ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
@@ -32,6 +32,7 @@ const DOCUMENTS: [(&str, &str); 11] = [
     ("docs/integrations.md", include_str!("../../docs/integrations.md")),
     ("docs/operations.md", include_str!("../../docs/operations.md")),
     ("deploy/kubernetes/README.md", include_str!("../../deploy/kubernetes/README.md")),
+    ("deploy/authz/README.md", include_str!("../../deploy/authz/README.md")),
     ("docs/status.md", include_str!("../../docs/status.md")),
     ("docs/configuration.md", include_str!("../../docs/configuration.md")),
 ];
@@ -263,7 +264,7 @@ fn sources(directory: &Path, text: &mut String) {
 #[test]
 fn every_configuration_to_deploy_loads_without_a_warning() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
-    for file in ["debian/mintgate.toml", "docker/mintgate.toml", "kubernetes/example/mintgate.toml"] {
+    for file in ["authz/mintgate.toml", "debian/mintgate.toml", "docker/mintgate.toml", "kubernetes/example/mintgate.toml"] {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
         let parsed = validate::parse(&text, Path::new(file), &Deployed, Secrets::Required);
         let (_, warnings) = parsed.unwrap_or_else(|problems| panic!("{file}: {problems}"));
