@@ -264,7 +264,9 @@ fn sources(directory: &Path, text: &mut String) {
 #[test]
 fn every_configuration_to_deploy_loads_without_a_warning() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
-    for file in ["authz/mintgate.toml", "debian/mintgate.toml", "docker/mintgate.toml", "kubernetes/example/mintgate.toml"] {
+    for file in
+        ["authz/mintgate.toml", "debian/mintgate.toml", "docker/mintgate.toml", "kubernetes/example/mintgate.toml"]
+    {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
         let parsed = validate::parse(&text, Path::new(file), &Deployed, Secrets::Required);
         let (_, warnings) = parsed.unwrap_or_else(|problems| panic!("{file}: {problems}"));
