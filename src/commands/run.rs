@@ -161,12 +161,12 @@ async fn serve(
             }
             Ok(kept)
         };
+        // Together: where the keys do not come because a file says the wrong thing, its correction is not waited out.
         let serving = async {
-            tell_when_ready(&readiness).await;
-            follow(source, seen, &asked, ledger.common(), Manager, apply).await;
+            tokio::join!(tell_when_ready(&readiness), follow(source, seen, &asked, ledger.common(), Manager, apply))
         };
         tokio::select! {
-            () = serving => {}
+            _ = serving => {}
             () = signals.next() => {}
             () = quit.notified() => {}
         }

@@ -399,7 +399,15 @@ impl Binary {
         Self::run(command, path, config).await
     }
 
-    async fn run(mut command: Command, path: &Path, config: &str) -> Self {
+    /// The same, as soon as it listens: it may never be ready.
+    pub(crate) async fn start_listening(name: &str, config: &str, vars: &[(&str, &str)]) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.toml"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mintgate"));
+        command.envs(vars.iter().copied());
+        Self::listening(command, &path, config).await
+    }
+
+    async fn listening(mut command: Command, path: &Path, config: &str) -> Self {
         std::fs::write(path, config).unwrap();
         command.arg("run").arg("--config").arg(path);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -416,6 +424,11 @@ impl Binary {
             said.is_some()
         })
         .await;
+        binary
+    }
+
+    async fn run(command: Command, path: &Path, config: &str) -> Self {
+        let binary = Self::listening(command, path, config).await;
         let client = client(false);
         let waited = tokio::time::timeout(PATIENCE, async {
             let url = format!("http://{}/readyz", binary.admin);

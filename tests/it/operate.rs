@@ -59,6 +59,28 @@ async fn the_service_manager_hears_of_start_reloads_and_end_and_that_the_process
     until("the process ends", || binary.ended().is_some()).await;
 }
 
+/// Fails where files are followed only once the keys have come, or have been waited for in vain.
+#[tokio::test]
+async fn who_corrects_a_file_does_not_wait_for_keys_that_do_not_come() {
+    let (upstream, directory) = (Upstream::answering(OK).await, Directory::new());
+    let path = directory.path("notify.sock");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    // Nobody listens on port 1.
+    let no_keys = config(&upstream, "").replace("session = []", "session = [\"bearer\"]")
+        + "[clerk]\njwks_url = \"http://127.0.0.1:1/jwks\"\nissuer = \"https://clerk.example.com\"\n";
+    let binary = Binary::start_listening("no-keys", &no_keys, &[("NOTIFY_SOCKET", path.to_str().unwrap())]).await;
+    binary.hang_up();
+    let mut all = String::new();
+    until("it reloads", || {
+        all.push_str(&told(&manager).concat());
+        all.contains("RELOADING=1")
+    })
+    .await;
+    let before = all.split("RELOADING=1").next().unwrap();
+    assert!(!before.contains("READY=1"), "it has waited for the keys first: {all}");
+}
+
 /// Fails when the watchdog is told of a process whose workers stand still.
 #[tokio::test]
 async fn a_watchdog_hears_nothing_of_a_process_that_stands_still() {
