@@ -129,8 +129,8 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
         }
     }
     let live = tls.each_ref().map(|tls| tls.as_ref().map(Reload::live));
-    let ways = Ways::of(&config);
-    surfaces.ways(&config, &ways, &live, &mut process.inherited)?;
+    let ways = Ways::of(&config, &crew.gateway(), &issuance.load());
+    surfaces.ways(&config, &ways.token_api(&process.clock), &live, &mut process.inherited)?;
     let certificates = Watchlist::new(upstream_tls.files, tls.into_iter().flatten());
     let probes = readiness.clone();
     let pulse = Pulse::default();

@@ -30,5 +30,6 @@ pub mod session;
 pub mod surface;
 pub mod telemetry;
 pub mod token;
+pub mod token_api;
 pub mod transport;
 pub mod version;

@@ -78,9 +78,16 @@ impl Lasting {
 /// What is counted, by name.
 pub fn names(config: &Config) -> Names {
     let authz = config.authz.as_ref().map(|authz| asking(config, authz));
+    let mut templates: Vec<String> = config.minted.iter().map(|kind| kind.label().to_owned()).collect();
+    // The routes' keep their places. What the secret key's holders ask for beside these is `other`.
+    for template in config.token_api.iter().flat_map(|api| &api.callers).flat_map(|caller| &caller.templates) {
+        if !templates.iter().any(|known| known == template.as_str()) {
+            templates.push(template.as_str().to_owned());
+        }
+    }
     Names {
         routes: config.routes.iter().map(|route| route.name.clone()).collect(),
-        templates: config.minted.iter().map(|kind| kind.label().to_owned()).collect(),
+        templates,
         upstreams: config.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
         listeners: config.server.listen.iter().chain(&authz).map(|listen| listen.name.clone()).collect(),
         outcomes: outcome_names(),

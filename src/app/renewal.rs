@@ -142,10 +142,11 @@ impl Renewal {
         let metrics = self.ledger.begin(names(&config));
         let (number, mint) = (self.crew.gateway().number + 1, issuance.mint(&self.means.clock));
         let jwks = issuance.jwks.clone();
-        self.crew.replace(&Arc::new(self.lasting.gateway(number, &config, plans, jwks, mint, &metrics)));
+        let gateway = Arc::new(self.lasting.gateway(number, &config, plans, jwks, mint, &metrics));
+        self.crew.replace(&gateway);
         let tls = self.tls.iter().zip(tls).filter_map(|(live, tls)| live.clone().zip(tls));
         self.certificates.replace(upstream_tls.files, tls);
-        self.ways.replace(&config);
+        self.ways.replace(&config, &gateway, &issuance);
         if issuance.jwks.is_ready() || !needs_key(&config) {
             self.readiness.set_key_known();
         }

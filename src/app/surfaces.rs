@@ -3,7 +3,6 @@
 use axum::Router;
 
 use super::start::StartError;
-use super::ways::Ways;
 use crate::address::{BoundAddress, ListenAddress};
 use crate::config::{Config, Way};
 use crate::lifecycle::{Shutdown, Spawner};
@@ -55,16 +54,16 @@ impl Surfaces {
     pub(super) fn ways(
         &mut self,
         config: &Config,
-        _live: &Ways,
-        [_, _, token_api, webhooks]: &[Option<Live<ServerTls>>; 4],
+        token_api: &Router,
+        [_, _, api_tls, webhooks_tls]: &[Option<Live<ServerTls>>; 4],
         inherited: &mut Inherited,
     ) -> Result<(), StartError> {
         let mut bind = |kind, way: Option<&Way>, router: &Router, tls: &Option<_>| match way {
             Some(way) => self.bind(kind, &way.listen, router, tls.as_ref(), inherited),
             None => Ok(()),
         };
-        bind(Kind::TokenApi, config.token_api.as_ref().map(|api| &api.way), &Router::new(), token_api)?;
-        bind(Kind::Webhooks, config.webhooks.as_ref().map(|webhooks| &webhooks.way), &Router::new(), webhooks)
+        bind(Kind::TokenApi, config.token_api.as_ref().map(|api| &api.way), token_api, api_tls)?;
+        bind(Kind::Webhooks, config.webhooks.as_ref().map(|webhooks| &webhooks.way), &Router::new(), webhooks_tls)
     }
 
     fn bind(

@@ -76,7 +76,7 @@ fn is_dots(segment: &[u8]) -> bool {
 }
 
 /// Percent-decodes once; `None` when an escape is not one.
-fn decode(text: &[u8]) -> Option<Vec<u8>> {
+pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.iter();
     while let Some(&byte) = rest.next() {

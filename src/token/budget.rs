@@ -117,6 +117,24 @@ impl Limiter {
         self.metrics.control().budget_available.set(available);
     }
 
+    /// Counts a call that is not a mint and that nobody holds up: the issuer counts it too.
+    pub fn spend(&self) {
+        // Where nothing is left, the issuer itself may still have room, or say that it has none.
+        let _counted: Result<(), Instant> = self.take(false);
+    }
+
+    /// Takes a unit for a call that is not a mint, as a refresh ahead of time does: at once, and not out of the reserve.
+    ///
+    /// # Errors
+    /// The time after which there may be one.
+    pub fn spare(&self) -> Result<(), Duration> {
+        let now = Instant::now();
+        if let Some(until) = self.paused(now) {
+            return Err(until - now);
+        }
+        self.take(true).map_err(|at| at.saturating_duration_since(now))
+    }
+
     async fn admit(&self, request: &MintRequest) -> Result<OwnedSemaphorePermit, MintError> {
         match request.urgency {
             Urgency::Ahead => self.admit_ahead(request),

@@ -132,16 +132,18 @@ impl TokenCache {
     }
 
     /// A live token: out of memory, out of the mint that is under way, or newly minted through `mint`. Waits until the
-    /// request's deadline at most.
+    /// request's deadline at most. A forced request gets a token out of a mint, where its key had no forced one for 10 s.
     pub async fn get<M: Mint>(
         self: &Arc<Self>,
         request: MintRequest,
         mint: &Arc<M>,
     ) -> (Lookup, Result<Arc<Token>, MintError>) {
         let mut lookup = Lookup::Hit;
+        let mut anew = request.forced && self.flights.force(&request.key, self.clock.now().mono);
         loop {
             let now = self.clock.now();
-            if let Some((token, freshness)) = self.get_fresh(&request.key, now) {
+            // Who asks by force after another one waits for that one's mint, and takes no token that it will replace.
+            if let (Some((token, freshness)), false) = (self.get_fresh(&request.key, now), request.forced) {
                 if freshness == Freshness::RefreshDue {
                     self.refresh(request, mint);
                 }
@@ -151,7 +153,7 @@ impl TokenCache {
                 return (lookup, Err(MintError::Timeout));
             }
             let revocations = self.revocations.load(Ordering::Acquire);
-            let live = || self.get_fresh(&request.key, now).map(|(token, _)| token);
+            let live = || self.get_fresh(&request.key, now).filter(|_| !anew).map(|(token, _)| token);
             let flight = match self.flights.next(&request.key, now.mono, live) {
                 Next::Live(token) => return (lookup, Ok(token)),
                 Next::Missing(error) => return (Lookup::Missing, Err(error)),
@@ -161,7 +163,7 @@ impl TokenCache {
                     flight
                 }
                 Next::Begin(flight) => {
-                    lookup = Lookup::Mint;
+                    (lookup, anew) = (Lookup::Mint, false);
                     let request = MintRequest { urgency: Urgency::Waiting, ..request.clone() };
                     self.launch(Arc::clone(&flight), request, mint);
                     flight

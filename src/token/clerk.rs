@@ -4,6 +4,7 @@ mod answer;
 pub mod http;
 pub mod instance;
 pub mod judge;
+pub mod passage;
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};

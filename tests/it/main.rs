@@ -25,6 +25,7 @@ mod soak;
 mod status;
 mod support;
 mod telemetry;
+mod token_api;
 mod tokens;
 mod version;
 mod volume;

@@ -12,7 +12,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, StatusCode, Uri, Version, header};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version, header};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
@@ -42,10 +43,15 @@ const MAX_HEAD: usize = 32 * 1024;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
+/// A body that is passed on as it comes.
+pub type Streamed = UnsyncBoxBody<Bytes, BoxError>;
+
 /// Connections to the issuer, pooled.
 #[derive(Debug)]
 pub(super) struct Http {
     pool: Mutex<Pool>,
+    /// For calls that are passed on: their bodies stream.
+    passing: legacy::Client<Connector, Streamed>,
     builder: legacy::Builder,
     connector: Connector,
     clock: Clock,
@@ -155,7 +161,7 @@ impl Http {
             .http2_keep_alive_while_idle(true);
         let connector = Connector { inner, limit: config.connect_timeout };
         let pool = Mutex::new(Pool::new(&builder, &connector, 0));
-        Ok(Self { pool, builder, connector, clock })
+        Ok(Self { pool, passing: builder.build(connector.clone()), builder, connector, clock })
     }
 
     fn pool(&self) -> MutexGuard<'_, Pool> {
@@ -182,9 +188,7 @@ impl Http {
         let sent = self.clock.now();
         let pool = self.pool().clone();
         let whole = async {
-            let response = pool.client.request(request).await.map_err(|error| {
-                if error.is_connect() { ExchangeError::Connect(error) } else { ExchangeError::Broken(error) }
-            })?;
+            let response = pool.client.request(request).await.map_err(failed)?;
             let (head, body) = response.into_parts();
             pool.shared.store(head.version == Version::HTTP_2, Relaxed);
             let body = read(body, &head.headers, cap).await?;
@@ -197,6 +201,15 @@ impl Http {
         }
         answer
     }
+
+    /// Sends a request whose body streams, and gives the answer with its head; its body streams too.
+    pub(super) async fn stream(&self, request: Request<Streamed>) -> Result<Response<Incoming>, ExchangeError> {
+        self.passing.request(request).await.map_err(failed)
+    }
+}
+
+fn failed(error: legacy::Error) -> ExchangeError {
+    if error.is_connect() { ExchangeError::Connect(error) } else { ExchangeError::Broken(error) }
 }
 
 // === impl Pool ===
