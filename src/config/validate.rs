@@ -121,7 +121,7 @@ fn config(file: raw::File, cx: &mut Context<'_>) -> Config {
     let admin = server::admin(file.admin, &server.listen, cx);
     let mut ways = ways::Ways::beside(&server, admin.as_ref());
     let authz = ways.authz(&file.authz, cx);
-    let token_api = ways.token_api(&file.token_api, cx);
+    let token_api = ways.token_api(&file.token_api, clerk.secret_keys(), cx);
     let webhooks = ways.webhooks(&file.webhooks, cx);
     let log = server::log(&file.log.or_default(), cx);
     let cache = server::cache(&file.cache.or_default(), cx);

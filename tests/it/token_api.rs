@@ -155,7 +155,7 @@ async fn who_may_not_ask_is_told_so_and_nothing_reaches_the_issuer() {
     let hub = stage.hub("").await;
     let (key, local) = (stage.key(), format!("Bearer {BILLING}"));
     let mint = format!("/v1/sessions/{ALICE}/tokens/custom_hasura");
-    let before = stage.seen("").len();
+    let before = stage.reached().len();
     for (headers, expected) in [
         (&[][..], (401, "authentication_invalid")),
         (&[("authorization", "Basic YTpi")], (401, "authorization_header_format_invalid")),
@@ -188,14 +188,14 @@ async fn who_may_not_ask_is_told_so_and_nothing_reaches_the_issuer() {
     }
     let unknown = hub.token(&local, ALICE, "custom_hasura", r#"{"organization_id":"org_1"}"#).await;
     assert_eq!(refused(&unknown), (422, "form_param_unknown".to_owned()));
-    assert_eq!(stage.seen("").len(), before);
+    assert_eq!(stage.reached().len(), before);
     // And what it may.
     jwt(&hub.token(&local, ALICE, "custom_hasura", "").await);
     let session = hub.ask(Method::GET, &format!("/v1/sessions/{ALICE}"), &[("authorization", &local)], "").await;
     assert!(session.status == 200 && session.body.contains("user_emulator_alice"), "{session:?}");
     let keys = hub.ask(Method::GET, "/v1/jwks", &[("authorization", &local)], "").await;
     assert!(keys.status == 200 && keys.body.contains("\"kid\""), "{keys:?}");
-    for seen in &stage.seen("")[before..] {
+    for seen in &stage.reached()[before..] {
         assert_eq!(seen.headers[header::AUTHORIZATION], key.as_str(), "{seen:?}");
     }
 }
@@ -205,7 +205,7 @@ async fn who_may_not_ask_is_told_so_and_nothing_reaches_the_issuer() {
 async fn a_path_that_can_be_read_in_two_ways_goes_nowhere() {
     let stage = Stage::new();
     let hub = stage.hub("").await;
-    let before = stage.seen("").len();
+    let before = stage.reached().len();
     for target in [
         "/v1/../v1/users",
         "/v1/%2e%2e/users",
@@ -223,7 +223,7 @@ async fn a_path_that_can_be_read_in_two_ways_goes_nowhere() {
     let long = "x".repeat(70 * 1024);
     let answer = hub.token(&stage.key(), ALICE, "plain", &format!(r#"{{"expires_in_seconds":"{long}"}}"#)).await;
     assert_eq!(refused(&answer), (413, "request_body_too_large".to_owned()));
-    assert_eq!(stage.seen("").len(), before);
+    assert_eq!(stage.reached().len(), before);
 }
 
 /// What a default client of the official Python SDK takes as a reason to ask for an hour is never said.

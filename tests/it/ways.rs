@@ -23,13 +23,13 @@ async fn a_gateway_without_routes_serves_its_other_ways() {
     );
     let binary = Binary::start("ways-alone", &text, &VARS).await;
     let client = client(false);
-    for (address, path) in [
-        (binary.said("token API listening").unwrap(), "/nothing"),
-        (binary.said("webhooks listening").unwrap(), "/nothing"),
-        (binary.address, "/"),
+    for (address, path, expected) in [
+        (binary.said("token API listening").unwrap(), "/nothing", 401),
+        (binary.said("webhooks listening").unwrap(), "/nothing", 404),
+        (binary.address, "/", 404),
     ] {
         let answer = call(&client, Method::GET, &format!("http://{address}{path}"), &[], "").await;
-        assert_eq!(answer.status, 404, "{answer:?}");
+        assert_eq!(answer.status, expected, "{answer:?}");
     }
 }
 

@@ -77,7 +77,9 @@ pub(crate) fn read(raw: raw::Clerk, cx: &mut Context<'_>) -> Draft {
         Some(der) => KeySource::Pinned(der),
         None => KeySource::None,
     };
-    let development = match (secret_keys.first(), &publishable_key) {
+    // What a hub takes in a secret key's place says nothing of the instance.
+    let clerks = secret_keys.first().filter(|key| key.expose().starts_with("sk_"));
+    let development = match (clerks, &publishable_key) {
         (Some(key), _) => key.expose().starts_with("sk_test_"),
         (None, Some(key)) => key.development,
         (None, None) => false,
@@ -118,6 +120,11 @@ pub(crate) fn origins(field: &Field<Vec<At<String>>>, cx: &mut Context<'_>) -> V
 // === impl Draft ===
 
 impl Draft {
+    /// The secret keys that are here.
+    pub(crate) fn secret_keys(&self) -> &[Secret] {
+        &self.clerk.secret_keys
+    }
+
     /// The allow-list that routes narrow.
     pub(crate) fn authorized_parties(&self) -> &[Origin] {
         &self.clerk.authorized_parties

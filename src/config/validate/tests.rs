@@ -197,6 +197,14 @@ fn the_budget_follows_the_kind_of_key() {
     assert_eq!(test.clerk.budget.requests, 100);
     let keys: Vec<_> = test.clerk.secret_keys.iter().map(crate::secret::Secret::expose).collect();
     assert_eq!(keys, ["sk_test_fromfile", "sk_live_fromenv"], "in order, without the file's newline");
+    // Behind a hub the key is no secret key of Clerk's, and the instance is the publishable key's.
+    for (publishable, requests) in [("pk_test_Y2xlcmsuY2xlcmsuZGV2JA", 100), ("pk_live_Y2xlcmsuY2xlcmsuZGV2JA", 1000)] {
+        let behind = "secret_key = { env = \"BILLING_TOKEN\" }\napi_url = \"http://127.0.0.1:6474\"";
+        let source = LEAST.replace("secret_key = { env = \"CLERK_SECRET_KEY\" }", behind);
+        let source = source.replace("[clerk]", &format!("[clerk]\npublishable_key = \"{publishable}\""));
+        assert!(source.contains("BILLING_TOKEN") && source.contains(publishable), "{source}");
+        assert_eq!(good(&source).clerk.budget.requests, requests, "{publishable}");
+    }
     let written = good(&format!("{LEAST}[clerk.budget]\nrequests = 7\nshare = 1\nper = \"1m\"\n"));
     assert_eq!((written.clerk.budget.requests, written.clerk.budget.per), (7, seconds(60)));
 }

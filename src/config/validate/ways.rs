@@ -59,7 +59,12 @@ impl Ways {
     }
 
     /// `[token_api]`
-    pub(crate) fn token_api(&mut self, field: &Field<raw::TokenApi>, cx: &mut Context<'_>) -> Option<TokenApi> {
+    pub(crate) fn token_api(
+        &mut self,
+        field: &Field<raw::TokenApi>,
+        secret_keys: &[Secret],
+        cx: &mut Context<'_>,
+    ) -> Option<TokenApi> {
         let raw = field.get()?;
         let way = self.way("[token_api]", raw, &raw.listen, &raw.tls, cx);
         if let (Some(at), Some(way)) = (raw.listen.get(), &way) {
@@ -70,7 +75,7 @@ impl Ways {
                     .advice("add tls = { cert = \"cert.pem\", key = \"key.pem\" }, or listen on a loopback address");
             }
         }
-        let callers = callers(&raw.callers, cx);
+        let callers = callers(&raw.callers, secret_keys, cx);
         self.mint = Some(field.get().and_then(|at| at.listen.get()).map_or(raw.span.clone(), |at| at.span.clone()));
         Some(TokenApi { way: way?, callers })
     }
@@ -115,7 +120,7 @@ impl Ways {
     }
 }
 
-fn callers(field: &Field<Vec<At<raw::ApiCaller>>>, cx: &mut Context<'_>) -> Vec<ApiCaller> {
+fn callers(field: &Field<Vec<At<raw::ApiCaller>>>, secret_keys: &[Secret], cx: &mut Context<'_>) -> Vec<ApiCaller> {
     let mut found: Vec<(ApiCaller, Span)> = Vec::new();
     let mut names: Vec<&At<String>> = Vec::new();
     for raw in field.get().into_iter().flat_map(|list| &list.value) {
@@ -141,6 +146,10 @@ fn callers(field: &Field<Vec<At<raw::ApiCaller>>>, cx: &mut Context<'_>) -> Vec<
         let (Some(name), Some((token, span))) = (raw.name.get(), token) else { continue };
         if let Some((_, first)) = found.iter().find(|(own, _)| own.token == token) {
             cx.error(span, "two callers show the same token").also(first.clone(), "the first one");
+        }
+        if secret_keys.contains(&token) {
+            cx.error(span, "this is `clerk.secret_key` itself, which opens everything")
+                .advice("make a token of its own for the caller: openssl rand -hex 32");
         }
         found.push((ApiCaller { name: name.value.clone(), token, templates }, span.clone()));
     }

@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 use http::{Method, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Frame;
+use mintgate::emulator::base_url;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -75,7 +76,7 @@ async fn a_call_is_passed_on_as_it_is_without_what_is_the_connections() {
         (&"http://127.0.0.1:1/elsewhere".parse().unwrap(), &"2".parse().unwrap())
     );
     assert!(!answer.headers.contains_key("x-hop") && answer.code().is_empty(), "{answer:?}");
-    let seen = seen.lock().unwrap().clone();
+    let seen: Vec<_> = seen.lock().unwrap().iter().filter(|(line, ..)| !line.ends_with("/jwks")).cloned().collect();
     let [(line, headers, body)] = &seen[..] else { panic!("{seen:?}") };
     assert_eq!((line.as_str(), &body[..]), ("PATCH /base/v1/users/u%5F1?a=%20b&a=c", &b"{\"a\":1}"[..]));
     let mut names: Vec<&str> = headers.keys().map(http::HeaderName::as_str).collect();
@@ -124,7 +125,8 @@ async fn both_bodies_stream() {
 #[tokio::test]
 async fn calls_that_are_passed_on_count_and_are_never_held_up() {
     let stage = Stage::new();
-    let hub = stage.hub("[clerk.budget]\nrequests = 10\nper = \"1h\"\nshare = 1.0\nreserve = 0.0\n").await;
+    let budget = "[clerk.budget]\nrequests = 10\nper = \"1h\"\nshare = 1.0\nreserve = 0.0\n";
+    let hub = stage.hub_of(&base_url(stage.issuer), "1s", budget).await;
     let key = stage.key();
     let headers = [("authorization", key.as_str())];
     for _ in 0..12 {
@@ -134,7 +136,7 @@ async fn calls_that_are_passed_on_count_and_are_never_held_up() {
     for _ in 0..3 {
         assert_eq!(hub.ask(Method::GET, "/v1/jwks", &headers, "").await.status, 200);
     }
-    assert_eq!(refused(&hub.token(&key, ALICE, "plain", "").await), (429, "too_many_requests".to_owned()));
+    assert_eq!(refused(&hub.token(&key, ALICE, "plain", "").await).0, 429);
     assert_eq!(stage.mints(), 0);
     let local = format!("Bearer {}", super::stage::BILLING);
     let answer = hub.ask(Method::GET, &format!("/v1/sessions/{ALICE}"), &[("authorization", &local)], "").await;

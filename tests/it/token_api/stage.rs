@@ -147,6 +147,11 @@ impl Stage {
         self.desk.seen.lock().unwrap().iter().filter(|seen| seen.line.starts_with(beginning)).cloned().collect()
     }
 
+    /// The same, beside the keys, which a gateway asks for when it likes.
+    pub(super) fn reached(&self) -> Vec<Seen> {
+        self.desk.seen.lock().unwrap().iter().filter(|seen| seen.line != "GET /v1/jwks").cloned().collect()
+    }
+
     /// How many tokens of templates were asked for at the issuer.
     pub(super) fn mints(&self) -> usize {
         self.seen("POST /v1/sessions/").iter().filter(|seen| seen.line.contains("/tokens/")).count()

@@ -120,6 +120,7 @@ fn callers_are_told_apart() {
             [caller("a", "BILLING_TOKEN", "\"t\""), caller("b", "BILLING_TOKEN", "\"t\"")].join(", "),
             "two callers show the same token",
         ),
+        (caller("a", "CLERK_SECRET_KEY", "\"t\""), "this is `clerk.secret_key` itself"),
         (caller("a b", "BILLING_TOKEN", "\"t\""), "not a name"),
         (caller("a", "BILLING_TOKEN", ""), "this caller may ask for nothing"),
         (caller("a", "BILLING_TOKEN", "\"t/../x\""), "a template name has"),
