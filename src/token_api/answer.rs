@@ -169,9 +169,7 @@ impl Refusal {
         match self {
             Self::Throttled(wait) => Some(*wait),
             Self::Unreached => Some(RETRY_AFTER),
-            Self::Mint(NoToken { error: MintError::Unavailable { retry_after, .. }, .. })
-            | Self::Mint(NoToken { error: MintError::Throttled { retry_after }, .. }) => Some(*retry_after),
-            Self::Mint(NoToken { error: MintError::Timeout | MintError::Malformed(_), .. }) => Some(RETRY_AFTER),
+            Self::Mint(none) => none.retry_after(),
             _ => None,
         }
     }
@@ -249,6 +247,14 @@ fn close_after(headers: &mut HeaderMap, refusal: &Refusal) {
 // === impl NoToken ===
 
 impl NoToken {
+    fn retry_after(&self) -> Option<Duration> {
+        match &self.error {
+            MintError::Unavailable { retry_after, .. } | MintError::Throttled { retry_after } => Some(*retry_after),
+            MintError::Timeout | MintError::Malformed(_) => Some(RETRY_AFTER),
+            _ => None,
+        }
+    }
+
     fn told(&self) -> Told {
         let text = str::to_owned;
         match &self.error {

@@ -115,7 +115,7 @@ impl Wanted {
             match (name.as_str(), value) {
                 (PARAM, Value::Null) => {}
                 (PARAM, Value::Integer(seconds)) if EXPIRES_IN.contains(seconds) => {
-                    wanted = u32::try_from(*seconds).ok()
+                    wanted = u32::try_from(*seconds).ok();
                 }
                 (PARAM, Value::Integer(_)) => return Err(Refusal::Expiry("form_param_value_invalid")),
                 (PARAM, _) => return Err(Refusal::Expiry("form_param_type_invalid")),

@@ -289,10 +289,12 @@ fn variables_come_from_a_file_behind_the_environment() {
 }
 
 /// The samples; the first route of each that injects something injects a token of the caller's here, or the caller's id.
-const SAMPLES: [&str; 5] = ["api.toml", "egress.toml", "hasura.toml", "nextjs.toml", "supabase.toml"];
+const SAMPLES: [&str; 7] =
+    ["api.toml", "egress.toml", "hasura.toml", "hub.toml", "nextjs.toml", "sidecar.toml", "supabase.toml"];
 
 /// What they need to be there, so that nothing is left to warn about.
-const SECRETS: &str = "CLERK_SECRET_KEY=sk_live_1\nBILLING_API_KEY=1\nSUPABASE_ANON_KEY=1\n";
+const SECRETS: &str =
+    "CLERK_SECRET_KEY=sk_live_1\nBILLING_API_KEY=1\nSUPABASE_ANON_KEY=1\nBILLING_TOKEN=2\nHUB_TOKEN=2\n";
 
 #[tokio::test]
 async fn every_sample_plays() {

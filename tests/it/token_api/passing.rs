@@ -9,7 +9,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::{Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Frame;
 use mintgate::emulator::base_url;
@@ -18,6 +18,9 @@ use tokio::sync::mpsc;
 
 use super::stage::{Stage, jwt, refused};
 use crate::harness::{ALICE, serve};
+
+/// The request line, the headers and the body of what was passed on.
+type Kept = Arc<Mutex<Vec<(String, HeaderMap, Bytes)>>>;
 
 /// The SDKs' calls beside the minting of templates' tokens.
 #[tokio::test]
@@ -48,8 +51,8 @@ async fn what_is_no_templates_token_is_the_issuers_to_answer_each_time() {
 /// Fails where a hop's own headers are passed on, a redirect is followed, or the key is another one.
 #[tokio::test]
 async fn a_call_is_passed_on_as_it_is_without_what_is_the_connections() {
-    let (seen, stage) = (Arc::new(Mutex::new(Vec::new())), Stage::new());
-    let keep = async |State(seen): State<Arc<Mutex<Vec<(String, http::HeaderMap, Bytes)>>>>, request: Request| {
+    let (seen, stage) = (Kept::default(), Stage::new());
+    let keep = async |State(seen): State<Kept>, request: Request| {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         seen.lock().unwrap().push((format!("{} {}", head.method, head.uri), head.headers, body));
@@ -79,7 +82,7 @@ async fn a_call_is_passed_on_as_it_is_without_what_is_the_connections() {
     let seen: Vec<_> = seen.lock().unwrap().iter().filter(|(line, ..)| !line.ends_with("/jwks")).cloned().collect();
     let [(line, headers, body)] = &seen[..] else { panic!("{seen:?}") };
     assert_eq!((line.as_str(), &body[..]), ("PATCH /base/v1/users/u%5F1?a=%20b&a=c", &b"{\"a\":1}"[..]));
-    let mut names: Vec<&str> = headers.keys().map(http::HeaderName::as_str).collect();
+    let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, ["authorization", "clerk-api-version", "content-length", "host", "x-clerk-sdk"]);
     assert_eq!(
