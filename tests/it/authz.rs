@@ -358,6 +358,29 @@ async fn headers_of_another_dialect_choose_nothing() {
     assert_eq!(denied(&gateway, about("GET", "app.test", "/app", &headers)).await.status.unwrap().code, 401);
 }
 
+/// The origin that a request has for the guard of cookies is the dialect's word too. Fails when `X-Forwarded-*` are believed.
+#[tokio::test]
+async fn a_caller_does_not_choose_the_origin_of_its_request() {
+    let gateway = gateway().await;
+    let now = gateway.clock.now().wall.as_seconds();
+    let cookie = format!("__session={}; __client_uat={}", gateway.session_token("alice"), now - 5);
+    let lines = format!("Cookie: {cookie}\r\nOrigin: https://evil.test\r\nX-Forwarded-Host: evil.test\r\n");
+    let proto = "X-Forwarded-Proto: https\r\n";
+    for question in [
+        Way::Original.question("POST", "app.test", "/app", &format!("{lines}{proto}")),
+        Way::Envoy.question("POST", "app.test", "/app", &lines),
+    ] {
+        assert_eq!(ask(&gateway, question).await.outcome(), (403, "origin-forbidden"));
+    }
+    let headers = [
+        ("cookie", cookie.as_str()),
+        ("origin", "https://evil.test"),
+        ("x-forwarded-host", "evil.test"),
+        ("x-forwarded-proto", "https"),
+    ];
+    assert_eq!(denied(&gateway, about("POST", "app.test", "/app", &headers)).await.status.unwrap().code, 403);
+}
+
 /// The answer holds a token. Fails without the look at `allow_from`.
 #[tokio::test]
 async fn who_is_not_in_allow_from_gets_no_decision() {
@@ -393,6 +416,7 @@ async fn the_listener_answers_questions_alone_and_a_route_without_upstream_is_fo
         "OPTIONS /carried HTTP/1.1\r\nHost: app.test\r\nOrigin: {PARTY}\r\nAccess-Control-Request-Method: GET\r\n\r\n"
     );
     assert_eq!(Wire::connect(gateway.address).await.ask(preflight).await.outcome(), (404, "no-route"));
+    assert_eq!(gateway.mints(), 0, "nothing is minted for a request that leads nowhere");
     let asked = Way::Original.question("GET", "app.test", "/carried", &bearer);
     assert_eq!(Wire::connect(gateway.address).await.ask(asked.clone()).await.outcome(), (404, "no-route"));
     assert_eq!(ask(&gateway, asked).await.outcome(), (200, ""));

@@ -186,3 +186,13 @@ fn where_they_listen_needs_a_restart() {
     assert_eq!(Some(&webhooks.way), running.webhooks.as_ref().map(|running| &running.way));
     assert_eq!(webhooks.path, "/other");
 }
+
+/// Whoever forwards by itself needs no upstream here; whoever does not, does.
+#[test]
+fn a_route_has_no_upstream_only_where_proxies_ask() {
+    let route = "[[routes]]\nname = \"carried\"\nsession = []\n";
+    let config = good(&format!("{AUTHZ}{route}"));
+    assert!(config.routes[0].upstream.is_none() && config.upstreams.is_empty());
+    assert!(config.upstream_of(&config.routes[0]).is_none());
+    assert!(said(route).contains("the route needs an `upstream`"), "{}", said(route));
+}
