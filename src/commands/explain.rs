@@ -1,5 +1,6 @@
 //! `mintgate explain`: what would become of a request, by the very code that serves requests, without sending it.
 
+mod carried;
 mod credential;
 mod follow;
 mod judge;

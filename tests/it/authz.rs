@@ -181,6 +181,7 @@ fn said<'a>(headers: &'a [HeaderValueOption], name: &str) -> Option<&'a str> {
     first
 }
 
+/// Fails when a header is added to what stands there, instead of being set.
 #[tokio::test]
 async fn a_good_session_gets_what_is_to_be_set_in_every_dialect_out_of_one_mint() {
     let gateway = gateway().await;
@@ -251,7 +252,8 @@ async fn what_leaves_the_request_is_named_in_every_dialect() {
     }
 }
 
-/// What stands in the answer is what the upstream may get, so what stays as it is has to stand there too.
+/// What stands in the answer is what the upstream may get, so what stays as it is has to stand there too. Fails where a
+/// credential that nobody has shown is left alone.
 #[tokio::test]
 async fn credentials_are_forwarded_as_they_were_judged_or_not_at_all() {
     let gateway = gateway().await;
@@ -310,7 +312,8 @@ async fn an_error_is_the_gateways_own_and_never_lets_a_request_pass() {
     assert!(answer.one("www-authenticate").unwrap().contains("session-invalid"));
 }
 
-/// Whatever the other headers say. Fails when a dialect falls back on the question's own method, host or path.
+/// Whatever the other headers say. Fails when a dialect falls back on the question's own method, host or path, and when
+/// the first of two lines is taken.
 #[tokio::test]
 async fn a_question_that_leaves_out_the_method_the_host_or_the_target_is_400() {
     let gateway = gateway().await;
@@ -404,7 +407,8 @@ async fn who_is_not_in_allow_from_gets_no_decision() {
     assert_eq!(answer.outcome(), (200, ""));
 }
 
-/// Nothing of the data path is on the listener, and nothing of the listener on the data path.
+/// Nothing of the data path is on the listener, and nothing of the listener on the data path. Fails when a route without
+/// upstream is found there: then it mints for nobody.
 #[tokio::test]
 async fn the_listener_answers_questions_alone_and_a_route_without_upstream_is_for_them() {
     let gateway = gateway().await;
@@ -423,7 +427,7 @@ async fn the_listener_answers_questions_alone_and_a_route_without_upstream_is_fo
     assert_eq!(gateway.metric("mintgate_connections{listener=\"authz\"}").await, "0");
 }
 
-/// The decision is the proxy's: see tests/it/proxy for each rule.
+/// The decision is the proxy's: see tests/it/proxy for each rule. Fails without the look at `websocket = false`.
 #[tokio::test]
 async fn rules_of_a_route_hold_as_on_the_data_path() {
     let gateway = gateway().await;
@@ -494,7 +498,8 @@ async fn envoy_learns_for_its_own_logs_whose_request_it_is() {
     assert!(fields.iter().all(|field| ["sid", "sub", "org"].contains(&field.key.as_str())));
 }
 
-/// What is no call of the service has a status of gRPC; an answer without one would be a broken connection.
+/// What is no call of the service has a status of gRPC; an answer without one would be a broken connection. Fails without
+/// the look at the prefix, and without the limit.
 #[tokio::test]
 async fn what_is_no_check_is_told_in_grpcs_own_words() {
     let gateway = gateway().await;
@@ -525,7 +530,7 @@ async fn what_is_no_check_is_told_in_grpcs_own_words() {
     assert_eq!(answer.outcome(), (404, "no-route"));
 }
 
-/// As with a question over the same connection: nobody reads it, and it is no next question.
+/// Nobody reads it, and it is no next question. Fails when the connection of a long one is kept.
 #[tokio::test]
 async fn a_body_beside_a_question_is_not_read() {
     let gateway = gateway().await;

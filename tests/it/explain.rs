@@ -336,6 +336,17 @@ fn a_request_comes_through_the_listener_that_is_named() {
     assert_eq!(unknown.code, Some(2), "{unknown:?}");
 }
 
+/// Fails when such a route is only told as none.
+#[test]
+fn a_route_without_upstream_is_told() {
+    let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join("explain-carried.toml");
+    let text = "[authz]\nlisten = \"127.0.0.1:1\"\n[[routes]]\nname = \"carried\"\nsession = []\n";
+    std::fs::write(&config, text).unwrap();
+    let said = said(&mut explain(&config, &["GET", "/"]), "");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.out.contains("no-route") && said.out.contains("the route carried has no upstream"), "{said:?}");
+}
+
 #[test]
 fn a_token_comes_from_where_it_is_said() {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));

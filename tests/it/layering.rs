@@ -249,6 +249,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("commands/dev", (13, 3)),
     ("commands/explain/report", (13, 0)),
     ("commands/explain/credential", (13, 1)),
+    ("commands/explain/carried", (13, 1)),
     ("commands/explain/follow", (13, 1)),
     ("commands/explain/websocket", (13, 1)),
     ("commands/explain/judge", (13, 2)),

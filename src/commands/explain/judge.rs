@@ -46,7 +46,7 @@ use crate::token::{Mint, MintError, MintRequest, Token};
 use super::credential::{NoKeys, believe_caller, keys, passed_over, place, sign_anew};
 use super::follow::may_follow;
 use super::report::{Injection, Matched, Report, Session, Signature, Step, Verdict, WebSocket};
-use super::websocket;
+use super::{carried, websocket};
 
 /// A request that is explained.
 pub(super) struct Asked {
@@ -159,6 +159,7 @@ async fn explain(
     report.host = target.host.as_str().to_owned();
     let mut handshake = None;
     let found = find_plan(gateway, head, &target).ok();
+    report.notes.extend(carried::note(gateway, head, &target));
     if let Some((Plan { route, .. }, preflight)) = found {
         report.preflight = preflight;
         report.route = Some(matched(route, config, head));
