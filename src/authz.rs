@@ -112,6 +112,8 @@ impl<M: Mint> Asker<'_, M> {
         let request = match self.message(body).await {
             Ok(request) => request,
             Err(error) => {
+                // What was not read of it may still come.
+                self.connection.leave_unread(Rest::UNKNOWN);
                 let (_, finish) = self.begin(head);
                 return refuse(&error, &Asked { grpc: true, ..Asked::default() }, finish);
             }
