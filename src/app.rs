@@ -110,6 +110,7 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     let hooks = hooks(&crew, &issuance, process.dropped_lines.take());
     let facts = Live::new(Facts::of(&config, 1));
     let mut surfaces = Surfaces::default();
+    let revocation = lasting.revocation(crew.end_tunnels());
     if let Some(configured) = &config.admin {
         let router = Admin {
             ledger: Arc::clone(&ledger),
@@ -124,13 +125,15 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
         .router();
         surfaces.plain(Kind::Admin, &configured.listen, &router, &mut process.inherited)?;
         if let (Some(configured), Some(levers)) = (&configured.control, process.levers.take()) {
-            let router = Control { levers, token: configured.token.clone() }.router();
+            let (token, revocation) = (configured.token.clone(), revocation.clone());
+            let router = Control { levers, token, revocation }.router();
             surfaces.plain(Kind::Control, &configured.listen, &router, &mut process.inherited)?;
         }
     }
     let live = tls.each_ref().map(|tls| tls.as_ref().map(Reload::live));
     let ways = Ways::of(&config, &crew.gateway(), &issuance.load());
-    surfaces.ways(&config, &ways.token_api(&process.clock), &live, &mut process.inherited)?;
+    let webhooks = ways.webhooks(revocation, &process.clock, &ledger);
+    surfaces.ways(&config, &ways.token_api(&process.clock), &webhooks, &live, &mut process.inherited)?;
     let certificates = Watchlist::new(upstream_tls.files, tls.into_iter().flatten());
     let probes = readiness.clone();
     let pulse = Pulse::default();

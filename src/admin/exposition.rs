@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::clock::Wall;
 use crate::metrics::{
     BYTE_BOUNDS, CacheName, Control, Counter, Fetch, Gauge, Histogram, ListenerId, Lookup, Metrics, MintResult,
-    OutcomeId, RouteId, Shard, TIME_BOUNDS, TemplateId, Verdict,
+    OutcomeId, RouteId, Shard, TIME_BOUNDS, TemplateId, Verdict, WebhookResult, WebhookType,
 };
 use crate::version;
 use text::{Bound, Escaped, Millis, Nanos, Unit};
@@ -274,6 +274,13 @@ impl<'a> Exposition<'a> {
         }
         let help = "Revoked sessions and users that are remembered.";
         self.family(out, Kind::Gauge, "tombstones", help)?.value(&[], control.tombstones.get())?;
+        let mut events = self.family(out, Kind::Counter, "webhook_events", "Webhooks, by what became of them.")?;
+        for &kind in WebhookType::ALL {
+            for &result in WebhookResult::ALL {
+                let labels = [("type", kind.as_str()), ("result", result.as_str())];
+                events.occurred(&labels, control.webhook_events(kind, result).get())?;
+            }
+        }
         let mut reloads = self.family(out, Kind::Counter, "config_reloads", "Configurations read after the first.")?;
         reloads.value(&[("result", "ok")], control.reloads_ok.get())?;
         reloads.value(&[("result", "failed")], control.reloads_failed.get())?;

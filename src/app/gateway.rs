@@ -8,6 +8,7 @@ use crate::lifecycle::Spawner;
 use crate::metrics::{ListenerId, Metrics, Names};
 use crate::proxy::error::outcome_names;
 use crate::proxy::gateway::{Gateway, Plans, Sessions};
+use crate::revocation::{EndTunnels, Revocation};
 use crate::session::credential::CookieRules;
 use crate::session::jwks::Jwks;
 use crate::session::memory::Memory;
@@ -38,6 +39,16 @@ impl Lasting {
             tokens: TokenCache::new(&config.cache, clock.clone(), control.clone(), jitter, counts),
             memory: Memory::new(config.cache.max_session_bytes),
             revoked: Arc::new(Revoked::new(Arc::clone(metrics))),
+        }
+    }
+
+    /// What ends sessions in all of it, and in the tunnels.
+    pub fn revocation(&self, tunnels: EndTunnels) -> Revocation {
+        Revocation {
+            revoked: Arc::clone(&self.revoked),
+            tokens: Arc::clone(&self.tokens),
+            memory: self.memory.clone(),
+            tunnels,
         }
     }
 

@@ -13,6 +13,7 @@ use crate::live::Live;
 use crate::metrics::ledger::Ledger;
 use crate::proxy::gateway::{Gateway, Plans};
 use crate::proxy::worker::Worker;
+use crate::revocation::EndTunnels;
 use crate::secret::NotHeaderSafe;
 use crate::server::Pulse;
 use crate::transport::tls::client::{UpstreamTlsError, Upstreams};
@@ -86,6 +87,12 @@ impl Crew {
         let worker = Worker::new(self.gateway(), clock, spawner);
         workers.push(Arc::clone(&worker));
         worker
+    }
+
+    /// What tells the open tunnels of every worker to end.
+    pub(super) fn end_tunnels(self: &Arc<Self>) -> EndTunnels {
+        let crew = Arc::clone(self);
+        Arc::new(move |whose, farewell| crew.workers().iter().map(|worker| worker.tunnels().end(whose, farewell)).sum())
     }
 
     fn replace(&self, gateway: &Arc<Gateway<ClerkMint>>) {

@@ -55,6 +55,7 @@ impl Surfaces {
         &mut self,
         config: &Config,
         token_api: &Router,
+        webhooks: &Router,
         [_, _, api_tls, webhooks_tls]: &[Option<Live<ServerTls>>; 4],
         inherited: &mut Inherited,
     ) -> Result<(), StartError> {
@@ -63,7 +64,7 @@ impl Surfaces {
             None => Ok(()),
         };
         bind(Kind::TokenApi, config.token_api.as_ref().map(|api| &api.way), token_api, api_tls)?;
-        bind(Kind::Webhooks, config.webhooks.as_ref().map(|webhooks| &webhooks.way), &Router::new(), webhooks_tls)
+        bind(Kind::Webhooks, config.webhooks.as_ref().map(|webhooks| &webhooks.way), webhooks, webhooks_tls)
     }
 
     fn bind(

@@ -8,14 +8,17 @@ use super::issuance::{ClerkMint, Issuance};
 use crate::clock::Clock;
 use crate::config::{Config, Webhooks};
 use crate::live::Live;
+use crate::metrics::ledger::Ledger;
 use crate::proxy::gateway::Gateway;
+use crate::revocation::Revocation;
 use crate::token_api::{Snapshot, TokenApi};
+use crate::webhooks::Endpoint;
 
 /// Of those that are there.
 #[derive(Debug)]
 pub(super) struct Ways {
     token_api: Option<Live<Snapshot<ClerkMint>>>,
-    pub(super) webhooks: Option<Live<Webhooks>>,
+    webhooks: Option<Live<Webhooks>>,
 }
 
 // === impl Ways ===
@@ -39,6 +42,13 @@ impl Ways {
     /// Answers of `[token_api]`.
     pub(super) fn token_api(&self, clock: &Clock) -> Router {
         let answering = self.token_api.clone().map(|current| TokenApi { current, clock: clock.clone() }.router());
+        answering.unwrap_or_default()
+    }
+
+    /// Answers of `[webhooks]`.
+    pub(super) fn webhooks(&self, revocation: Revocation, clock: &Clock, ledger: &Arc<Ledger>) -> Router {
+        let (clock, ledger) = (clock.clone(), Arc::clone(ledger));
+        let answering = self.webhooks.clone().map(|config| Endpoint { config, revocation, clock, ledger }.router());
         answering.unwrap_or_default()
     }
 }

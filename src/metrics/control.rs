@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 use super::id::TemplateId;
-use super::label::{CacheName, Fetch, MintResult};
+use super::label::{CacheName, Fetch, MintResult, WebhookResult, WebhookType};
 use super::value::{Counter, Gauge, Histogram, table};
 
 /// What the control runtime counts under one configuration; any thread may write.
@@ -48,6 +48,7 @@ pub struct Common {
     /// Log lines that were lost because standard error took no more, as of the last scrape.
     pub log_lines_dropped: Gauge,
     last_reload: Mutex<Option<Reloaded>>,
+    webhook_events: [[Counter; WebhookResult::ALL.len()]; WebhookType::ALL.len()],
 }
 
 /// How a reload ended.
@@ -108,6 +109,7 @@ impl Default for Common {
             last_reload_ok: Gauge::default(),
             log_lines_dropped: Gauge::default(),
             last_reload: Mutex::default(),
+            webhook_events: Default::default(),
         };
         common.last_reload_ok.set(1);
         common
@@ -118,6 +120,11 @@ impl Common {
     /// JWKS fetches that ended so.
     pub fn jwks_fetches(&self, result: Fetch) -> &Counter {
         &self.jwks_fetches[result.index()]
+    }
+
+    /// Webhooks of a type of which this became.
+    pub fn webhook_events(&self, kind: WebhookType, result: WebhookResult) -> &Counter {
+        &self.webhook_events[kind.index()][result.index()]
     }
 
     /// Entries in a map, as of the last scrape.

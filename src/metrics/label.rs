@@ -135,3 +135,47 @@ labels!(
         Sessions = "sessions",
     }
 );
+
+labels!(
+    /// What a webhook tells.
+    WebhookType {
+        /// A session is over, as the user wanted.
+        SessionEnded = "session.ended",
+        /// A session was taken off its client.
+        SessionRemoved = "session.removed",
+        /// A session was revoked.
+        SessionRevoked = "session.revoked",
+        /// A session has open tasks.
+        SessionPending = "session.pending",
+        /// A user has changed.
+        UserUpdated = "user.updated",
+        /// A user is gone.
+        UserDeleted = "user.deleted",
+        /// A user has come into an organization.
+        MembershipCreated = "organizationMembership.created",
+        /// A user's part in an organization has changed.
+        MembershipUpdated = "organizationMembership.updated",
+        /// A user has left an organization.
+        MembershipDeleted = "organizationMembership.deleted",
+        /// Any other, and whatever cannot be believed.
+        Other = "other",
+    }
+);
+
+labels!(
+    /// What became of a webhook.
+    WebhookResult {
+        /// A session or a user is refused from now on.
+        Revoked = "revoked",
+        /// Tokens were forgotten.
+        Purged = "purged",
+        /// It is nothing to us.
+        Ignored = "ignored",
+        /// It has come before.
+        Repeated = "repeated",
+        /// Nobody who holds a signing secret has sent it, or not just now.
+        Refused = "refused",
+        /// It is signed, and not what such an event is.
+        Malformed = "malformed",
+    }
+);

@@ -54,9 +54,13 @@ impl<'a, M: Mint> Waiting<'a, M> {
     /// A connection, waited for; the head is then as alive as it was before. Says whether it had to be renewed for that.
     ///
     /// # Errors
-    /// Where there is no connection, or nothing that is alive.
+    /// Where there is no connection, or nothing that is alive, or whose it is was revoked meanwhile.
     pub async fn lease(&self, want: Want, head: &mut Parts, record: &mut Record) -> Result<(Lease, bool), Error> {
         let lease = self.exchange.lease(want).await?;
+        let revoked = &self.gateway.sessions.revoked;
+        if self.aging.whose.owner().is_some_and(|owner| owner.is_revoked(revoked, Instant::now())) {
+            return Err(MintError::Revoked.into());
+        }
         let renewed = self.renew(head, record).await?;
         Ok((lease, renewed))
     }

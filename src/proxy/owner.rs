@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::clock::{Now, Wall};
 use crate::config::MintSpec;
 use crate::session::memory::Remembered;
 use crate::session::named::Named;
+use crate::session::revoked::Revoked;
 use crate::token::freshness::Border;
 use crate::token::{Issuer, Scope, TokenKey};
 
@@ -52,6 +55,14 @@ impl<'a> Owner<'a> {
     /// Whether its session token has expired; one that is only named has none.
     pub fn has_expired(self, now: Wall) -> bool {
         matches!(self, Self::Verified(remembered) if remembered.session.expires_at <= now)
+    }
+
+    /// Whether it is refused by now, whatever it was when it was let in.
+    pub fn is_revoked(self, revoked: &Revoked, now: Instant) -> bool {
+        match self {
+            Self::Verified(remembered) => revoked.refuses(&remembered.session.sid, Some(&remembered.session.sub), now),
+            Self::Named(named) => revoked.refuses(&named.sid, None, now),
+        }
     }
 
     /// When that will be.

@@ -168,6 +168,14 @@ pub async fn minted<'a, M: Mint>(
             *found = Some((*lookup, again));
         }
     }
+    // Who was revoked during the wait is given nothing, whenever the mint began.
+    if owner.is_some_and(|owner| owner.is_revoked(&gateway.sessions.revoked, clock.now().mono)) {
+        for (_, found) in &mut found {
+            if let Some((_, minted)) = found {
+                *minted = Err(MintError::Revoked);
+            }
+        }
+    }
     found
 }
 

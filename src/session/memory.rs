@@ -124,6 +124,12 @@ impl Memory {
         self.map.bytes()
     }
 
+    /// Forgets these sessions, so that nothing of them is left in memory; who is refused is for the check on every request
+    /// to say.
+    pub fn forget(&self, whose: impl Fn(&Session) -> bool) -> usize {
+        self.map.remove_if(|_, remembered| whose(&remembered.session))
+    }
+
     /// Forgets what has expired, so that it does not take up room until something else needs it. For a call every
     /// minute or so; returns how many those were.
     pub fn sweep(&self, now: Wall) -> usize {

@@ -27,6 +27,15 @@ pub struct Revoked {
     metrics: Arc<Metrics>,
 }
 
+/// What may lift a tombstone before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Term {
+    /// The user as the issuer knows him then or later, in milliseconds, when he is neither banned nor locked.
+    Barred(i64),
+    /// Nothing.
+    Final,
+}
+
 #[derive(Debug)]
 struct Graves {
     sessions: Stones<SessionId>,
@@ -36,7 +45,7 @@ struct Graves {
 /// Until when each is refused. All stand equally long, so the order of arrival is the order of departure.
 #[derive(Debug)]
 struct Stones<K> {
-    until: HashMap<K, Instant>,
+    until: HashMap<K, (Instant, Term)>,
     order: VecDeque<(Instant, K)>,
     capacity: usize,
 }
@@ -56,12 +65,28 @@ impl Revoked {
 
     /// Refuses a session from now on.
     pub fn revoke_session(&self, sid: SessionId, now: Instant) {
-        self.change(now, |graves| graves.sessions.add(sid, now + LIFE));
+        self.change(now, |graves| graves.sessions.add(sid, now + LIFE, Term::Final));
     }
 
     /// Refuses every session of a user from now on.
     pub fn revoke_user(&self, sub: UserId, now: Instant) {
-        self.change(now, |graves| graves.users.add(sub, now + LIFE));
+        self.change(now, |graves| graves.users.add(sub, now + LIFE, Term::Final));
+    }
+
+    /// The same for a user who is banned or locked, as of that change in milliseconds: he may be let in again.
+    pub fn bar_user(&self, sub: UserId, as_of: i64, now: Instant) {
+        self.change(now, |graves| graves.users.add(sub, now + LIFE, Term::Barred(as_of)));
+    }
+
+    /// Lets a user in again who was banned or locked, unless that is newer than `as_of`. One who was refused for good stays
+    /// so. Whether he was let in.
+    pub fn admit_user(&self, sub: &UserId, as_of: i64, now: Instant) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let mut lifted = false;
+        self.change(now, |graves| lifted = graves.users.lift(sub, Term::Barred(as_of)));
+        lifted
     }
 
     /// Whether a session or its user, where that is known, is refused.
@@ -106,9 +131,12 @@ impl<K: Hash + Eq + Clone> Stones<K> {
         Self { until: HashMap::new(), order: VecDeque::new(), capacity }
     }
 
-    fn add(&mut self, key: K, until: Instant) {
-        // A second revocation only renews the first; `order` never holds two equal entries.
-        if self.until.insert(key.clone(), until) == Some(until) {
+    fn add(&mut self, key: K, until: Instant, term: Term) {
+        // A second revocation only renews the first, and softens none; `order` never holds two equal entries.
+        let before = self.until.get(&key).copied();
+        let term = before.map_or(term, |(_, before)| before.max(term));
+        self.until.insert(key.clone(), (until, term));
+        if before.is_some_and(|(before, _)| before == until) {
             return;
         }
         self.order.push_back((until, key));
@@ -118,7 +146,17 @@ impl<K: Hash + Eq + Clone> Stones<K> {
     }
 
     fn refuses(&self, key: &K, now: Instant) -> bool {
-        self.until.get(key).is_some_and(|&until| now < until)
+        self.until.get(key).is_some_and(|&(until, _)| now < until)
+    }
+
+    /// Takes it away unless its term is a longer one. What stands of it in `order` finds nothing in its time.
+    fn lift(&mut self, key: &K, term: Term) -> bool {
+        let lifted = self.until.get(key).is_some_and(|&(_, own)| own <= term);
+        if lifted {
+            self.until.remove(key);
+            self.order.retain(|(_, own)| own != key);
+        }
+        lifted
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -129,7 +167,7 @@ impl<K: Hash + Eq + Clone> Stones<K> {
 
     fn drop_oldest(&mut self) {
         if let Some((until, key)) = self.order.pop_front()
-            && self.until.get(&key) == Some(&until)
+            && self.until.get(&key).is_some_and(|&(own, _)| own == until)
         {
             self.until.remove(&key);
         }
@@ -178,6 +216,26 @@ mod tests {
         assert!(revoked.refuses(&sid(1), Some(&sub("a")), begin + LIFE) && revoked.len() == 1);
         revoked.sweep(begin + LIFE + day);
         assert!(revoked.is_empty());
+    }
+
+    /// Fails where an older word lifts a newer one, or where what is final is lifted.
+    #[tokio::test(start_paused = true)]
+    async fn who_was_barred_is_let_in_again_by_a_newer_word_alone() {
+        let (revoked, now) = (revoked(10), Instant::now());
+        let refused = |user: &str| revoked.refuses(&sid(1), Some(&sub(user)), now);
+        assert!(!revoked.admit_user(&sub("a"), 5, now));
+        revoked.bar_user(sub("a"), 10, now);
+        assert!(!revoked.admit_user(&sub("a"), 9, now) && refused("a"));
+        assert!(revoked.admit_user(&sub("a"), 10, now) && !refused("a") && revoked.is_empty());
+        revoked.bar_user(sub("a"), 11, now);
+        revoked.revoke_user(sub("b"), now);
+        revoked.bar_user(sub("b"), 12, now);
+        assert!(!revoked.admit_user(&sub("b"), i64::MAX, now) && refused("b") && refused("a"));
+        // Renewed and lifted, it leaves nothing behind that would take the next one away.
+        assert!(revoked.admit_user(&sub("a"), 11, now));
+        revoked.bar_user(sub("a"), 13, now + Duration::from_secs(1));
+        revoked.sweep(now + LIFE);
+        assert!(revoked.refuses(&sid(1), Some(&sub("a")), now + LIFE) && revoked.len() == 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -236,15 +236,16 @@ impl TokenCache {
     }
 
     /// Removes the tokens of a scope. What is being minted for it is not kept; with `revoked` it is given to nobody
-    /// either, and those who wait are told at once. Whoever asks afterwards gets a mint that begins afterwards.
-    pub fn purge(&self, scope: &PurgeScope, revoked: bool) {
+    /// either, and those who wait are told at once. Whoever asks afterwards gets a mint that begins afterwards. How many
+    /// tokens there were.
+    pub fn purge(&self, scope: &PurgeScope, revoked: bool) -> usize {
         if revoked {
             self.revocations.fetch_add(1, Ordering::AcqRel);
         }
         // First what is under way, then what is there: a mint that lands in between was taken out of the table, and one
         // that landed before is among the entries.
         self.flights.purge(|key| scope.covers(key), |key| revoked && scope.names(key));
-        self.entries.remove_if(|key, _| scope.covers(key));
+        self.entries.remove_if(|key, _| scope.covers(key))
     }
 
     /// Forgets tokens that are dead, so that they do not stay in memory until something else needs the room. For a

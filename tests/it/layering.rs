@@ -168,6 +168,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("proxy/worker", (8, 2)),
     ("proxy/switch", (8, 4)),
     ("proxy", (9, 0)),
+    ("revocation", (9, 1)),
     // 10: what serves
     ("authz/dialect", (10, 0)),
     ("authz/changes", (10, 0)),
@@ -185,6 +186,10 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("token_api/callers", (10, 1)),
     ("token_api/passing", (10, 1)),
     ("token_api", (10, 2)),
+    ("webhooks/signature", (10, 0)),
+    ("webhooks/event", (10, 0)),
+    ("webhooks/replays", (10, 1)),
+    ("webhooks", (10, 2)),
     ("admin/facts", (10, 0)),
     ("admin/fix", (10, 0)),
     ("admin/page", (10, 0)),

@@ -108,8 +108,9 @@ impl Tunnels {
         });
     }
 
-    /// Tells these to end, at once.
-    pub fn end(&self, whose: Whose<'_>, farewell: Farewell) {
+    /// Tells these to end, at once. How many there are.
+    pub fn end(&self, whose: Whose<'_>, farewell: Farewell) -> usize {
+        let mut told = 0;
         self.each(|member| {
             let meant = match (whose, &member.whose) {
                 (Whose::Everybody, _) => true,
@@ -119,8 +120,10 @@ impl Tunnels {
             };
             if meant {
                 member.tell(farewell);
+                told += 1;
             }
         });
+        told
     }
 
     /// Calls for every one that is still open, and forgets the others.
@@ -233,7 +236,7 @@ mod tests {
         revoked.revoke_user(ids(1).1, clock.now().mono);
         tunnels.sweep(clock.now(), false, &revoked);
         assert_eq!((look(), told(&members[1])), ([true, true, false, false], Some(Farewell::Revoked)));
-        tunnels.end(Whose::Session(&ids(2).0), Farewell::Revoked);
+        assert_eq!(tunnels.end(Whose::Session(&ids(2).0), Farewell::Revoked), 1);
         assert_eq!((look(), told(&public)), ([true, true, true, false], None));
         tunnels.end(Whose::User(&ids(3).1), Farewell::Revoked);
         assert_eq!((look(), told(&public)), ([true; 4], None));
