@@ -7,11 +7,13 @@ pub mod check;
 pub mod completions;
 pub mod console;
 pub mod dev;
+mod door;
 pub mod emulator;
 pub mod env_file;
 pub mod explain;
 pub mod init;
 pub mod probe;
+pub mod revoke;
 pub mod run;
 pub mod schema;
 pub mod seal;
@@ -69,6 +71,10 @@ enum Command {
     Health(probe::Where),
     /// Wait until a running gateway is ready.
     Wait(probe::Wait),
+    /// Have a running gateway refuse a session or a user at once.
+    Revoke(revoke::Revoke),
+    /// Have a running gateway forget minted tokens.
+    Purge(revoke::Purge),
     /// Print a commented configuration to start from.
     Init(init::Args),
     /// Print the JSON Schema of the configuration, for editors.
@@ -100,6 +106,8 @@ impl Cli {
             Command::Token(args) => args.env_file(),
             Command::Dev(args) => args.env_file(),
             Command::Explain(args) => args.env_file(),
+            Command::Revoke(args) => args.env_file(),
+            Command::Purge(args) => args.env_file(),
             Command::Emulator(_)
             | Command::Health(_)
             | Command::Wait(_)
@@ -129,6 +137,8 @@ impl Cli {
             },
             Command::Health(at) => probe::health(&at, environment, to.err),
             Command::Wait(args) => probe::wait(&args, environment, to.err),
+            Command::Revoke(args) => args.run(environment, to),
+            Command::Purge(args) => args.run(environment, to),
             Command::Init(args) => Ok(init::run(&args, to).map(|()| ExitCode::SUCCESS)?),
             Command::Schema(args) => Ok(schema::run(&args, to.out).map(|()| ExitCode::SUCCESS)?),
             Command::Completions(args) => {

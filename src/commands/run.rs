@@ -137,7 +137,7 @@ async fn serve(
     }
     for (kind, what) in [
         (Kind::Admin, "admin listening: the status page, /readyz, /metrics"),
-        (Kind::Control, "control listening: POST /log, /quit"),
+        (Kind::Control, "control listening: POST /revoke, /purge, /log, /quit"),
         (Kind::TokenApi, "token API listening"),
         (Kind::Webhooks, "webhooks listening"),
     ] {

@@ -19,6 +19,7 @@ mod metrics;
 mod operate;
 mod proxy;
 mod reload;
+mod revocation;
 mod schema;
 mod secrets;
 mod soak;
