@@ -7,6 +7,7 @@ pub mod event;
 pub mod replays;
 pub mod signature;
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use http_body_util::LengthLimitError;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -167,7 +169,7 @@ async fn read(body: Body) -> Result<bytes::Bytes, Refusal> {
 }
 
 fn is_too_large(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
+    error.source().is_some_and(<dyn Error>::is::<LengthLimitError>)
 }
 
 fn text(status: StatusCode, body: impl Into<String>) -> Response {

@@ -278,7 +278,14 @@ impl<'a> Exposition<'a> {
         for &kind in WebhookType::ALL {
             for &result in WebhookResult::ALL {
                 let labels = [("type", kind.as_str()), ("result", result.as_str())];
-                events.occurred(&labels, control.webhook_events(kind, result).get())?;
+                let count = control.webhook_events(kind, result).get();
+                // Alerts ask for the first of these too: it has to be seen to come.
+                match (kind, result) {
+                    (WebhookType::Other, WebhookResult::Refused | WebhookResult::Malformed) => {
+                        events.value(&labels, count)?;
+                    }
+                    _ => events.occurred(&labels, count)?,
+                }
             }
         }
         let mut reloads = self.family(out, Kind::Counter, "config_reloads", "Configurations read after the first.")?;

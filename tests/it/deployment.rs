@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mintgate::metrics::{CacheName, Fetch, Lookup, MintResult, Verdict};
+use mintgate::metrics::{CacheName, Fetch, Lookup, MintResult, Verdict, WebhookResult, WebhookType};
 use mintgate::proxy::error::Code;
 
 use crate::metrics::everything_as_text;
@@ -45,8 +45,11 @@ fn values(label: &str) -> Option<BTreeSet<&'static str>> {
         "result" => {
             let mints = MintResult::ALL.iter().map(|result| result.as_str());
             let lookups = Lookup::ALL.iter().map(|result| result.as_str());
-            mints.chain(lookups).chain(Fetch::ALL.iter().map(|result| result.as_str())).collect()
+            let webhooks = WebhookResult::ALL.iter().map(|result| result.as_str());
+            let fetches = Fetch::ALL.iter().map(|result| result.as_str());
+            mints.chain(lookups).chain(fetches).chain(webhooks).collect()
         }
+        "type" => WebhookType::ALL.iter().map(|kind| kind.as_str()).collect(),
         "cache" => CacheName::ALL.iter().map(|cache| cache.as_str()).collect(),
         _ => return None,
     })

@@ -48,7 +48,8 @@ struct AllSet;
 
 impl Environment for AllSet {
     fn var(&self, name: &str) -> Option<String> {
-        (!name.starts_with("MINTGATE_")).then(|| "sk_live_documents".to_owned())
+        let value = if name.ends_with("SIGNING_SECRET") { "whsec_ZG9jdW1lbnRz" } else { "sk_live_documents" };
+        (!name.starts_with("MINTGATE_")).then(|| value.to_owned())
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -131,7 +132,10 @@ fn every_configuration_in_the_documents_loads_without_a_warning() {
     for (name, text) in &configurations {
         let parsed = validate::parse(text, Path::new(name), &AllSet, Secrets::Optional);
         let (_, warnings) = parsed.unwrap_or_else(|problems| panic!("{problems}"));
-        assert!(warnings.is_empty(), "{warnings}");
+        // Of this one every configuration with webhooks is told, for as long as replicas cannot hear of each other's.
+        let (said, own) = (warnings.to_string(), "warning: webhooks reach this process only");
+        assert_eq!(said.matches("warning:").count(), said.matches(own).count(), "{said}");
+        assert!(!said.contains(own) || text.contains("[webhooks]"), "{said}");
     }
     assert!(configurations.len() >= 5, "only {} were found", configurations.len());
     for (name, document) in DOCUMENTS {

@@ -9,7 +9,7 @@ use mintgate::admin::exposition::{Exposition, Format};
 use mintgate::clock::Wall;
 use mintgate::metrics::{
     CacheName, Fetch, ListenerId, Lookup, Metrics, MintResult, Names, OutcomeId, OutcomeName, RouteId, TemplateId,
-    Verdict,
+    Verdict, WebhookResult, WebhookType,
 };
 
 use crate::harness::{ALICE, Boot, Harness, call, client};
@@ -85,6 +85,11 @@ fn everything() -> Metrics {
     control.jwks_fetched_at_ms.set(1_000);
     control.jwks_fetches(Fetch::Ok).add();
     control.cache_entries(CacheName::Tokens).set(3);
+    for &kind in WebhookType::ALL {
+        for &result in WebhookResult::ALL {
+            control.webhook_events(kind, result).add();
+        }
+    }
     metrics
 }
 
@@ -161,6 +166,7 @@ fn every_family_has_the_name_that_is_relied_on() {
             "mintgate_token_lookups_total counter",
             "mintgate_tombstones gauge",
             "mintgate_upstream_seconds histogram",
+            "mintgate_webhook_events_total counter",
             "mintgate_websockets gauge",
         ]
     );

@@ -73,8 +73,8 @@ tables! {
         listen: String = "127.0.0.1:6469",
         /// Names that `Host` may have beside addresses and `localhost`.
         hosts: Vec<At<String>> = [],
-        /// Where `POST /log` and `POST /quit` are taken: `"unix:/path"`, or a loopback address, which needs `token`. Left out,
-        /// nowhere.
+        /// Where `POST /revoke`, `/purge`, `/log` and `/quit` are taken: `"unix:/path"`, or a loopback address, which needs
+        /// `token`. Left out, nowhere.
         control: String,
         /// What requests to `control` show; not needed on a Unix socket.
         token: SecretRef,
