@@ -19,7 +19,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
 use self::changes::Changes;
-use self::dialect::{Dialect, SchemeName};
+use self::dialect::{Dialect, Saying, SchemeName};
 use crate::listener::connection::Connection;
 use crate::listener::rest::Rest;
 use crate::proxy::error::{Asked, Error, upstream_outcome};
@@ -94,6 +94,11 @@ impl<M: Mint> Asker<'_, M> {
             Err(error) => Err(error),
         };
         match decided {
+            // Caddy and Traefik remove what their own configuration names, whatever the answer says.
+            Ok((changes, _)) if changes.respelt && dialect == Dialect::Headers(Saying::Forwarded) => {
+                let error = Error::Malformed("a header is another spelling of one that only the gateway may set");
+                refuse(&error, &asked, finish)
+            }
             Ok((changes, _)) => {
                 let answer = match dialect {
                     Dialect::Headers(_) => answer::in_headers(changes),

@@ -80,6 +80,17 @@ fn normal(byte: u8) -> u8 {
     if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
 
+/// Whether some server takes one name for the other.
+pub fn are_twins(one: &HeaderName, other: &HeaderName) -> bool {
+    let (one, other) = (one.as_str(), other.as_str());
+    one.len() == other.len() && one.bytes().zip(other.bytes()).all(|(a, b)| same(a, b))
+}
+
+/// Whether a name has a character that some servers take for a hyphen.
+pub fn is_odd(name: &HeaderName) -> bool {
+    name.as_str().bytes().any(|byte| byte != b'-' && !byte.is_ascii_alphanumeric())
+}
+
 impl NameSet {
     /// An empty set.
     pub fn new() -> Self {

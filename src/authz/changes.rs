@@ -3,6 +3,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
+use crate::headers;
 use crate::proxy::Decision;
 use crate::proxy::error::Error;
 
@@ -15,6 +16,9 @@ pub struct Changes {
     pub kept: Vec<(HeaderName, HeaderValue)>,
     /// Removed. None of them is set.
     pub removed: Vec<HeaderName>,
+    /// Whether one of those is another spelling of a name that is configured: a proxy that knows the names from its own
+    /// configuration alone would forward it.
+    pub respelt: bool,
 }
 
 // === impl Changes ===
@@ -34,6 +38,7 @@ impl Changes {
         let mut changes = Self { set: decision.injected.into_vec(), ..Self::default() };
         for name in before.iter().chain(targets) {
             if !headers.contains_key(name) && !is_credential(name) {
+                changes.respelt |= is_respelt(name, targets);
                 changes.remove(name);
             }
         }
@@ -70,6 +75,10 @@ impl Changes {
 
 fn is_credential(name: &HeaderName) -> bool {
     *name == header::AUTHORIZATION || *name == header::COOKIE
+}
+
+fn is_respelt(name: &HeaderName, targets: &[HeaderName]) -> bool {
+    !targets.contains(name) && (headers::is_odd(name) || targets.iter().any(|own| headers::are_twins(own, name)))
 }
 
 /// The cookies in one line, as HTTP/1 has them.

@@ -181,6 +181,27 @@ fn said<'a>(headers: &'a [HeaderValueOption], name: &str) -> Option<&'a str> {
     first
 }
 
+/// Caddy and Traefik remove what their own configuration names. Fails without the look at `respelt`.
+#[tokio::test]
+async fn another_spelling_of_what_only_the_gateway_may_set_never_gets_past_who_knows_no_spellings() {
+    let gateway = gateway().await;
+    let bearer = gateway.bearer("alice");
+    for name in ["X_User_Id", "x.user.id", "x-user_id", "x_app_role"] {
+        let spoofed = format!("{bearer}{name}: admin\r\n");
+        let outcome = |way: Way| ask(&gateway, way.question("GET", "app.test", "/app", &spoofed));
+        let refused = outcome(Way::Forwarded).await;
+        assert_eq!(refused.outcome(), (400, "request-malformed"), "{name}");
+        assert_eq!(refused.one("authorization"), None);
+        for way in [Way::Original, Way::Envoy] {
+            let answer = outcome(way).await;
+            assert_eq!(answer.outcome(), (200, ""), "{name}");
+            assert!(way.removed(&answer).contains(&name.to_lowercase()), "{name}: {way:?}");
+        }
+    }
+    let own = format!("{bearer}x-user-id: admin\r\nx-other_name: kept\r\n");
+    assert_eq!(ask(&gateway, Way::Forwarded.question("GET", "app.test", "/app", &own)).await.outcome(), (200, ""));
+}
+
 /// Fails when a header is added to what stands there, instead of being set.
 #[tokio::test]
 async fn a_good_session_gets_what_is_to_be_set_in_every_dialect_out_of_one_mint() {

@@ -47,7 +47,7 @@ core.register_action("mintgate", { "http-req" }, function(txn)
   local scheme = txn.f:ssl_fc() == 1 and "https" or "http"
   -- What the caller asked for, in the place of whatever the caller says of it.
   headers["x-original-method"] = { txn.f:method() }
-  headers["x-original-url"] = { scheme .. "://" .. (txn.f:req_hdr("host") or "") .. txn.f:pathq() }
+  headers["x-original-url"] = { scheme .. "://" .. (txn.f:req_fhdr("host") or "") .. txn.f:pathq() }
   local asked, answer = pcall(function()
     return core.httpclient():get({ url = ASK, headers = headers, timeout = PATIENCE })
   end)
