@@ -243,9 +243,12 @@ async fn what_leaves_the_request_is_named_in_every_dialect() {
     let lines: String = spoofed.iter().map(|(name, value)| [name, ": ", value, "\r\n"].concat()).collect();
     let gone = ["x-app-role", "x-mintgate-caller", "x-token", "x_user_id"];
     for way in WAYS {
+        // In that one another spelling is an error.
+        let forwarded = way == Way::Forwarded;
+        let lines = if forwarded { lines.replace("x_user_id", "x-token") } else { lines.clone() };
         let answer = ask(&gateway, way.question("GET", "app.test", "/app", &lines)).await;
         assert_eq!(answer.outcome(), (200, ""));
-        assert_eq!(way.removed(&answer), gone, "{way:?}");
+        assert_eq!(way.removed(&answer), gone[..if forwarded { 3 } else { 4 }], "{way:?}");
         assert_eq!(answer.one("cookie"), Some("theme=dark"), "{way:?}");
         assert_eq!(answer.all("x-user-id"), ["user_emulator_alice"]);
         for kept in ["accept", "x-forwarded-for"] {
