@@ -451,6 +451,19 @@ async fn the_listener_answers_questions_alone_and_a_route_without_upstream_is_fo
     assert_eq!(gateway.metric("mintgate_connections{listener=\"authz\"}").await, "0");
 }
 
+/// The listener is none of `[server]`: it has a place of its own in the metrics. Fails when it has that of another one.
+#[tokio::test]
+async fn a_route_of_one_listener_is_not_for_questions() {
+    let routes = "[[routes]]\nname = \"inner\"\nmatch = { listener = \"inner\" }\n";
+    let boot = Boot::new(format!("{AUTHZ}{routes}")).listen("{ name = \"inner\", address = \"127.0.0.1:0\" }");
+    let gateway = boot.start().await;
+    let mut wire = Wire::connect(gateway.authz.unwrap()).await;
+    let answer = wire.ask(Way::Original.question("GET", "app.test", "/", &gateway.bearer("alice"))).await;
+    assert_eq!(answer.outcome(), (404, "no-route"));
+    assert_eq!(gateway.metric("mintgate_connections{listener=\"authz\"}").await, "1");
+    assert_eq!(gateway.metric("mintgate_connections{listener=\"inner\"}").await, "0");
+}
+
 /// The decision is the proxy's: see tests/it/proxy for each rule. Fails without the look at `websocket = false`.
 #[tokio::test]
 async fn rules_of_a_route_hold_as_on_the_data_path() {
