@@ -81,7 +81,7 @@ async fn what_is_asked_for_is_what_is_shared() {
 }
 
 /// The claims of a route's session are not known here, so a token of the one must not serve the other. Fails where
-/// the scope is no part of the key.
+/// scope and user are no part of the key.
 #[tokio::test]
 async fn a_route_and_the_token_api_share_no_token() {
     let stage = Stage::new();

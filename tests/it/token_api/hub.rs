@@ -1,19 +1,27 @@
 //! One gateway holds the secret key; others stand behind its token API and hold a bearer of theirs.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, header};
 use mintgate::emulator::base_url;
 use mintgate::metrics::Lookup;
 use mintgate::session::SessionId;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::stage::{BILLING, Served, Stage, echo, jwt};
 use crate::harness::{ALICE, BOB, claims, serve};
+use crate::support::directory::Directory;
+use crate::support::tls::Authority;
 
 fn route(path: &str, source: &str) -> String {
     let name = path.trim_start_matches('/');
@@ -93,8 +101,8 @@ async fn the_hubs_wait_is_the_sidecars() {
     assert_eq!((stage.mints(), hub.lookups(Lookup::Mint)), (1, asked), "nobody asks during a pause");
 }
 
-/// A token that the hub has had for a while has less life left than it was minted with. Fails where a life is counted
-/// from its arrival.
+/// A token that the hub has had for a while has less life left than it was minted with. Fails where its end on the wall clock
+/// does not count; that its age does on the other clock is `a_token_that_has_aged_in_a_hub_lives_for_what_is_left`.
 #[tokio::test]
 async fn a_token_that_has_aged_in_the_hub_dies_in_time_at_the_sidecar() {
     let stage = Stage::new();
@@ -122,24 +130,9 @@ async fn a_sidecar_goes_by_the_issuers_time_and_not_the_hubs() {
     let stage = Stage::new();
     // An issuer whose clock is ten minutes ahead.
     let ahead = 600;
-    let clock = stage.clock.clone();
-    let mints = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&mints);
-    let answer = move |request: Request| {
-        let (clock, counted) = (clock.clone(), Arc::clone(&counted));
-        async move { skewed(&request, clock.wall().as_seconds() + ahead, &counted) }
-    };
-    let issuer = serve(Router::new().fallback(answer), &stage.shutdown);
+    let (issuer, mints) = minter(&stage, ahead, |_| json!({}));
     let hub = stage.hub_of(&base_url(issuer), "30s", "").await;
-    let pinned = format!("jwt_key = {{ file = {:?} }}", pem(&stage));
-    let up = echo(&stage);
-    let text = format!(
-        "[clerk]\nsecret_key = {{ env = \"KEY\" }}\n{pinned}\napi_url = \"{}\"\n[server]\nlisten = [\"127.0.0.1:0\"]\n\
-         [upstreams.up]\nurl = \"http://{up}\"\n{}",
-        base_url(hub.api()),
-        minting()
-    );
-    let sidecar = stage.boot(&text, BILLING).await;
+    let sidecar = pinned_sidecar(&stage, &hub, "time", &minting()).await;
     for _ in 0..3 {
         let answer = sidecar.get("/rows", &stage.session(ALICE)).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -151,28 +144,99 @@ async fn a_sidecar_goes_by_the_issuers_time_and_not_the_hubs() {
     // What is refused here without asking the issuer tells the same time.
     let answer = hub.ask(Method::GET, "/v1/users", &[("authorization", &format!("Bearer {BILLING}"))], "").await;
     let date = httpdate::parse_http_date(answer.headers[header::DATE].to_str().unwrap()).unwrap();
-    let date = i64::try_from(date.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()).unwrap();
+    let date = i64::try_from(date.duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
     assert!((date - stage.clock.wall().as_seconds() - ahead).abs() <= 3, "{date}");
 }
 
-/// A token of a minute and its time.
-fn skewed(request: &Request, now: i64, mints: &AtomicUsize) -> Response {
-    use base64::Engine as _;
-    let part = |value: &serde_json::Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string());
-    if request.uri().path().contains("/tokens/") {
-        mints.fetch_add(1, SeqCst);
+/// Fails where the hub answers a forced mint from its cache, or the sidecar does not say that it is one.
+#[tokio::test]
+async fn a_token_that_contradicts_the_session_is_minted_anew_through_the_hub() {
+    let stage = Stage::new();
+    // The issuer hears late of a changed organization.
+    let org = |number| json!({ "org_id": if number == 0 { "org_before" } else { "org_emulator_acme" } });
+    let (issuer, mints) = minter(&stage, 0, org);
+    let hub = stage.hub_of(&base_url(issuer), "30s", "").await;
+    let local = format!("Bearer {BILLING}");
+    assert_eq!(claims(&jwt(&hub.token(&local, ALICE, "custom_hasura", "").await))["org_id"], "org_before");
+    let expecting = route("/rows", "template = \"custom_hasura\", expect = { \"/org_id\" = \"org_id\" }");
+    let sidecar = pinned_sidecar(&stage, &hub, "expect", &expecting).await;
+    for _ in 0..2 {
+        let answer = sidecar.get("/rows", &stage.session(ALICE)).await;
+        assert_eq!((answer.status, answer.code()), (200, ""), "{answer:?}");
+        assert_eq!(claims(&answer.body)["org_id"], "org_emulator_acme");
     }
-    let claims = serde_json::json!({ "iat": now, "exp": now + 60 });
-    let jwt = format!("{}.{}.c2ln", part(&serde_json::json!({ "alg": "HS256" })), part(&claims));
-    let mut answer = axum::Json(serde_json::json!({ "object": "token", "jwt": jwt })).into_response();
-    let date = std::time::UNIX_EPOCH + std::time::Duration::from_secs(u64::try_from(now).unwrap());
+    assert_eq!(mints.load(SeqCst), 2);
+}
+
+/// As on another machine: in clear text the hub would not be started there. Over HTTP/2, which both offer.
+#[tokio::test]
+async fn a_hub_is_reached_over_tls() {
+    let stage = Stage::new();
+    let (files, authority) = (Directory::new(), Authority::new());
+    let identity = authority.identity(&["localhost"]);
+    for (name, text) in [("cert.pem", &identity.cert), ("key.pem", &identity.key), ("ca.pem", &authority.pem)] {
+        files.write(name, text);
+    }
+    let [cert, key, ca] = ["cert.pem", "key.pem", "ca.pem"].map(|name| files.path(name));
+    let hub = stage.hub_with(&format!("tls = {{ cert = {cert:?}, key = {key:?} }}\n")).await;
+    let up = echo(&stage);
+    let text = format!(
+        "[clerk]\nsecret_key = {{ env = \"KEY\" }}\nca_file = {ca:?}\napi_url = \"https://localhost:{}\"\n\
+         [server]\nlisten = [\"127.0.0.1:0\"]\n[upstreams.up]\nurl = \"http://{up}\"\n{}",
+        hub.api().port(),
+        minting()
+    );
+    let sidecar = stage.boot(&text, BILLING).await;
+    let first = sidecar.get("/rows", &stage.session(ALICE)).await;
+    assert_eq!((first.status, first.code()), (200, ""), "{first:?}");
+    assert_eq!(claims(&first.body)["sub"], "user_emulator_alice");
+    // The key's holder's calls pass there as well.
+    let mut stream = authority.client(&["h2"], None).connect(hub.api(), "localhost").await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (mut sender, connection) = h2::client::handshake(&mut stream).await.unwrap();
+    let request = http::Request::get(format!("https://localhost/v1/sessions/{ALICE}"));
+    let request = request.header("authorization", stage.key()).body(()).unwrap();
+    let asking = async {
+        let answer = sender.send_request(request, true).unwrap().0.await.unwrap();
+        drop(sender);
+        answer.status()
+    };
+    let (status, _) = tokio::join!(asking, connection);
+    assert_eq!(status, 200);
+}
+
+/// An issuer whose clock is so many seconds ahead. Its tokens live for a minute and have these claims; counted.
+fn minter(stage: &Stage, ahead: i64, claims: fn(usize) -> Value) -> (SocketAddr, Arc<AtomicUsize>) {
+    let (mints, clock) = (Arc::new(AtomicUsize::new(0)), stage.clock.clone());
+    let counted = Arc::clone(&mints);
+    let answer = move |request: Request| {
+        let (now, minting) = (clock.wall().as_seconds() + ahead, request.uri().path().contains("/tokens/"));
+        let number = if minting { counted.fetch_add(1, SeqCst) } else { 0 };
+        async move { minted(now, claims(number)) }
+    };
+    (serve(Router::new().fallback(answer), &stage.shutdown), mints)
+}
+
+fn minted(now: i64, mut claims: Value) -> Response {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    claims["iat"] = json!(now);
+    claims["exp"] = json!(now + 60);
+    let jwt = format!("{}.{}.c2ln", part(&json!({ "alg": "HS256" })), part(&claims));
+    let mut answer = axum::Json(json!({ "object": "token", "jwt": jwt })).into_response();
+    let date = UNIX_EPOCH + Duration::from_secs(u64::try_from(now).unwrap());
     answer.headers_mut().insert(header::DATE, httpdate::fmt_http_date(date).parse().unwrap());
     answer
 }
 
-/// The emulator's public key in a file.
-fn pem(stage: &Stage) -> std::path::PathBuf {
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("token-api-hub.pem");
-    std::fs::write(&path, stage.emulator.jwt_key().unwrap()).unwrap();
-    path
+/// A sidecar that verifies the emulator's sessions by its public key, in a file of this name.
+async fn pinned_sidecar(stage: &Stage, hub: &Served, name: &str, routes: &str) -> Served {
+    let pem = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("token-api-{name}.pem"));
+    std::fs::write(&pem, stage.emulator.jwt_key().unwrap()).unwrap();
+    let text = format!(
+        "[clerk]\nsecret_key = {{ env = \"KEY\" }}\njwt_key = {{ file = {pem:?} }}\napi_url = \"{}\"\n\
+         [server]\nlisten = [\"127.0.0.1:0\"]\n[upstreams.up]\nurl = \"http://{}\"\n{routes}",
+        base_url(hub.api()),
+        echo(stage)
+    );
+    stage.boot(&text, BILLING).await
 }

@@ -83,6 +83,11 @@ impl Stage {
         self.hub_of(&base_url(self.issuer), "30s", tables).await
     }
 
+    /// The same with more keys of `[token_api]`.
+    pub(super) async fn hub_with(&self, keys: &str) -> Served {
+        self.hub_of(&base_url(self.issuer), "30s", keys).await
+    }
+
     /// The same of another issuer, and with another `clerk.timeout`.
     pub(super) async fn hub_of(&self, issuer: &str, timeout: &str, tables: &str) -> Served {
         let text = format!(
