@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::StatusCode;
 use serde_json::Value;
 
 use crate::clock::Clock;
@@ -138,6 +139,17 @@ pub(super) async fn ask(config: &Config) -> Result<Findings, BuildError> {
     }
     match templates {
         Some(Ok(templates)) => judge_templates(&mut findings, config, &templates),
+        Some(Err(InstanceError::Refused { status: StatusCode::FORBIDDEN, .. })) if is_behind_hub(clerk) => {
+            let text = format!(
+                "{} is a hub and tells no templates: they show when they are asked for",
+                clerk.api_url.as_str()
+            );
+            findings.advise(
+                Level::Note,
+                text,
+                "compare those of the routes with this gateway's entry in the hub's callers",
+            );
+        }
         Some(Err(InstanceError::Fetch(error))) => unreached(&mut findings, clerk.api_url.as_str(), &error),
         Some(Err(error)) => findings.add(Level::Unknown, format!("the templates are not known: {}", chain(&error))),
         None => {}
@@ -149,6 +161,11 @@ fn client(clerk: &Clerk, key: Option<&Secret>) -> Result<ClerkClient, BuildError
     let clerk = Clerk { secret_keys: key.into_iter().cloned().collect(), ..clerk.clone() };
     let metrics = Arc::new(Metrics::new(Names::default()));
     ClerkClient::new(&clerk, Clock::system(), Spawner::current(), metrics)
+}
+
+/// Whether what is shown as the secret key is none of Clerk's, but what a hub takes in its place.
+fn is_behind_hub(clerk: &Clerk) -> bool {
+    clerk.secret_keys.iter().any(|key| !key.expose().starts_with("sk_"))
 }
 
 fn unreached(findings: &mut Findings, url: &str, error: &FetchError) {
@@ -171,7 +188,8 @@ async fn one_instance(findings: &mut Findings, config: &Config, own: &Published)
         // Where the secret key's own come from; or nothing is verified.
         KeySource::Jwks { .. } | KeySource::None => {}
     }
-    if let Some(url) = public_keys(clerk) {
+    // A hub publishes nothing to those who show it no bearer.
+    if let Some(url) = public_keys(clerk).filter(|_| !is_behind_hub(clerk)) {
         compare(findings, clerk, &url, own).await?;
     }
     Ok(())

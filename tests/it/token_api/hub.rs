@@ -240,3 +240,34 @@ async fn pinned_sidecar(stage: &Stage, hub: &Served, name: &str, routes: &str) -
     );
     stage.boot(&text, BILLING).await
 }
+
+/// Who is behind a hub may not ask for all templates: that is no reason to doubt the configuration. Fails where a hub is
+/// asked as Clerk is.
+#[tokio::test]
+async fn check_online_knows_a_hub() {
+    let stage = Stage::new();
+    let hub = stage.hub("").await;
+    let files = Directory::new();
+    files.write(
+        "mintgate.toml",
+        &format!(
+            "[clerk]\nsecret_key = {{ env = \"KEY\" }}\npublishable_key = \"{}\"\nauthorized_parties = [\"https://app.example.com\"]\n\
+             api_url = \"{}\"\n[upstreams.up]\nurl = \"http://127.0.0.1:1\"\n{}",
+            stage.emulator.publishable_key(),
+            base_url(hub.api()),
+            minting()
+        ),
+    );
+    let path = files.path("mintgate.toml");
+    let asked = |key: &'static str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mintgate"));
+        command.args(["check", "--online", "--config"]).arg(&path).env("KEY", key);
+        // The hub runs on this thread's runtime.
+        tokio::task::spawn_blocking(move || command.output().unwrap())
+    };
+    let said = asked(BILLING).await.unwrap();
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert_eq!(said.status.code(), Some(0), "{text}");
+    assert!(text.contains("is accepted by") && text.contains("is a hub and tells no templates"), "{text}");
+    assert_eq!(asked("another-bearer").await.unwrap().status.code(), Some(1));
+}
