@@ -132,8 +132,9 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     }
     let live = tls.each_ref().map(|tls| tls.as_ref().map(Reload::live));
     let ways = Ways::of(&config, &crew.gateway(), &issuance.load());
+    let token_api = ways.token_api(revocation.clone(), &process.clock);
     let webhooks = ways.webhooks(revocation, &process.clock, &ledger);
-    surfaces.ways(&config, &ways.token_api(&process.clock), &webhooks, &live, &mut process.inherited)?;
+    surfaces.ways(&config, &token_api, &webhooks, &live, &mut process.inherited)?;
     let certificates = Watchlist::new(upstream_tls.files, tls.into_iter().flatten());
     let probes = readiness.clone();
     let pulse = Pulse::default();

@@ -31,9 +31,9 @@ use crate::config::{Config, MintKind, MintSpec, TemplateName};
 use crate::live::Live;
 use crate::metrics::{Shard, TemplateId};
 use crate::proxy::gateway::Gateway;
+use crate::revocation::{Ended, Revocation, Whom};
 use crate::session::SessionId;
 use crate::token::budget::Limiter;
-use crate::token::cache::PurgeScope;
 use crate::token::clerk::ClerkClient;
 use crate::token::{Mint, MintRequest, Scope, TokenKey, Urgency};
 
@@ -44,6 +44,8 @@ const BODY_PATIENCE: Duration = Duration::from_secs(10);
 pub struct TokenApi<M> {
     /// What calls are answered with.
     pub current: Live<Snapshot<M>>,
+    /// Ends the sessions whose revocation passes through here.
+    pub revocation: Revocation,
     /// The clocks.
     pub clock: Clock,
 }
@@ -77,7 +79,7 @@ impl<M: Mint> TokenApi<M> {
 
 async fn serve<M: Mint>(State(api): State<Arc<TokenApi<M>>>, request: Request) -> Response {
     let snapshot = api.current.current();
-    let mut answer = snapshot.answer(request, &api.clock).await.unwrap_or_else(|refusal| refusal.answer());
+    let mut answer = snapshot.answer(request, &api).await.unwrap_or_else(|refusal| refusal.answer());
     let offset_ms = snapshot.gateway.metrics.control().issuer_clock_offset_ms.get();
     date(answer.headers_mut(), api.clock.wall().shifted(offset_ms).to_system());
     answer
@@ -99,7 +101,8 @@ impl<M: Mint> Snapshot<M> {
 
     /// Who may not ask learns nothing of what was asked for; what is odd is not looked at further; what was revoked has
     /// no tokens, whoever asks.
-    async fn answer(&self, request: Request, clock: &Clock) -> Result<Response, Refusal> {
+    async fn answer(&self, request: Request, api: &TokenApi<M>) -> Result<Response, Refusal> {
+        let clock = &api.clock;
         let (head, body) = request.into_parts();
         if head.headers.contains_key(ORIGIN) {
             return Err(Refusal::Page);
@@ -113,7 +116,7 @@ impl<M: Mint> Snapshot<M> {
         }
         match (call, caller) {
             (Call::Token(sid, template), caller) => self.token(sid, template, caller, head, body, clock).await,
-            (Call::Revoke(sid), Caller::KeyHolder) => self.revoke(sid, head, body, clock).await,
+            (Call::Revoke(sid), Caller::KeyHolder) => self.revoke(sid, head, body, &api.revocation).await,
             (Call::Jwks, Caller::KeyHolder) => pass(&self.client, head, body).await,
             (_, Caller::KeyHolder) => self.pass(head, body).await,
             // Clerk does not count it.
@@ -195,11 +198,17 @@ impl<M: Mint> Snapshot<M> {
     }
 
     /// A revocation that the issuer has taken counts here at once.
-    async fn revoke(&self, sid: SessionId, head: Parts, body: Body, clock: &Clock) -> Result<Response, Refusal> {
+    async fn revoke(
+        &self,
+        sid: SessionId,
+        head: Parts,
+        body: Body,
+        revocation: &Revocation,
+    ) -> Result<Response, Refusal> {
         let answer = self.pass(head, body).await?;
         if answer.status().is_success() {
-            self.gateway.sessions.revoked.revoke_session(sid.clone(), clock.now().mono);
-            self.gateway.tokens.purge(&PurgeScope::Session(sid), true);
+            let Ended { tokens, websockets } = revocation.revoke(&Whom::Session(sid));
+            tracing::info!(tokens, websockets, "a session was revoked through the token API");
         }
         Ok(answer)
     }

@@ -40,8 +40,9 @@ impl Ways {
     }
 
     /// Answers of `[token_api]`.
-    pub(super) fn token_api(&self, clock: &Clock) -> Router {
-        let answering = self.token_api.clone().map(|current| TokenApi { current, clock: clock.clone() }.router());
+    pub(super) fn token_api(&self, revocation: Revocation, clock: &Clock) -> Router {
+        let clock = clock.clone();
+        let answering = self.token_api.clone().map(|current| TokenApi { current, revocation, clock }.router());
         answering.unwrap_or_default()
     }
 

@@ -268,7 +268,11 @@ async fn an_issuer_that_fails_is_told_as_429_or_as_what_is_final() {
 #[tokio::test]
 async fn a_revoked_session_has_no_tokens_any_more() {
     let stage = Stage::new();
-    let hub = stage.hub("").await;
+    let up = stage::echo(&stage);
+    let route = format!("[upstreams.up]\nurl = \"http://{up}\"\n[[routes]]\nname = \"r\"\nupstream = \"up\"\n");
+    let hub = stage.hub(&route).await;
+    let session = stage.session(BOB);
+    assert_eq!(hub.get("/", &session).await.status, 200);
     let (key, local) = (stage.key(), format!("Bearer {BILLING}"));
     jwt(&hub.token(&key, ALICE, "custom_hasura", "").await);
     jwt(&hub.token(&key, BOB, "custom_hasura", "").await);
@@ -276,6 +280,9 @@ async fn a_revoked_session_has_no_tokens_any_more() {
     let revoke = format!("/v1/sessions/{BOB}/revoke");
     let answer = hub.ask(Method::POST, &revoke, &[("authorization", &key)], "").await;
     assert!(answer.status == 200 && answer.body.contains("\"revoked\""), "{answer:?}");
+    // Nor does a route take it any more.
+    let through = hub.get("/", &session).await;
+    assert_eq!((through.status, through.code()), (401, "session-revoked"));
     for sid in [ALICE, BOB] {
         for (bearer, target) in [(&key, "tokens/custom_hasura"), (&local, "tokens/custom_hasura"), (&key, "tokens")] {
             let target = format!("/v1/sessions/{sid}/{target}");

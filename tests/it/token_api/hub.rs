@@ -1,7 +1,6 @@
 //! One gateway holds the secret key; others stand behind its token API and hold a bearer of theirs.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, UNIX_EPOCH};
@@ -230,10 +229,10 @@ fn minted(now: i64, mut claims: Value) -> Response {
 
 /// A sidecar that verifies the emulator's sessions by its public key, in a file of this name.
 async fn pinned_sidecar(stage: &Stage, hub: &Served, name: &str, routes: &str) -> Served {
-    let pem = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("token-api-{name}.pem"));
+    let pem = format!("{}/token-api-{name}.pem", env!("CARGO_TARGET_TMPDIR"));
     std::fs::write(&pem, stage.emulator.jwt_key().unwrap()).unwrap();
     let text = format!(
-        "[clerk]\nsecret_key = {{ env = \"KEY\" }}\njwt_key = {{ file = {pem:?} }}\napi_url = \"{}\"\n\
+        "[clerk]\nsecret_key = {{ env = \"KEY\" }}\njwt_key = {{ file = \"{pem}\" }}\napi_url = \"{}\"\n\
          [server]\nlisten = [\"127.0.0.1:0\"]\n[upstreams.up]\nurl = \"http://{}\"\n{routes}",
         base_url(hub.api()),
         echo(stage)
@@ -250,7 +249,7 @@ async fn check_online_knows_a_hub() {
     let files = Directory::new();
     files.write(
         "mintgate.toml",
-        &format!(
+        format!(
             "[clerk]\nsecret_key = {{ env = \"KEY\" }}\npublishable_key = \"{}\"\nauthorized_parties = [\"https://app.example.com\"]\n\
              api_url = \"{}\"\n[upstreams.up]\nurl = \"http://127.0.0.1:1\"\n{}",
             stage.emulator.publishable_key(),
