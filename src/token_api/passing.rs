@@ -18,9 +18,7 @@ const TOLD: [HeaderName; 4] = [header::CONTENT_TYPE, header::CACHE_CONTROL, head
 
 /// Passes a call on with the key that its caller shows. Both bodies stream.
 pub(super) async fn pass(client: &ClerkClient, mut head: Parts, body: Body) -> Result<Response, Refusal> {
-    clean(&mut head.headers);
-    // The 100 is sent by our own server, when the body is first asked for.
-    head.headers.remove(header::EXPECT);
+    prepare(&mut head.headers);
     let body: Streamed = body.map_err(Into::into).boxed_unsync();
     let mut answer = client.pass(&head, body).await.map_err(|error| refused(&error))?.map(Body::new);
     clean(answer.headers_mut());
@@ -61,6 +59,17 @@ fn lost(error: &ExchangeError) -> Refusal {
     }
 }
 
+/// Makes a caller's headers those of a call of our own.
+fn prepare(headers: &mut HeaderMap) {
+    clean(headers);
+    // The 100 is sent by our own server, when the body is first asked for.
+    headers.remove(header::EXPECT);
+    // No table of HTTP/2 and no log gets it.
+    if let Some(credential) = headers.get_mut(header::AUTHORIZATION) {
+        credential.set_sensitive(true);
+    }
+}
+
 /// Takes out what belongs to one connection, with everything that its `Connection` lines name; but what frames the body
 /// or says who asks is nobody's to name there.
 fn clean(headers: &mut HeaderMap) {
@@ -85,7 +94,7 @@ pub(super) fn date(headers: &mut HeaderMap, issuers: std::time::SystemTime) {
 mod tests {
     use super::*;
 
-    /// Fails without the look at every `Connection` line.
+    /// Fails without the look at every `Connection` line, and where the key is not marked.
     #[test]
     fn what_belongs_to_a_connection_is_not_passed_on() {
         let mut headers = HeaderMap::new();
@@ -99,6 +108,7 @@ mod tests {
             ("upgrade", "h2c"),
             ("http2-settings", "AAA"),
             ("proxy-connection", "keep-alive"),
+            ("expect", "100-continue"),
             ("x-private", "1"),
             ("x-other", "2"),
             ("x-clerk-sdk", "python"),
@@ -107,7 +117,8 @@ mod tests {
         ] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        clean(&mut headers);
+        prepare(&mut headers);
+        assert!(headers[header::AUTHORIZATION].is_sensitive());
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["authorization", "content-length", "x-clerk-sdk"]);
