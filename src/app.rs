@@ -8,6 +8,7 @@ pub mod issuance;
 pub mod renewal;
 mod start;
 pub mod surfaces;
+pub mod traces;
 mod ways;
 
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use crate::app::gateway::{Lasting, asking, names, needs_key};
 use crate::app::issuance::{ClerkMint, Issuance, Means};
 use crate::app::renewal::{Crew, Renewal, listener_tls};
 use crate::app::surfaces::{Kind, Surfaces};
+use crate::app::traces::Tracing;
 use crate::app::ways::Ways;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -93,7 +95,10 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     let lasting = Lasting::new(&config, &metrics, &process.clock, &process.control);
     let (jwks, mint) = (issuance.jwks.clone(), issuance.mint(&process.clock));
     let plans = Plans::new(&config, &upstream_tls.live).map_err(StartError::Value)?;
-    let crew = Crew::new(Arc::new(lasting.gateway(1, &config, plans, jwks, mint, &metrics)));
+    let tracing = Tracing::new(&means);
+    let tracer = tracing.begin(&config).map_err(StartError::Traces)?;
+    let gateway = Gateway { tracer, ..lasting.gateway(1, &config, plans, jwks, mint, &metrics) };
+    let crew = Crew::new(Arc::new(gateway));
     let (ledger, issuance) = (Arc::new(Ledger::new(metrics)), Live::new(issuance));
     let tls = listener_tls(&config).map_err(StartError::Tls)?;
     let mut listeners = Vec::with_capacity(config.server.listen.len());
@@ -150,6 +155,7 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
         certificates,
         pulse,
         facts,
+        tracing,
         ways,
     };
     Ok(Bound { renewal, process, readiness, listeners, surfaces })
@@ -238,6 +244,7 @@ impl Bound {
         let (shutdown, control) = (process.shutdown.clone(), process.control.clone());
         let background = control.sibling();
         let (crew, server) = (Arc::clone(&renewal.crew), renewal.config.server.clone());
+        let traces = renewal.tracing.clone();
         watch_keys(&crew, &readiness, &background);
         sweep(&crew, &process.clock, &background, &shutdown);
         if !renewal.config.clerk.secret_keys.is_empty() {
@@ -253,7 +260,7 @@ impl Bound {
             let worker = crew.hire(process.clock.clone(), control.sibling());
             Workers::in_place(listeners, &worker, &terms)
         } else {
-            let clock = process.clock.clone();
+            let (clock, crew) = (process.clock.clone(), Arc::clone(&crew));
             let make = move |_, spawner| crew.hire(clock.clone(), spawner);
             Workers::spawn(worker_count(server.workers), listeners, &terms, &background, make)
         }
@@ -279,15 +286,26 @@ impl Bound {
                 tasks.idle().await;
             }
         };
-        tokio::select! {
+        let at_once = tokio::select! {
             // In this order: a stop cuts what the workers do, which makes them idle too.
             biased;
-            () = &mut stopped => tracing::warn!("told to stop at once"),
-            () = idle => tracing::info!("every request has ended"),
-            () = tokio::time::sleep(server.drain_timeout) => tracing::warn!("ending requests that took too long"),
-        }
+            () = &mut stopped => true,
+            () = idle => {
+                tracing::info!("every request has ended");
+                false
+            }
+            () = tokio::time::sleep(server.drain_timeout) => {
+                tracing::warn!("ending requests that took too long");
+                false
+            }
+        };
         shutdown.stop();
         workers.join();
+        match &crew.gateway().tracer {
+            _ if at_once => tracing::warn!("told to stop at once"),
+            Some(tracer) => traces.end(tracer).await,
+            None => {}
+        }
         Ok(())
     }
 }

@@ -136,6 +136,23 @@ impl Clock {
         self.wall_at(Instant::now())
     }
 
+    /// Wall time in nanoseconds since the epoch, at a reading of the monotonic clock that was made a moment ago: for what is
+    /// compared with the clocks of other machines.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads wall time")]
+    pub fn nanos(&self, mono: Instant) -> u64 {
+        let nanos = |of: Duration| u64::try_from(of.as_nanos()).unwrap_or(u64::MAX);
+        match &self.0 {
+            Source::System => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanos);
+                now.saturating_sub(nanos(mono.elapsed()))
+            }
+            Source::Following { start, wall } => {
+                let wall = Duration::from_millis(u64::try_from(wall.load(Ordering::Relaxed)).unwrap_or(0));
+                nanos(wall).saturating_add(nanos(mono.duration_since(*start)))
+            }
+        }
+    }
+
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads wall time")]
     fn wall_at(&self, mono: Instant) -> Wall {
         match &self.0 {

@@ -9,6 +9,7 @@ pub mod reference;
 mod restart;
 mod route;
 pub mod schema;
+mod traces;
 mod upstream;
 mod url;
 pub mod validate;
@@ -23,6 +24,7 @@ pub use self::route::{
     OnMintError, OnNoSession, Preflight, Requirement, RetryRejected, Rewrite, Route, SessionIdSource, SessionRules,
     SessionSource, Source, TemplateName, WebSocket,
 };
+pub use self::traces::{OtlpProtocol, Traces};
 pub use self::upstream::{Addresses, ClientIdentity, Place, Pool, Upstream, UpstreamAddress, UpstreamTls, Wire};
 pub use self::url::{ApiUrl, Origin};
 pub use self::ways::{ApiCaller, Authz, TokenApi, Way, Webhooks};
@@ -49,6 +51,8 @@ pub struct Config {
     pub webhooks: Option<Webhooks>,
     /// Logs and the access record.
     pub log: Log,
+    /// Spans of requests; absent when not configured.
+    pub traces: Option<Traces>,
     /// The two maps in memory.
     pub cache: Cache,
     /// In the order of [`UpstreamId`](crate::metrics::UpstreamId).

@@ -32,6 +32,7 @@ pub mod surface;
 pub mod telemetry;
 pub mod token;
 pub mod token_api;
+pub mod traces;
 pub mod transport;
 pub mod version;
 pub mod webhooks;

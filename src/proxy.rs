@@ -111,7 +111,8 @@ pub fn handle<M: Mint>(
         let snapshot = worker.snapshot();
         // 3.
         let trusted = snapshot.gateway.plans.trusted.trusts(connection.ends.peer);
-        let record = snapshot.recorder.begin(&request, Peer { address: connection.ends.peer, trusted });
+        let peer = Peer { address: connection.ends.peer, trusted, scheme: connection.scheme() };
+        let record = snapshot.recorder.begin(&request, peer);
         let (asked, wish, rest, mut finish);
         let mut unread = Rest::NONE;
         let forwarded = {
@@ -298,6 +299,9 @@ fn prepare(
     let injected = decision.injected.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     inject::inject(&mut head.headers, decision.injected);
     head.headers.insert(headers::REQUEST_ID, finish.record.id().to_header());
+    if let Some(trace) = finish.record.trace() {
+        trace.write(&mut head.headers);
+    }
     aim::write(head, &plan.route, pool, &finish.connection, host, trusted, length)?;
     request::fits(head, injected, pool.upstream().max_header_bytes)?;
     Ok(decision.aging)

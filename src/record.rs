@@ -8,6 +8,8 @@
 //! can neither end a line nor look like another field.
 
 mod id;
+mod line;
+mod spans;
 mod value;
 
 use std::error::Error;
@@ -18,15 +20,17 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode, header};
 use tokio::time::Instant;
-use tracing::field::display;
 
 use crate::address::PeerAddress;
 use crate::clock::Clock;
 use crate::headers;
-use crate::metrics::{CLIENT_GONE, Lookup, Metrics, OutcomeId, RouteId, Shard, UpstreamId, Verdict};
+use crate::metrics::{Lookup, Metrics, OutcomeId, RouteId, Shard, UpstreamId, Verdict};
 use crate::telemetry::{self, Access, Identity};
+use crate::traces::Tracer;
+use crate::traces::mint::Origin;
+use crate::traces::span::{Steps, Trace};
 use id::RequestIds;
-use value::{Escaped, Host, Lookups, shown};
+use value::{Host, Lookups};
 
 pub use id::RequestId;
 pub use value::{BodyEnd, CredentialKind};
@@ -43,6 +47,8 @@ pub struct Recorder {
     identity: Identity,
     clock: Clock,
     ids: RequestIds,
+    /// Where there are traces.
+    tracer: Option<Arc<Tracer>>,
 }
 
 /// Who is at the other end of the connection.
@@ -52,6 +58,8 @@ pub struct Peer {
     pub address: PeerAddress,
     /// Whether its `X-Forwarded-*` and `X-Request-Id` are believed.
     pub trusted: bool,
+    /// What is spoken on it, `http` or `https`.
+    pub scheme: &'static str,
 }
 
 /// What a record may show of a verified session. [`Identity`] decides how.
@@ -104,6 +112,7 @@ pub struct Record {
     received: Option<u64>,
     caller: Option<Arc<dyn Caller>>,
     cause: Option<Box<str>>,
+    trace: Option<Box<Trace>>,
 }
 
 // === impl Recorder ===
@@ -116,25 +125,30 @@ impl Recorder {
         access: Access,
         identity: Identity,
         clock: Clock,
+        tracer: Option<Arc<Tracer>>,
     ) -> Arc<Self> {
-        Arc::new(Self { metrics, shard, access, identity, clock, ids: RequestIds::new() })
+        Arc::new(Self { metrics, shard, access, identity, clock, ids: RequestIds::new(), tracer })
     }
 
     /// The record of a request whose head has just been read.
     pub fn begin<B>(self: &Arc<Self>, request: &Request<B>, peer: Peer) -> Record {
         let kept = if peer.trusted { request.headers().get(headers::REQUEST_ID) } else { None };
         let id = kept.and_then(RequestId::kept).unwrap_or_else(|| self.ids.next());
-        let (target, host) = if self.access == Access::Off {
-            (None, None)
-        } else {
+        let start = Instant::now();
+        let traced = |tracer: &Arc<Tracer>| tracer.begin(request, peer.trusted, peer.scheme, &self.clock, start);
+        let trace = self.tracer.as_ref().map(traced);
+        let shown = self.access != Access::Off || trace.as_ref().is_some_and(|trace| trace.steps.is_some());
+        let (target, host) = if shown {
             let uri = request.uri();
             let named = || request.headers().get(header::HOST).cloned().map(Host::Header);
             (uri.path_and_query().cloned(), uri.authority().cloned().map(Host::Authority).or_else(named))
+        } else {
+            (None, None)
         };
         Record {
             recorder: Arc::clone(self),
             id,
-            start: Instant::now(),
+            start,
             peer: peer.address,
             method: request.method().clone(),
             target,
@@ -156,6 +170,7 @@ impl Recorder {
             received: None,
             caller: None,
             cause: None,
+            trace,
         }
     }
 }
@@ -177,6 +192,9 @@ impl Record {
     pub fn route(&mut self, route: RouteId, logs: bool) {
         self.route = route;
         self.route_logs = logs;
+        if let Some(steps) = self.steps() {
+            steps.routed();
+        }
     }
 
     /// Where the credential was found.
@@ -192,6 +210,37 @@ impl Record {
     /// What the session check found. The last one counts.
     pub fn verdict(&mut self, verdict: Verdict) {
         self.verdict = Some(verdict);
+        self.settled();
+    }
+
+    /// The session check is over, also where it has found nothing.
+    pub fn settled(&mut self) {
+        if let Some(steps) = self.steps() {
+            steps.judged();
+        }
+    }
+
+    /// Its place in a trace, where there are traces.
+    pub fn trace(&self) -> Option<&Trace> {
+        self.trace.as_deref()
+    }
+
+    fn steps(&mut self) -> Option<&mut Steps> {
+        self.trace.as_mut()?.steps.as_deref_mut()
+    }
+
+    /// What a mint that is begun for this request belongs to, where the request is sampled.
+    pub fn origin(&self) -> Option<Box<Origin>> {
+        let (trace, tracer) = (self.trace.as_ref()?, self.recorder.tracer.as_ref()?);
+        let timeline = trace.steps.as_ref()?.timeline;
+        Some(Box::new(Origin { tracer: Arc::clone(tracer), request: trace.own, timeline }))
+    }
+
+    /// Tokens are not in memory and are waited for.
+    pub fn waits_for_tokens(&mut self) {
+        if let Some(steps) = self.steps() {
+            steps.waits_for_tokens();
+        }
     }
 
     /// Whose session it is.
@@ -202,6 +251,9 @@ impl Record {
     /// A token was looked for; told once for each.
     pub fn looked_up(&mut self, result: Lookup) {
         self.lookups.insert(result);
+        if let Some(steps) = self.steps() {
+            steps.looked_up();
+        }
     }
 
     /// What was looked up, as in the log; `None`: nothing.
@@ -230,6 +282,9 @@ impl Record {
         let now = Instant::now();
         self.upstream_ends_at(now);
         self.upstream = Some((upstream, now));
+        if let Some(steps) = self.steps() {
+            steps.asks(upstream, now);
+        }
         now
     }
 
@@ -239,6 +294,9 @@ impl Record {
             let wait = now.duration_since(since);
             self.recorder.shard.upstream_seconds[upstream.index()].observe(wait);
             self.upstream_wait += wait;
+            if let Some(steps) = self.steps() {
+                steps.answered(now);
+            }
         }
     }
 
@@ -308,65 +366,6 @@ impl Record {
             shard.degraded(route).bump();
         }
     }
-
-    fn is_logged(&self) -> bool {
-        match self.recorder.access {
-            _ if !self.route_logs => false,
-            Access::Off => false,
-            Access::All => true,
-            Access::Errors => {
-                let failed = |outcome: Outcome| outcome.status.is_server_error() || !self.code(outcome).is_empty();
-                self.body_end == BodyEnd::Broken || self.outcome.is_some_and(failed)
-            }
-        }
-    }
-
-    fn code(&self, outcome: Outcome) -> &'static str {
-        self.recorder.metrics.names().outcomes[outcome.id.index()].code
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds for a reader")]
-    fn log(&self, total: Duration) {
-        let millis = |time: Duration| (time.as_micros() as f64) / 1000.0;
-        let recorder = &*self.recorder;
-        let began = recorder.clock.wall().minus(total).to_system();
-        let code = self.outcome.map_or(CLIENT_GONE, |outcome| self.code(outcome));
-        let host = self.host.as_ref().map(|host| display(Escaped(host.as_bytes())));
-        let path = self.target.as_ref().map(|target| display(Escaped(target.path().as_bytes())));
-        let (sub, sid, org) = match &self.caller {
-            Some(caller) => (caller.sub(), Some(caller.sid()), caller.org()),
-            None => (None, None, None),
-        };
-        tracing::info!(
-            target: TARGET,
-            began = %humantime::format_rfc3339_millis(began),
-            request_id = %self.id,
-            route = recorder.metrics.names().routes[self.route.index()],
-            method = %Escaped(self.method.as_str().as_bytes()),
-            host,
-            path,
-            status = self.outcome.map_or(499, |outcome| outcome.status.as_u16()),
-            code = (!code.is_empty()).then_some(code),
-            reason = self.outcome.and_then(|outcome| outcome.reason),
-            cause = self.cause.as_deref(),
-            body = self.outcome.map(|_| self.body_end.as_str()),
-            credential = self.credential.map(CredentialKind::as_str),
-            verdict = self.verdict.map(Verdict::as_str),
-            token = self.lookups.iter().next().map(|_| display(self.lookups)),
-            degraded = self.degraded.then_some(true),
-            retried = self.retried.then_some(true),
-            total_ms = millis(total),
-            overhead_ms = millis(self.overhead(total)),
-            upstream_ms = (!self.upstream_wait.is_zero()).then(|| millis(self.upstream_wait)),
-            bytes = self.bytes,
-            received = self.received,
-            peer = %self.peer,
-            sub = sub.and_then(|id| shown(recorder.identity, id)).map(display),
-            sid = sid.and_then(|id| shown(recorder.identity, id)).map(display),
-            org = org.and_then(|id| shown(recorder.identity, id)).map(display),
-            "request"
-        );
-    }
 }
 
 impl Drop for Record {
@@ -378,10 +377,14 @@ impl Drop for Record {
         if self.received.is_some() {
             self.recorder.shard.websockets(self.route).add(-1);
         }
-        let total = self.ended.unwrap_or_else(Instant::now).duration_since(self.start);
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        let total = ended.duration_since(self.start);
         self.count(total);
         if self.is_logged() {
             self.log(total);
+        }
+        if self.trace.is_some() {
+            self.send_spans(ended);
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::config::MintSpec;
 use crate::metrics::{MintResult, TemplateId};
 use crate::secret::{self, Digest, NotHeaderSafe};
 use crate::session::{Session, SessionId, UserId};
+use crate::traces::mint::Origin;
 
 use self::expect::{Expected, Named};
 pub use self::freshness::Freshness;
@@ -106,6 +107,8 @@ pub struct MintRequest {
     pub credential_issued_at: Option<Wall>,
     /// When waiting has no more use.
     pub deadline: Instant,
+    /// The sampled request that asks, which has the span of a mint that begins with it.
+    pub trace: Option<Box<Origin>>,
 }
 
 /// Who asks for a mint.
@@ -180,6 +183,19 @@ impl<M: Mint> Mint for Arc<M> {
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the breaker is open after repeated failures of the issuer")]
 pub struct BreakerOpen;
+
+// === impl MintRequest ===
+
+impl MintRequest {
+    /// Why it is minted, for its span.
+    pub fn reason(&self) -> &'static str {
+        match self.urgency {
+            _ if self.forced => "refused",
+            Urgency::Waiting => "miss",
+            Urgency::Ahead => "refresh",
+        }
+    }
+}
 
 // === impl TokenKey ===
 

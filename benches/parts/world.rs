@@ -210,6 +210,7 @@ impl World {
             template: self.spec().0.id,
             urgency: Urgency::Waiting,
             forced: false,
+            trace: None,
             credential_issued_at: None,
             deadline: now.mono + Duration::from_mins(1),
         };
@@ -237,7 +238,7 @@ impl World {
         request: &Request<Empty<bytes::Bytes>>,
         parts: &http::request::Parts,
     ) -> Decision<'a> {
-        let peer = Peer { address: self.connection.ends.peer, trusted: false };
+        let peer = Peer { address: self.connection.ends.peer, trusted: false, scheme: "http" };
         let mut record = worker.snapshot().recorder.begin(request, peer);
         let target = target(parts, request.body(), &gateway.plans, &self.connection).unwrap();
         decide(worker, gateway, parts, &target, false, &mut record).await.unwrap()

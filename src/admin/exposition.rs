@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use crate::clock::Wall;
 use crate::metrics::{
-    BYTE_BOUNDS, CacheName, Control, Counter, Fetch, Gauge, Histogram, ListenerId, Lookup, Metrics, MintResult,
-    OutcomeId, RouteId, Shard, TIME_BOUNDS, TemplateId, Verdict, WebhookResult, WebhookType,
+    BYTE_BOUNDS, CacheName, Control, Counter, Exported, Fetch, Gauge, Histogram, ListenerId, Lookup, Metrics,
+    MintResult, OutcomeId, RouteId, Shard, TIME_BOUNDS, TemplateId, Verdict, WebhookResult, WebhookType,
 };
 use crate::version;
 use text::{Bound, Escaped, Millis, Nanos, Unit};
@@ -297,6 +297,13 @@ impl<'a> Exposition<'a> {
         let help = "Log lines that were lost because standard error took no more.";
         let dropped = control.log_lines_dropped.get();
         self.family(out, Kind::Counter, "log_lines_dropped", help)?.value(&[], dropped)?;
+        let help = "Spans that were lost because too many waited to be sent.";
+        self.family(out, Kind::Counter, "spans_dropped", help)?.value(&[], control.spans_dropped.get())?;
+        let help = "Spans that were sent to the collector, by what became of them.";
+        let mut spans = self.family(out, Kind::Counter, "spans_exported", help)?;
+        for &result in Exported::ALL {
+            spans.value(&[("result", result.as_str())], control.spans_exported(result).get())?;
+        }
         let mut build =
             self.family(out, Kind::Info, "build", "The version that runs, and its commit where it is known.")?;
         build.value(&[("version", version::VERSION), ("commit", version::COMMIT)], 1)

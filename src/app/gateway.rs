@@ -82,6 +82,7 @@ impl Lasting {
             issuer: Issuer::new(config.clerk.api_url.as_str(), config.clerk.issuer.as_deref().unwrap_or_default()),
             mint_timeout: config.clerk.timeout,
             metrics: Arc::clone(metrics),
+            tracer: None,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::gateway::{Lasting, names, needs_key};
 use super::issuance::{ClerkMint, Issuance, IssuanceError, Means};
+use super::traces::Tracing;
 use super::ways::Ways;
 use crate::admin::facts::Facts;
 use crate::clock::Clock;
@@ -16,6 +17,7 @@ use crate::proxy::worker::Worker;
 use crate::revocation::EndTunnels;
 use crate::secret::NotHeaderSafe;
 use crate::server::Pulse;
+use crate::traces::client;
 use crate::transport::tls::client::{UpstreamTlsError, Upstreams};
 use crate::transport::tls::reload::{Reload, Watchlist};
 use crate::transport::tls::server::{ServerTls, ServerTlsError};
@@ -42,6 +44,7 @@ pub struct Renewal {
     pub(super) certificates: Watchlist,
     pub(super) pulse: Pulse,
     pub(super) facts: Live<Facts>,
+    pub(super) tracing: Tracing,
     pub(super) ways: Ways,
 }
 
@@ -63,6 +66,9 @@ pub enum RenewalError {
     /// A fixed value cannot stand in a header.
     #[error("a value of a route's inject cannot stand in a header")]
     Value(#[from] NotHeaderSafe),
+    /// There is no way to the collector of traces.
+    #[error("cannot send traces")]
+    Traces(#[from] client::BuildError),
     /// Nobody could be verified with it.
     #[error("the verification keys at the new clerk.jwks_url do not come")]
     NoKeys,
@@ -149,7 +155,9 @@ impl Renewal {
         let metrics = self.ledger.begin(names(&config));
         let (number, mint) = (self.crew.gateway().number + 1, issuance.mint(&self.means.clock));
         let jwks = issuance.jwks.clone();
-        let gateway = Arc::new(self.lasting.gateway(number, &config, plans, jwks, mint, &metrics));
+        let tracer = self.tracing.next(&self.config, &config, self.crew.gateway().tracer.clone())?;
+        let gateway = Gateway { tracer, ..self.lasting.gateway(number, &config, plans, jwks, mint, &metrics) };
+        let gateway = Arc::new(gateway);
         self.crew.replace(&gateway);
         let tls = self.tls.iter().zip(tls).filter_map(|(live, tls)| live.clone().zip(tls));
         self.certificates.replace(upstream_tls.files, tls);

@@ -4,6 +4,7 @@ use super::issuance::IssuanceError;
 use crate::address::{BoundAddress, ListenAddress};
 use crate::listener::bound::BindError;
 use crate::secret::NotHeaderSafe;
+use crate::traces::client;
 use crate::transport::tls::client::UpstreamTlsError;
 use crate::transport::tls::server::ServerTlsError;
 
@@ -31,6 +32,9 @@ pub enum StartError {
     /// The issuer cannot be called, or its key not be used.
     #[error(transparent)]
     Issuance(#[from] IssuanceError),
+    /// There is no way to the collector of traces.
+    #[error("cannot send traces")]
+    Traces(#[source] client::BuildError),
     /// A fixed value cannot stand in a header.
     #[error("a value of a route's inject cannot stand in a header")]
     Value(#[source] NotHeaderSafe),

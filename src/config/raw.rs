@@ -13,6 +13,7 @@ pub(crate) mod reader;
 mod routes;
 mod serving;
 pub(crate) mod shapes;
+mod traces;
 mod upstreams;
 mod ways;
 
@@ -25,6 +26,7 @@ use self::shapes::Named;
 pub(crate) use self::issuer::{Budget, Clerk};
 pub(crate) use self::routes::{Inject, Match, RetryRejected, Route, SessionSource, WebSocket};
 pub(crate) use self::serving::{Admin, Cache, Listen, ListenTls, Log, Server};
+pub(crate) use self::traces::Traces;
 pub(crate) use self::upstreams::{Pool, Upstream, UpstreamTls};
 pub(crate) use self::ways::{ApiCaller, Authz, TokenApi, Webhooks};
 
@@ -45,6 +47,8 @@ tables! {
         webhooks: Webhooks,
         /// What is logged.
         log: Log,
+        /// OpenTelemetry traces.
+        traces: Traces,
         /// The tokens and sessions in memory.
         cache: Cache,
         /// Where requests go, by name.

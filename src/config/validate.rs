@@ -17,6 +17,7 @@ pub(crate) mod retry;
 pub(crate) mod routes;
 pub(crate) mod server;
 pub(crate) mod session_id;
+pub(crate) mod traces;
 pub(crate) mod units;
 pub(crate) mod upstream_tls;
 pub(crate) mod upstreams;
@@ -124,6 +125,7 @@ fn config(file: raw::File, cx: &mut Context<'_>) -> Config {
     let token_api = ways.token_api(&file.token_api, clerk.secret_keys(), cx);
     let webhooks = ways.webhooks(&file.webhooks, cx);
     let log = server::log(&file.log.or_default(), cx);
+    let traces = traces::read(file.traces, cx);
     let cache = server::cache(&file.cache.or_default(), cx);
     let mut upstreams = upstreams::read(file.upstreams.or_default(), cx);
     if file.routes.is_absent() && file.token_api.is_absent() && file.webhooks.is_absent() {
@@ -133,7 +135,7 @@ fn config(file: raw::File, cx: &mut Context<'_>) -> Config {
     routes.needs.mint = routes.needs.mint.or(ways.mint);
     let clerk = clerk.finish(&routes.needs, cx);
     let (upstreams, minted, routes) = (upstreams.into_list(), routes.minted, routes.list);
-    Config { clerk, server, admin, authz, token_api, webhooks, log, cache, upstreams, routes, minted }
+    Config { clerk, server, admin, authz, token_api, webhooks, log, traces, cache, upstreams, routes, minted }
 }
 
 /// What the parser says. Nothing is known about the parts of such a file, so whatever may be a secret is hidden.

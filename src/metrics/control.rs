@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 use super::id::TemplateId;
-use super::label::{CacheName, Fetch, MintResult, WebhookResult, WebhookType};
+use super::label::{CacheName, Exported, Fetch, MintResult, WebhookResult, WebhookType};
 use super::value::{Counter, Gauge, Histogram, table};
 
 /// What the control runtime counts under one configuration; any thread may write.
@@ -47,6 +47,9 @@ pub struct Common {
     pub last_reload_ok: Gauge,
     /// Log lines that were lost because standard error took no more, as of the last scrape.
     pub log_lines_dropped: Gauge,
+    /// Spans that found no room in the queue.
+    pub spans_dropped: Counter,
+    spans_exported: [Counter; Exported::ALL.len()],
     last_reload: Mutex<Option<Reloaded>>,
     webhook_events: [[Counter; WebhookResult::ALL.len()]; WebhookType::ALL.len()],
 }
@@ -79,6 +82,11 @@ impl Control {
     pub fn refreshes(&self, template: TemplateId, result: MintResult) -> &Counter {
         &self.refreshes[template.index() * MintResult::ALL.len() + result.index()]
     }
+
+    /// What belongs to no template, to keep.
+    pub fn common(&self) -> Arc<Common> {
+        Arc::clone(&self.common)
+    }
 }
 
 impl Deref for Control {
@@ -108,6 +116,8 @@ impl Default for Common {
             reloads_failed: Counter::default(),
             last_reload_ok: Gauge::default(),
             log_lines_dropped: Gauge::default(),
+            spans_dropped: Counter::default(),
+            spans_exported: Default::default(),
             last_reload: Mutex::default(),
             webhook_events: Default::default(),
         };
@@ -125,6 +135,11 @@ impl Common {
     /// Webhooks of a type of which this became.
     pub fn webhook_events(&self, kind: WebhookType, result: WebhookResult) -> &Counter {
         &self.webhook_events[kind.index()][result.index()]
+    }
+
+    /// Spans that were sent and ended so.
+    pub fn spans_exported(&self, result: Exported) -> &Counter {
+        &self.spans_exported[result.index()]
     }
 
     /// Entries in a map, as of the last scrape.

@@ -179,3 +179,15 @@ labels!(
         Malformed = "malformed",
     }
 );
+
+labels!(
+    /// What became of spans that were sent.
+    Exported {
+        /// The collector has taken them.
+        Ok = "ok",
+        /// It has taken the others of its batch.
+        Rejected = "rejected",
+        /// It was not there, or refused the batch.
+        Failed = "failed",
+    }
+);

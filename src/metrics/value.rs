@@ -88,6 +88,11 @@ impl Counter {
         self.0.fetch_add(1, Relaxed);
     }
 
+    /// So many more; for any thread.
+    pub fn add_some(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
+    }
+
     /// The count.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)

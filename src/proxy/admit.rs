@@ -156,8 +156,14 @@ async fn session<'a, M: Mint>(
             record.caller(caller);
             Ok(Found::Session(credential, remembered))
         }
-        Err(VerifyError::NoKeys) => Err(Error::NoKeys),
-        Err(VerifyError::KeyRejected) => Err(MintError::RejectedKey.into()),
+        Err(VerifyError::NoKeys) => {
+            record.settled();
+            Err(Error::NoKeys)
+        }
+        Err(VerifyError::KeyRejected) => {
+            record.settled();
+            Err(MintError::RejectedKey.into())
+        }
         Err(VerifyError::Session(error)) => {
             record.verdict(error.verdict());
             let consumed = match error {

@@ -23,6 +23,7 @@ use crate::session::verify::{self, Verifier};
 use crate::session::{Reason, SessionError};
 use crate::token::cache::TokenCache;
 use crate::token::{Issuer, Mint};
+use crate::traces::Tracer;
 use crate::transport::body::BodyRules;
 use crate::transport::body::tee::Room;
 use crate::transport::tls::client::ClientTls;
@@ -54,6 +55,8 @@ pub struct Gateway<M> {
     pub mint_timeout: Duration,
     /// Everything that is counted.
     pub metrics: Arc<Metrics>,
+    /// Takes the spans of sampled requests, where there are traces.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// What verifies sessions and remembers them.

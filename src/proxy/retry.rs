@@ -100,7 +100,7 @@ impl Retry<'_> {
             return Ok(refusal);
         }
         let mut head = copy.into_head();
-        let values = values(plan, &session, &head.headers, &waiting).await;
+        let values = values(plan, &session, &head.headers, &waiting, record).await;
         let injected = values.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         let none = values.is_empty();
         for (name, value) in values {
@@ -146,6 +146,7 @@ async fn values<M: Mint>(
     session: &Remembered,
     sent: &HeaderMap,
     waiting: &Waiting<'_, M>,
+    record: &Record,
 ) -> Vec<(HeaderName, HeaderValue)> {
     let Waiting { exchange, gateway, .. } = *waiting;
     let now = waiting.clock.now();
@@ -153,6 +154,7 @@ async fn values<M: Mint>(
         let SlotSource::Token { spec, key } = &slot.source else { return None };
         let key = Owner::Verified(session).key(gateway.issuer, *key, spec);
         let mut asked = tokens::request(gateway, session.session.issued_at, spec, key, now);
+        asked.trace = record.origin();
         asked.deadline = exchange.patience.whole.map_or(asked.deadline, |end| asked.deadline.min(end));
         let sent = sent.get(&slot.header)?;
         let was_sent = move |token: &Token| value(slot, token).is_some_and(|own| own == *sent);

@@ -22,6 +22,7 @@ use crate::session::memory::Remembered;
 use crate::session::named::Named;
 use crate::token::freshness::{Border, Freshness};
 use crate::token::{Mint, MintError, MintRequest, Token, TokenKey, Urgency};
+use crate::traces::mint::Origin;
 
 /// For whom values are injected.
 #[derive(Debug)]
@@ -77,7 +78,8 @@ pub async fn injected<M: Mint>(
                     return Box::pin(injected_after_mint(gateway, plan, subject, clock, record)).await;
                 };
                 if freshness == Freshness::RefreshDue {
-                    gateway.tokens.refresh(request(gateway, owner.issued_at(), spec, key, now), &gateway.mint);
+                    let asked = request(gateway, owner.issued_at(), spec, key, now);
+                    gateway.tokens.refresh(MintRequest { trace: record.origin(), ..asked }, &gateway.mint);
                 }
                 (Some(value_of(slot, &token)?), Some(end))
             }
@@ -112,7 +114,9 @@ async fn injected_after_mint<M: Mint>(
     clock: &Clock,
     record: &mut Record,
 ) -> Result<(Injected, Option<Border>), Error> {
-    let found = minted(gateway, plan, Some(subject.owner()), clock, None).await;
+    record.waits_for_tokens();
+    let origin = record.origin();
+    let found = minted(gateway, plan, Some(subject.owner()), clock, None, origin.as_deref()).await;
     let (now, owner) = (clock.now(), subject.owner());
     let (mut injected, mut first) = (Injected::new(), None);
     for (slot, found) in found {
@@ -143,6 +147,7 @@ pub async fn minted<'a, M: Mint>(
     owner: Option<Owner<'_>>,
     clock: &Clock,
     whole: Option<Instant>,
+    origin: Option<&Origin>,
 ) -> Vec<(&'a Slot, Option<(Lookup, Result<Arc<Token>, MintError>)>)> {
     let begun = clock.now();
     let asked = |slot: &Slot| {
@@ -150,6 +155,7 @@ pub async fn minted<'a, M: Mint>(
         let owner = owner?;
         let mut asked = request(gateway, owner.issued_at(), spec, owner.key(gateway.issuer, *key, spec), begun);
         asked.deadline = whole.map_or(asked.deadline, |end| asked.deadline.min(end));
+        asked.trace = origin.cloned().map(Box::new);
         Some(asked)
     };
     let waits = plan.slots.iter().map(|slot| async move {
@@ -320,5 +326,6 @@ pub fn request<M: Mint>(
         forced: false,
         credential_issued_at,
         deadline: now.mono + gateway.mint_timeout,
+        trace: None,
     }
 }

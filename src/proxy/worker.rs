@@ -112,7 +112,8 @@ impl<M: Mint> Snapshot<M> {
         spawner: &Spawner,
     ) -> Arc<Self> {
         let (log, metrics) = (&gateway.log, Arc::clone(&gateway.metrics));
-        let recorder = Recorder::new(metrics, Arc::clone(&shard), log.access, log.identity, clock.clone());
+        let recorder =
+            Recorder::new(metrics, Arc::clone(&shard), log.access, log.identity, clock.clone(), gateway.tracer.clone());
         let pool = |to: &Destination| {
             let kept = before.iter().find(|pool| pool.upstream().shares_connections_with(&to.upstream));
             kept.cloned().unwrap_or_else(|| Arc::new(Pool::new(Arc::clone(&to.upstream), to.tls.as_ref(), spawner)))

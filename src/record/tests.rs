@@ -6,7 +6,7 @@ use tracing::subscriber::DefaultGuard;
 
 use super::*;
 use crate::clock::Wall;
-use crate::metrics::{Names, OutcomeName};
+use crate::metrics::{CLIENT_GONE, Names, OutcomeName};
 use crate::telemetry::tests::Seen;
 use crate::telemetry::{FilterFrom, LogFormat, parse, subscriber};
 
@@ -35,7 +35,7 @@ impl Test {
         }));
         let shard = metrics.shard();
         let clock = Clock::following(Wall::from_seconds(1_700_000_000));
-        let recorder = Recorder::new(metrics, shard, access, identity, clock);
+        let recorder = Recorder::new(metrics, shard, access, identity, clock, None);
         Self { recorder, lines, _guard: tracing::subscriber::set_default(subscriber) }
     }
 
@@ -50,7 +50,7 @@ impl Test {
     }
 
     fn begin_with(&self, request: &Request<()>, trusted: bool) -> Record {
-        let peer = Peer { address: PeerAddress::Tcp("192.0.2.1:5000".parse().unwrap()), trusted };
+        let peer = Peer { address: PeerAddress::Tcp("192.0.2.1:5000".parse().unwrap()), trusted, scheme: "http" };
         let mut record = self.recorder.begin(request, peer);
         record.route(RouteId::new(0), true);
         record

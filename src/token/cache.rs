@@ -23,6 +23,7 @@ use crate::metrics::{CacheName, Lookup, Metrics, MintResult, TemplateId};
 use crate::token::expect;
 use crate::token::freshness::{Border, Jitter, Rules};
 use crate::token::{Freshness, Mint, MintError, MintRequest, Token, TokenKey, Urgency};
+use crate::traces::mint::MintSpan;
 
 /// What somebody is told when too many mints are under way, or one ended in a panic.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -73,6 +74,7 @@ struct Landing {
     flight: Option<Arc<Flight>>,
     settings: Arc<Settings>,
     template: TemplateId,
+    span: Option<MintSpan>,
 }
 
 // === impl TokenCache ===
@@ -269,10 +271,12 @@ impl TokenCache {
         self.flights.len()
     }
 
-    fn launch<M: Mint>(self: &Arc<Self>, flight: Arc<Flight>, request: MintRequest, mint: &Arc<M>) {
+    fn launch<M: Mint>(self: &Arc<Self>, flight: Arc<Flight>, mut request: MintRequest, mint: &Arc<M>) {
         let settings = self.settings();
         let template = settings.known(request.template);
-        let landing = Landing { cache: Arc::clone(self), flight: Some(flight), settings, template };
+        let name = &settings.metrics.names().templates[template.index()];
+        let span = request.trace.take().map(|origin| MintSpan::begin(origin, name, request.reason()));
+        let landing = Landing { cache: Arc::clone(self), flight: Some(flight), settings, template, span };
         let mint = Arc::clone(mint);
         // Not awaited: the outcome is told through the flight.
         drop(self.tasks.spawn(async move {
@@ -283,7 +287,13 @@ impl TokenCache {
     }
 
     /// Keeps what is worth it, counts, and tells those who wait.
-    fn land(&self, flight: &Arc<Flight>, template: TemplateId, settings: &Settings, minted: Result<Token, MintError>) {
+    fn land(
+        &self,
+        flight: &Arc<Flight>,
+        template: TemplateId,
+        settings: &Settings,
+        minted: Result<Token, MintError>,
+    ) -> MintResult {
         let now = self.clock.now();
         let minted = minted.and_then(|token| match token.life(&settings.rules, self.jitter.next()) {
             Some(life) if life.at(now) == Freshness::Dead => Err(MintError::Malformed("the token was dead on arrival")),
@@ -314,6 +324,7 @@ impl TokenCache {
         if flight.urgency == Urgency::Ahead {
             control.refreshes(template, result).add();
         }
+        result
     }
 }
 
@@ -368,7 +379,14 @@ impl Landing {
 
     fn land(mut self, minted: Result<Token, MintError>) {
         if let Some(flight) = self.flight.take() {
-            self.cache.land(&flight, self.template, &self.settings, minted);
+            self.ends(&flight, minted);
+        }
+    }
+
+    fn ends(&mut self, flight: &Arc<Flight>, minted: Result<Token, MintError>) {
+        let result = self.cache.land(flight, self.template, &self.settings, minted);
+        if let Some(span) = self.span.take() {
+            span.end(result.as_str());
         }
     }
 }
@@ -378,7 +396,7 @@ impl Drop for Landing {
         if let Some(flight) = self.flight.take() {
             tracing::error!("BUG: a mint ended without a result");
             let lost = MintError::Unavailable { retry_after: RETRY_AFTER, source: None };
-            self.cache.land(&flight, self.template, &self.settings, Err(lost));
+            self.ends(&flight, Err(lost));
         }
     }
 }

@@ -116,6 +116,7 @@ pub(crate) fn request(key: &TokenKey) -> MintRequest {
         template: TemplateId::new(0),
         urgency: Urgency::Waiting,
         forced: false,
+        trace: None,
         credential_issued_at: None,
         deadline: Instant::now() + Duration::from_secs(5),
     }

@@ -109,6 +109,7 @@ async fn fill_tokens() -> (u64, u64) {
             template: metrics.other_template(),
             urgency: Urgency::Waiting,
             forced: false,
+            trace: None,
             credential_issued_at: None,
             deadline: clock.now().mono + LIFE,
         };

@@ -113,10 +113,12 @@ pub(super) async fn judge(config: &Config, asked: Asked) -> Result<Report, Judge
     let lasting = Lasting::new(config, &metrics, &clock, &control);
     let plans = Plans::new(config, &[]).map_err(StartError::Value)?;
     let gateway = lasting.gateway(1, config, plans, Jwks::fixed(keys), Never, &metrics);
-    let recorder = Recorder::new(Arc::clone(&metrics), metrics.shard(), Access::Off, Identity::None, clock.clone());
+    let recorder =
+        Recorder::new(Arc::clone(&metrics), metrics.shard(), Access::Off, Identity::None, clock.clone(), None);
     let peer = connection.ends.peer;
     let trusted = gateway.plans.trusted.trusts(peer);
-    let mut record = recorder.begin(&Request::from_parts(head.clone(), ()), Peer { address: peer, trusted });
+    let mut record = recorder
+        .begin(&Request::from_parts(head.clone(), ()), Peer { address: peer, trusted, scheme: connection.scheme() });
     let came = Came { connection: &connection, trusted, signature, caller_unknown };
     let mut report = explain(&gateway, config, &head, &came, &clock, &mut record).await;
     if unused {

@@ -300,7 +300,8 @@ fn budget(field: Field<raw::Budget>, development: bool, cx: &mut Context<'_>) ->
     budget
 }
 
-fn part(field: &Field<f64>, default: f64, cx: &mut Context<'_>) -> f64 {
+/// A number from 0 to 1.
+pub(crate) fn part(field: &Field<f64>, default: f64, cx: &mut Context<'_>) -> f64 {
     let Some(at) = field.get() else { return default };
     if !(0.0..=1.0).contains(&at.value) {
         cx.error(&at.span, "a part is a number from 0 to 1");

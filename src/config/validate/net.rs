@@ -217,7 +217,7 @@ pub(crate) fn covers(prefix: &str, path: &str) -> bool {
 }
 
 /// An absolute URL without user info, query and fragment.
-fn absolute(text: &str) -> Result<(Uri, Authority), Bad> {
+pub(crate) fn absolute(text: &str) -> Result<(Uri, Authority), Bad> {
     // Before anything else: `Uri` cuts a fragment off in silence.
     if text.contains(['?', '#']) {
         return Err(Bad::Query);

@@ -70,6 +70,7 @@ fn outside() -> Outside {
         .var("MINTGATE_CONTROL_TOKEN", "control")
         .var("BILLING_TOKEN", "billing-token")
         .var("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+        .var("OTLP_AUTHORIZATION", "Basic b3RscDpjYW5hcnk=")
         .file("/etc/mintgate/clerk-jwt.pem", PEM)
         .file("/etc/mintgate/secret", "sk_test_fromfile\n")
 }

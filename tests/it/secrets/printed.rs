@@ -114,6 +114,7 @@ async fn no_secret_and_no_token_is_in_what_debug_prints_of_a_gateway_that_serves
         template: id,
         urgency: Urgency::Waiting,
         forced: false,
+        trace: None,
         credential_issued_at: None,
         deadline: Instant::now() + PATIENCE,
     };

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::raw::describe::{self, Form, Key, Preset, Shape, TableShape};
 
 /// A configuration in parts: what a table is called, and its lines.
-const PARTS: [(&str, &str); 18] = [
+const PARTS: [(&str, &str); 19] = [
     ("clerk", "[clerk]\nsecret_key = { env = \"CLERK_SECRET_KEY\" }\nissuer = \"https://clerk.example.com\""),
     ("clerk.budget", "[clerk.budget]"),
     ("server", "[server]"),
@@ -14,6 +14,7 @@ const PARTS: [(&str, &str); 18] = [
     ("token_api.callers[]", "[[token_api.callers]]\nname = \"a\"\ntoken = { env = \"CALLER\" }\ntemplates = [\"t\"]"),
     ("webhooks", "[webhooks]\nlisten = \"127.0.0.1:6475\"\nsigning_secret = { env = \"SIGNING\" }"),
     ("log", "[log]"),
+    ("traces", "[traces]"),
     ("cache", "[cache]"),
     ("upstreams.*", "[upstreams.up]\nurl = \"https://api.example.com\""),
     ("upstreams.*.tls", "[upstreams.up.tls]"),
