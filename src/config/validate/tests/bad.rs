@@ -29,7 +29,7 @@ fn an_unknown_section_lists_the_known_ones() {
     1 | [frobnicate]
       |  ^^^^^^^^^^ unknown key
       |
-      = help: the keys here are `clerk`, `server`, `admin`, `authz`, `token_api`, `webhooks`, `log`, `cache`, `upstreams`, `routes`
+      = help: the keys here are `clerk`, `server`, `admin`, `authz`, `token_api`, `webhooks`, `log`, `traces`, `cache`, `upstreams`, `routes`
     "#);
 }
 
