@@ -248,3 +248,74 @@ async fn an_id_is_kept_from_a_trusted_peer_alone() {
 fn a_record_moves_cheaply() {
     assert!(size_of::<Record>() <= 384, "{}", size_of::<Record>());
 }
+
+/// Of a record whose requests are all sampled: the names of the spans that it left, and how long each took in milliseconds.
+fn spans(queue: &mut crate::traces::Queue) -> Vec<(String, u64)> {
+    let spans = queue.try_recv().unwrap_or_default();
+    let long = |span: &crate::traces::otlp::Span| (span.end_time_unix_nano - span.start_time_unix_nano) / 1_000_000;
+    spans.iter().map(|span| (span.name.clone(), long(span))).collect()
+}
+
+/// Fails where a step that did not take place has a span, or one that did has none.
+#[tokio::test(start_paused = true)]
+async fn a_sampled_request_leaves_a_span_for_each_step_that_took_place() {
+    let mut test = Test::new(Access::Off, Identity::None);
+    let counts = test.recorder.metrics.control().common();
+    let (tracer, mut queue) = Tracer::new(1.0, "", Duration::ZERO, Arc::clone(&counts));
+    Arc::get_mut(&mut test.recorder).unwrap().tracer = Some(tracer);
+    let named = |all: &[(&str, u64)]| all.iter().map(|(name, long)| ((*name).to_owned(), *long)).collect::<Vec<_>>();
+    let step = |millis| tokio::time::advance(Duration::from_millis(millis));
+
+    let mut whole = test.begin();
+    step(2).await;
+    whole.verdict(Verdict::Valid);
+    whole.waits_for_tokens();
+    step(250).await;
+    whole.looked_up(Lookup::Mint);
+    for wait in [20, 30] {
+        whole.upstream_begins(UpstreamId::new(0));
+        step(wait).await;
+    }
+    whole.responds(outcome(OK, 200));
+    step(100).await;
+    whole.body_ends(BodyEnd::Complete, Instant::now());
+    drop(whole);
+    let expected = [("GET graphql", 402), ("session", 2), ("token", 250), ("upstream", 50)];
+    assert_eq!(spans(&mut queue), named(&expected));
+
+    let mut refused = test.begin();
+    refused.verdict(Verdict::Missing);
+    refused.responds(outcome(INVALID, 401));
+    drop(refused);
+    assert_eq!(spans(&mut queue), named(&[("GET graphql", 0), ("session", 0)]));
+
+    let mut public = test.begin();
+    public.upstream_begins(UpstreamId::new(0));
+    step(7).await;
+    drop(public);
+    assert_eq!(spans(&mut queue), named(&[("GET graphql", 7), ("upstream", 7)]), "the caller went away");
+
+    let mut waiting = test.begin();
+    waiting.verdict(Verdict::Valid);
+    waiting.waits_for_tokens();
+    step(9).await;
+    drop(waiting);
+    assert_eq!(spans(&mut queue), named(&[("GET graphql", 9), ("session", 0), ("token", 9)]));
+    assert_eq!(counts.spans_dropped.get(), 0);
+}
+
+/// Fails where a span shows more than a line does.
+#[tokio::test(start_paused = true)]
+async fn no_secret_and_nothing_of_a_query_reaches_a_span() {
+    let mut test = Test::new(Access::Off, Identity::Hash);
+    let counts = test.recorder.metrics.control().common();
+    let (tracer, mut queue) = Tracer::new(1.0, "", Duration::ZERO, counts);
+    Arc::get_mut(&mut test.recorder).unwrap().tracer = Some(tracer);
+    let mut record = test.begin();
+    record.caller(Arc::new(ALICE));
+    record.responds(outcome(OK, 200));
+    drop(record);
+    let printed = format!("{:?}", queue.try_recv().unwrap());
+    assert!(printed.contains("/v1/graphql") && printed.contains("mintgate.sid"), "{printed}");
+    assert!(!printed.contains("canary"), "{printed}");
+}

@@ -4,6 +4,7 @@ mod bad;
 mod described;
 mod guards;
 mod retry;
+mod traces;
 mod upstreams;
 mod ways;
 mod websocket;
