@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use self::entries::{Entries, Kept};
 use self::flights::{Flight, Flights, Held, Next};
@@ -276,7 +276,7 @@ impl TokenCache {
         let template = settings.known(request.template);
         let name = &settings.metrics.names().templates[template.index()];
         let span = request.trace.take().map(|origin| MintSpan::begin(origin, name, request.reason()));
-        let landing = Landing { cache: Arc::clone(self), flight: Some(flight), settings, template, span };
+        let mut landing = Landing { cache: Arc::clone(self), flight: Some(flight), settings, template, span };
         let mint = Arc::clone(mint);
         // Not awaited: the outcome is told through the flight.
         drop(self.tasks.spawn(async move {
@@ -377,26 +377,24 @@ impl Landing {
         if fits(&request.key, &token) { Ok(token) } else { Err(MintError::Stale) }
     }
 
-    fn land(mut self, minted: Result<Token, MintError>) {
-        if let Some(flight) = self.flight.take() {
-            self.ends(&flight, minted);
-        }
-    }
-
-    fn ends(&mut self, flight: &Arc<Flight>, minted: Result<Token, MintError>) {
-        let result = self.cache.land(flight, self.template, &self.settings, minted);
+    /// Once.
+    fn land(&mut self, minted: Result<Token, MintError>) {
+        let Some(flight) = self.flight.take() else { return };
+        // Before those who wait hear of it: it ends within what waits.
+        let ended = Instant::now();
+        let result = self.cache.land(&flight, self.template, &self.settings, minted);
         if let Some(span) = self.span.take() {
-            span.end(result.as_str());
+            span.end(ended, result.as_str());
         }
     }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        if let Some(flight) = self.flight.take() {
+        if self.flight.is_some() {
             tracing::error!("BUG: a mint ended without a result");
             let lost = MintError::Unavailable { retry_after: RETRY_AFTER, source: None };
-            self.ends(&flight, Err(lost));
+            self.land(Err(lost));
         }
     }
 }

@@ -37,10 +37,10 @@ impl MintSpan {
         Self { origin, begun: Instant::now(), template: template.to_owned(), reason }
     }
 
-    /// Ends now, as `mintgate_mints_total` has it.
-    pub fn end(self, result: &str) {
+    /// It has ended, as `mintgate_mints_total` has it.
+    pub fn end(self, ended: Instant, result: &str) {
         let Origin { tracer, request, timeline } = *self.origin;
-        let times = [timeline.at(self.begun), timeline.at(Instant::now())];
+        let times = [timeline.at(self.begun), timeline.at(ended)];
         let own = request.at(SpanId::random());
         let mut span = Span::new("mint", Kind::Client, own, Some(request.span), times);
         span.say("server.address", &*tracer.issuer);
