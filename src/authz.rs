@@ -178,7 +178,8 @@ impl<M: Mint> Asker<'_, M> {
     /// The record of the request with this head begins.
     fn begin(&self, head: Parts) -> (Parts, Box<Finish>) {
         let address = self.connection.ends.peer;
-        let peer = Peer { address, trusted: self.plans().trusted.trusts(address) };
+        // The scheme of the request is not that of the question.
+        let peer = Peer { address, trusted: self.plans().trusted.trusts(address), scheme: "" };
         let request = Request::from_parts(head, ());
         let record = self.snapshot.recorder.begin(&request, peer);
         (request.into_parts().0, Finish::new(record, self.connection, false))

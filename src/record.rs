@@ -58,7 +58,7 @@ pub struct Peer {
     pub address: PeerAddress,
     /// Whether its `X-Forwarded-*` and `X-Request-Id` are believed.
     pub trusted: bool,
-    /// What is spoken on it, `http` or `https`.
+    /// What is spoken on it, `http` or `https`; empty where that says nothing of the request.
     pub scheme: &'static str,
 }
 

@@ -66,7 +66,9 @@ impl Record {
         let name = if routed { format!("{named} {route}") } else { named.to_owned() };
         let mut span = Span::new(name, Kind::Server, trace.own, trace.parent, times);
         self.say_method(&mut span);
-        span.say("url.scheme", steps.scheme);
+        if !steps.scheme.is_empty() {
+            span.say("url.scheme", steps.scheme);
+        }
         if let Some(target) = &self.target {
             span.say("url.path", Escaped(target.path().as_bytes()).to_string());
         }
