@@ -175,6 +175,7 @@ impl<M: Mint> Snapshot<M> {
             forced,
             credential_issued_at: None,
             deadline: clock.now().mono + gateway.mint_timeout,
+            trace: None,
         };
         let (lookup, token) = gateway.tokens.get(request, &gateway.mint).await;
         self.shard.lookups(gateway.metrics.no_route(), lookup).bump();
