@@ -377,10 +377,8 @@ impl Landing {
         if fits(&request.key, &token) { Ok(token) } else { Err(MintError::Stale) }
     }
 
-    /// Once.
     fn land(&mut self, minted: Result<Token, MintError>) {
         let Some(flight) = self.flight.take() else { return };
-        // Before those who wait hear of it: it ends within what waits.
         let ended = Instant::now();
         let result = self.cache.land(&flight, self.template, &self.settings, minted);
         if let Some(span) = self.span.take() {

@@ -37,7 +37,7 @@ impl MintSpan {
         Self { origin, begun: Instant::now(), template: template.to_owned(), reason }
     }
 
-    /// It has ended, as `mintgate_mints_total` has it.
+    /// It has ended, as `mintgate_mints_total` has it: before those who wait heard of it, so that it lies within what waits.
     pub fn end(self, ended: Instant, result: &str) {
         let Origin { tracer, request, timeline } = *self.origin;
         let times = [timeline.at(self.begun), timeline.at(ended)];
