@@ -237,9 +237,8 @@ impl TokenCache {
         }
     }
 
-    /// Removes the tokens of a scope. What is being minted for it is not kept; with `revoked` it is given to nobody
-    /// either, and those who wait are told at once. Whoever asks afterwards gets a mint that begins afterwards. How many
-    /// tokens there were.
+    /// Removes the tokens of a scope, and says how many. What is being minted for it is not kept; with `revoked` it is given to
+    /// nobody either, and those who wait are told at once. Whoever asks afterwards gets a mint that begins afterwards.
     pub fn purge(&self, scope: &PurgeScope, revoked: bool) -> usize {
         if revoked {
             self.revocations.fetch_add(1, Ordering::AcqRel);
