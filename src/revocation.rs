@@ -62,10 +62,11 @@ impl Revocation {
         self.end(whom)
     }
 
-    /// Refuses a user who is banned or locked, as of that change in milliseconds.
-    pub fn bar(&self, sub: &UserId, as_of: i64) -> Ended {
-        self.revoked.bar_user(sub.clone(), as_of, Instant::now());
-        self.end(&Whom::User(sub.clone()))
+    /// Refuses a user who is banned or locked, as of that change in milliseconds. `None`: a later one has let him in, and
+    /// nothing was ended.
+    pub fn bar(&self, sub: &UserId, as_of: i64) -> Option<Ended> {
+        let barred = self.revoked.bar_user(sub.clone(), as_of, Instant::now());
+        barred.then(|| self.end(&Whom::User(sub.clone())))
     }
 
     /// Lets a user in again who was banned or locked before that.

@@ -180,6 +180,10 @@ impl<M: Mint> Snapshot<M> {
         let (lookup, token) = gateway.tokens.get(request, &gateway.mint).await;
         self.shard.lookups(gateway.metrics.no_route(), lookup).bump();
         match token {
+            // It may have been revoked during the wait.
+            Ok(_) if gateway.sessions.revoked.refuses(&sid, None, clock.now().mono) => {
+                Err(Refusal::NoSession(sid.as_str().to_owned()))
+            }
             Ok(token) => Ok(minted(&token)),
             Err(error) => Err(NoToken { sid, template, error }.into()),
         }

@@ -7,17 +7,17 @@ pub mod event;
 pub mod replays;
 pub mod signature;
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use http_body_util::LengthLimitError;
-use tokio::sync::Semaphore;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use self::event::{Action, Event};
@@ -34,11 +34,11 @@ use crate::token::cache::PurgeScope;
 /// Bytes of an event. Clerk's largest ones hold a user with all metadata, which is some ten KiB.
 const LONGEST: usize = 256 * 1024;
 
-/// Events that are read at one time.
-const AT_ONCE: usize = 32;
+/// Bytes of events that are read at one time.
+const AT_ONCE: usize = 32 * LONGEST;
 
-/// For one event to come; Svix waits for 15 s.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// For one event to come: Svix sends it at once.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What answers.
 pub struct Endpoint {
@@ -113,8 +113,8 @@ impl Shared {
         }
         let claimed = Claimed::of(&head.headers, self.endpoint.clock.wall())?;
         let body = {
-            let _room = self.room.try_acquire().map_err(|_| Refusal::Busy)?;
-            read(body).await?
+            let read = tokio::time::timeout(PATIENCE, read(body, &self.room)).await;
+            read.map_err(|_| Refusal::Broken)??.0
         };
         claimed.check(&body, &config.signing_secrets)?;
         let Ok(event) = Event::read(&body) else {
@@ -142,10 +142,10 @@ impl Shared {
                 revocation.revoke(whom);
                 WebhookResult::Revoked
             }
-            Action::Bar(user, as_of) => {
-                revocation.bar(user, *as_of);
-                WebhookResult::Revoked
-            }
+            Action::Bar(user, as_of) => match revocation.bar(user, *as_of) {
+                Some(_) => WebhookResult::Revoked,
+                None => WebhookResult::Ignored,
+            },
             Action::Admit(user, as_of) => {
                 revocation.admit(user, *as_of);
                 revocation.purge(&PurgeScope::User(user.clone()));
@@ -160,16 +160,24 @@ impl Shared {
     }
 }
 
-async fn read(body: Body) -> Result<bytes::Bytes, Refusal> {
-    match tokio::time::timeout(PATIENCE, to_bytes(body, LONGEST)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_too_large(&error) => Err(Refusal::TooLarge),
-        Ok(Err(_)) | Err(_) => Err(Refusal::Broken),
+/// Room is taken by what has come, not by who has begun: else those who send nothing would keep out those who do. It is given
+/// back with what stands beside the bytes.
+async fn read(mut body: Body, room: &Semaphore) -> Result<(Bytes, Option<SemaphorePermit<'_>>), Refusal> {
+    let (mut whole, mut held) = (BytesMut::new(), None::<SemaphorePermit<'_>>);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Refusal::Broken)?.into_data() else { continue };
+        if whole.len() + data.len() > LONGEST {
+            return Err(Refusal::TooLarge);
+        }
+        let more = u32::try_from(data.len()).map_err(|_| Refusal::TooLarge)?;
+        let more = room.try_acquire_many(more).map_err(|_| Refusal::Busy)?;
+        match &mut held {
+            Some(held) => held.merge(more),
+            None => held = Some(more),
+        }
+        whole.extend_from_slice(&data);
     }
-}
-
-fn is_too_large(error: &axum::Error) -> bool {
-    error.source().is_some_and(<dyn Error>::is::<LengthLimitError>)
+    Ok((whole.freeze(), held))
 }
 
 fn text(status: StatusCode, body: impl Into<String>) -> Response {

@@ -18,6 +18,12 @@ pub const LIFE: Duration = Duration::from_hours(7 * 24);
 /// lives a minute.
 pub const CAPACITY: usize = 100_000;
 
+/// How long an older word may come after a newer one: Svix sends an event again for somewhat more than a day.
+const LATE: Duration = Duration::from_hours(2 * 24);
+
+/// Users at most of whom it is remembered that they were let in.
+const ADMITTED: usize = 10_000;
+
 /// Revoked sessions and users, bounded in time and number.
 #[derive(Debug)]
 pub struct Revoked {
@@ -40,6 +46,8 @@ enum Term {
 struct Graves {
     sessions: Stones<SessionId>,
     users: Stones<UserId>,
+    /// Who was let in, and as of when: an older word may come later. They refuse nobody.
+    admitted: Stones<UserId>,
 }
 
 /// Until when each is refused. All stand equally long, so the order of arrival is the order of departure.
@@ -59,7 +67,8 @@ impl Revoked {
     }
 
     fn with_capacity(metrics: Arc<Metrics>, capacity: usize) -> Self {
-        let graves = Graves { sessions: Stones::new(capacity), users: Stones::new(capacity) };
+        let admitted = Stones::new(capacity.min(ADMITTED));
+        let graves = Graves { sessions: Stones::new(capacity), users: Stones::new(capacity), admitted };
         Self { count: AtomicUsize::new(0), graves: RwLock::new(graves), metrics }
     }
 
@@ -73,19 +82,28 @@ impl Revoked {
         self.change(now, |graves| graves.users.add(sub, now + LIFE, Term::Final));
     }
 
-    /// The same for a user who is banned or locked, as of that change in milliseconds: he may be let in again.
-    pub fn bar_user(&self, sub: UserId, as_of: i64, now: Instant) {
-        self.change(now, |graves| graves.users.add(sub, now + LIFE, Term::Barred(as_of)));
+    /// The same for a user who is banned or locked, as of that change in milliseconds: he may be let in again. `false`: he
+    /// was let in as of a later one, and stays in.
+    pub fn bar_user(&self, sub: UserId, as_of: i64, now: Instant) -> bool {
+        let mut barred = false;
+        self.change(now, |graves| {
+            let later = graves.admitted.until.get(&sub).is_some_and(|&(_, term)| term > Term::Barred(as_of));
+            if !later {
+                graves.users.add(sub, now + LIFE, Term::Barred(as_of));
+                barred = true;
+            }
+        });
+        barred
     }
 
     /// Lets a user in again who was banned or locked, unless that is newer than `as_of`. One who was refused for good stays
     /// so. Whether he was let in.
     pub fn admit_user(&self, sub: &UserId, as_of: i64, now: Instant) -> bool {
-        if self.is_empty() {
-            return false;
-        }
         let mut lifted = false;
-        self.change(now, |graves| lifted = graves.users.lift(sub, Term::Barred(as_of)));
+        self.change(now, |graves| {
+            lifted = graves.users.lift(sub, Term::Barred(as_of));
+            graves.admitted.add(sub.clone(), now + LATE, Term::Barred(as_of));
+        });
         lifted
     }
 
@@ -117,6 +135,7 @@ impl Revoked {
         let mut graves = self.graves.write().unwrap_or_else(PoisonError::into_inner);
         graves.sessions.sweep(now);
         graves.users.sweep(now);
+        graves.admitted.sweep(now);
         change(&mut graves);
         let count = graves.sessions.until.len() + graves.users.until.len();
         self.count.store(count, Ordering::Release);
@@ -205,6 +224,20 @@ mod tests {
         assert!(!revoked.refuses(&sid(1), Some(&sub("b")), begin + LIFE));
         revoked.sweep(begin + LIFE);
         assert!(revoked.is_empty());
+    }
+
+    /// Fails where it is not remembered who was let in.
+    #[tokio::test(start_paused = true)]
+    async fn an_older_word_that_comes_later_bars_nobody() {
+        let (revoked, now) = (revoked(10), Instant::now());
+        revoked.admit_user(&sub("a"), 2000, now);
+        assert!(revoked.is_empty(), "they refuse nobody");
+        assert!(!revoked.bar_user(sub("a"), 1000, now) && revoked.is_empty());
+        assert!(revoked.bar_user(sub("a"), 2000, now) && revoked.bar_user(sub("b"), 1000, now));
+        assert!(revoked.refuses(&sid(1), Some(&sub("a")), now));
+        revoked.admit_user(&sub("a"), 3000, now);
+        revoked.sweep(now + LATE);
+        assert!(revoked.bar_user(sub("a"), 1000, now + LATE));
     }
 
     #[tokio::test(start_paused = true)]

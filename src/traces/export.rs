@@ -109,7 +109,8 @@ impl<D: Deliver> Export<D> {
             };
             let own = pause.mul_f64(1.0 - 0.5 * fastrand::f64());
             pause = (pause * 2).min(LONGEST_PAUSE);
-            let wait = after.map(|after| after.map_or(own, |after| after.min(LONGEST_PAUSE)));
+            // The collector can make the pause longer, and never shorter: 'at once' would be a loop.
+            let wait = after.map(|after| after.map_or(own, |after| after.clamp(own, LONGEST_PAUSE)));
             let again = wait.filter(|wait| Instant::now() + *wait < end && !self.ending.is_draining());
             self.complain(problem.as_deref().unwrap_or_default(), again.is_some());
             // At the end there is one more attempt, and that at once.
@@ -253,6 +254,16 @@ mod tests {
         pass(120).await;
         assert_eq!(test.came(), [(5, 5), (12, 5), (42, 5)]);
         assert_eq!(test.counts(), [0, 3, 2, 0]);
+    }
+
+    /// Fails where the collector's word makes the pause shorter.
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_says_at_once_is_not_asked_in_a_loop() {
+        let test = Test::new(&[Delivery::Later(Some(Duration::ZERO)); 1000], false);
+        test.send(5);
+        pass(120).await;
+        let attempts = test.came().len();
+        assert!((3..=10).contains(&attempts), "{attempts}");
     }
 
     #[tokio::test(start_paused = true)]

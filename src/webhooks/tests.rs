@@ -4,6 +4,7 @@ use aws_lc_rs::hmac;
 use axum::body::Body;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use futures_util::StreamExt as _;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -193,14 +194,31 @@ async fn what_is_read_of_events_has_a_bound_and_a_time() {
     assert_eq!(world.ask(signed("msg_1", &large), large.clone()).await, 413);
     let exact = format!("{}{}", event("a", &Value::Null), " ".repeat(LONGEST)).split_at(LONGEST).0.to_owned();
     assert_eq!(world.ask(signed("msg_2", &exact), exact.clone()).await, 200);
-    let silent = || Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
-    let slow = (0..AT_ONCE).map(|_| world.ask(signed("msg_3", ""), silent()));
+    let full = || {
+        let all = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b' '; LONGEST]))]);
+        Body::from_stream(all.chain(futures_util::stream::pending()))
+    };
+    let slow = (0..AT_ONCE / LONGEST).map(|_| world.ask(signed("msg_3", ""), full()));
     let slow = futures_util::future::join_all(slow);
     let busy = async {
         tokio::task::yield_now().await;
         world.send("msg_4", "a", &Value::Null).await
     };
     let (slow, busy) = tokio::join!(slow, busy);
-    assert_eq!((slow, busy), (vec![408; AT_ONCE], 503));
+    assert_eq!((slow, busy), (vec![408; AT_ONCE / LONGEST], 503));
     assert_eq!(world.send("msg_4", "a", &Value::Null).await, 200, "there is room again");
+}
+
+/// Fails where room is taken before anything has come.
+#[tokio::test(start_paused = true)]
+async fn who_sends_nothing_keeps_nobody_out() {
+    let world = world();
+    let silent = || Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+    let silent = futures_util::future::join_all((0..500).map(|_| world.ask(signed("msg_1", ""), silent())));
+    let heard = async {
+        tokio::task::yield_now().await;
+        world.send("msg_2", "a", &Value::Null).await
+    };
+    let (silent, heard) = tokio::join!(silent, heard);
+    assert_eq!((silent, heard), (vec![408; 500], 200));
 }

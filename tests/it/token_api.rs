@@ -294,6 +294,22 @@ async fn a_revoked_session_has_no_tokens_any_more() {
     assert_eq!((stage.mints(), stage.seen("POST /v1/sessions/").len()), (2, 3));
 }
 
+/// Fails without the look after the wait.
+#[tokio::test]
+async fn a_session_that_is_revoked_while_its_token_is_minted_gets_none() {
+    let stage = Stage::new();
+    let hub = stage.hub("").await;
+    stage.hold(true);
+    let key = stage.key();
+    let revoked = async {
+        until("the mint is under way", || stage.mints() == 1).await;
+        hub.gateway.sessions.revoked.revoke_session(SessionId::new(ALICE).unwrap(), Instant::now());
+        stage.hold(false);
+    };
+    let (answer, ()) = futures_util::future::join(hub.token(&key, ALICE, "custom_hasura", ""), revoked).await;
+    assert_eq!(refused(&answer), (404, "resource_not_found".to_owned()));
+}
+
 /// Fails where callers or the mint are those of the first configuration.
 #[tokio::test]
 async fn a_rotated_key_and_changed_callers_count_at_once() {
