@@ -40,6 +40,9 @@ const HOP: [HeaderName; 10] = [
     header::TRANSFER_ENCODING,
 ];
 
+/// The one protocol that a request may ask for.
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+
 /// A way of asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -83,6 +86,7 @@ impl Saying {
     /// # Errors
     /// When it says too little or too much; the head is as it was then.
     pub fn read(self, head: &mut Parts) -> Result<SchemeName, Error> {
+        no_other_protocol(&head.headers)?;
         let headers = &head.headers;
         let (method, uri, scheme) = match self {
             Self::Original => {
@@ -109,6 +113,12 @@ impl Saying {
             head.headers.remove(name);
         }
         without_hop(&mut head.headers);
+        // Traefik shows neither `Upgrade` nor `Connection` of the request, and the rest of the handshake it does.
+        let headers = &mut head.headers;
+        let handshakes = [header::SEC_WEBSOCKET_KEY, header::SEC_WEBSOCKET_VERSION];
+        if self == Self::Forwarded && handshakes.iter().any(|name| headers.contains_key(name)) {
+            headers.insert(header::UPGRADE, WEBSOCKET);
+        }
         Ok(scheme)
     }
 }
@@ -118,6 +128,7 @@ impl Saying {
 /// # Errors
 /// When the host is not one; the head is as it was then.
 pub fn read_envoy(head: &mut Parts) -> Result<SchemeName, Error> {
+    no_other_protocol(&head.headers)?;
     let scheme = forwarded_scheme(&head.headers)?;
     let target = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
     let target = target.strip_prefix(ENVOY).unwrap_or_default();
@@ -155,6 +166,20 @@ pub fn scheme(name: &[u8]) -> Result<SchemeName, Error> {
         b"https" | b"wss" => Ok("https"),
         _ => Err(Error::Malformed("the request's scheme is neither http nor https")),
     }
+}
+
+/// A request that asks for another protocol than WebSocket may not pass: a proxy that grants it opens a tunnel, in which
+/// nobody judges the requests that follow.
+///
+/// # Errors
+/// When it asks for another one, or for several.
+pub fn no_other_protocol(headers: &HeaderMap) -> Result<(), Error> {
+    let mut asked = headers.get_all(header::UPGRADE).iter();
+    let other = asked.next().is_some_and(|first| !first.as_bytes().eq_ignore_ascii_case(WEBSOCKET.as_bytes()));
+    if other || asked.next().is_some() || headers.contains_key(HTTP2_SETTINGS) {
+        return Err(Error::Malformed("the request asks for another protocol than websocket"));
+    }
+    Ok(())
 }
 
 /// Removes what is not the request's.

@@ -65,6 +65,7 @@ pub fn head(request: HttpRequest) -> Result<(Parts, SchemeName), Error> {
             _ => return Err(bad),
         };
     }
+    dialect::no_other_protocol(&parts.headers)?;
     dialect::without_hop(&mut parts.headers);
     Ok((parts, scheme))
 }

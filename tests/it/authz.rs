@@ -464,6 +464,51 @@ async fn a_route_of_one_listener_is_not_for_questions() {
     assert_eq!(gateway.metric("mintgate_connections{listener=\"inner\"}").await, "0");
 }
 
+/// A proxy that grants it opens a tunnel that nobody looks into. Fails without `no_other_protocol`.
+#[tokio::test]
+async fn a_request_for_another_protocol_than_websocket_never_passes() {
+    let gateway = gateway().await;
+    for (lines, outcome) in [
+        ("Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n", (400, "request-malformed")),
+        ("Upgrade: h2c\r\n", (400, "request-malformed")),
+        ("HTTP2-Settings: AAMAAABkAAQAAP__\r\n", (400, "request-malformed")),
+        ("Upgrade: websocket, h2c\r\n", (400, "request-malformed")),
+        ("Upgrade: websocket\r\nUpgrade: h2c\r\n", (400, "request-malformed")),
+        ("Upgrade: WebSocket\r\n", (200, "")),
+    ] {
+        for way in WAYS {
+            let answer = ask(&gateway, way.question("GET", "app.test", "/optional", lines)).await;
+            assert_eq!(answer.outcome(), outcome, "{way:?} {lines}");
+        }
+    }
+    for header in [("upgrade", "h2c"), ("upgrade", "websocket,h2c"), ("http2-settings", "AAMAAABkAAQAAP__")] {
+        // The head could not be read: there is no route yet.
+        let denied = denied(&gateway, about("GET", "app.test", "/optional", &[header])).await;
+        assert_eq!(said(&denied.headers, "x-mintgate-error"), Some("request-malformed"), "{header:?}");
+    }
+}
+
+/// Traefik keeps `Upgrade` for itself. Fails without the look at the handshake's other headers.
+#[tokio::test]
+async fn a_handshake_is_a_websocket_where_the_proxy_does_not_show_the_upgrade() {
+    let gateway = gateway().await;
+    let now = gateway.clock.now().wall.as_seconds();
+    let cookie = format!("Cookie: __session={}; __client_uat={}\r\n", gateway.session_token("alice"), now - 5);
+    for handshake in ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", "Sec-WebSocket-Version: 13\r\n"] {
+        for (target, lines, outcome) in [
+            ("/app", cookie.clone(), (403, "origin-forbidden")),
+            ("/app", format!("{cookie}Origin: https://evil.test\r\n"), (403, "origin-forbidden")),
+            ("/app", format!("{cookie}Origin: {PARTY}\r\n"), (200, "")),
+            // websocket = false
+            ("/carried", gateway.bearer("alice"), (400, "request-malformed")),
+        ] {
+            let question = Way::Forwarded.question("GET", "app.test", target, &format!("{lines}{handshake}"));
+            let answer = ask(&gateway, question).await;
+            assert_eq!(answer.outcome(), outcome, "{target} {lines}{handshake}");
+        }
+    }
+}
+
 /// The decision is the proxy's: see tests/it/proxy for each rule. Fails without the look at `websocket = false`.
 #[tokio::test]
 async fn rules_of_a_route_hold_as_on_the_data_path() {

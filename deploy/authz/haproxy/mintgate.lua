@@ -1,4 +1,5 @@
--- Asks mintgate about a request, and does to it what the answer says. Only an answer with 200 lets it pass.
+-- Asks mintgate about a request, and does to it what the answer says. Only an answer with 200 lets it pass: then alone
+-- txn.mintgate is "ok", without which haproxy.cfg denies. After an error in here HAProxy itself would go on.
 local ASK = "http://127.0.0.1:6473/authz/original"
 local PATIENCE = 10000 -- ms
 
@@ -46,8 +47,8 @@ core.register_action("mintgate", { "http-req" }, function(txn)
   end
   local scheme = txn.f:ssl_fc() == 1 and "https" or "http"
   -- What the caller asked for, in the place of whatever the caller says of it.
-  headers["x-original-method"] = { txn.f:method() }
-  headers["x-original-url"] = { scheme .. "://" .. (txn.f:req_fhdr("host") or "") .. txn.f:pathq() }
+  headers["x-original-method"] = { txn.sf:method() }
+  headers["x-original-url"] = { scheme .. "://" .. txn.sf:req_fhdr("host") .. txn.sf:pathq() }
   local asked, answer = pcall(function()
     return core.httpclient():get({ url = ASK, headers = headers, timeout = PATIENCE })
   end)
@@ -65,4 +66,6 @@ core.register_action("mintgate", { "http-req" }, function(txn)
       end
     end
   end
+  -- The last thing of all: what comes before it was done.
+  txn:set_var("txn.mintgate", "ok")
 end, 0)
