@@ -422,6 +422,7 @@ async fn run(case: Case) {
         forced: false,
         credential_issued_at: None,
         deadline: Instant::now() + Duration::from_secs(60),
+        trace: None,
     };
     let given = cache.get(request.clone(), &issuing).await.1;
     let read = issuing.read.lock().unwrap().clone();
