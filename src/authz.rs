@@ -20,13 +20,13 @@ use hyper::body::Incoming;
 
 use self::changes::Changes;
 use self::dialect::{Dialect, Saying, SchemeName};
+use crate::grpc::STATUS;
 use crate::listener::connection::Connection;
 use crate::listener::rest::Rest;
 use crate::proxy::error::{Asked, Error, upstream_outcome};
 use crate::proxy::finish::{Body, Finish};
 use crate::proxy::forward::ForwardError;
 use crate::proxy::gateway::Plans;
-use crate::proxy::grpc as rpc;
 use crate::proxy::owner::Whose;
 use crate::proxy::upgrade::handshake::wishes_websocket;
 use crate::proxy::worker::{Snapshot, Worker};
@@ -139,7 +139,7 @@ impl<M: Mint> Asker<'_, M> {
                 (finish, grpc::denied(error.code(), answer))
             }
         };
-        let trailers = HeaderMap::from_iter([(rpc::STATUS, HeaderValue::from_static("0"))]);
+        let trailers = HeaderMap::from_iter([(STATUS, HeaderValue::from_static("0"))]);
         let mut answer = Response::new(ResponseBody::with_trailers(message, trailers, finish));
         answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         answer

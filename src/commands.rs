@@ -11,6 +11,7 @@ mod door;
 pub mod emulator;
 pub mod env_file;
 pub mod explain;
+mod handed;
 pub mod init;
 pub mod probe;
 pub mod revoke;

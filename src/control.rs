@@ -9,13 +9,14 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use axum::routing::post;
 use tokio::sync::Notify;
 
 use crate::revocation::{Revocation, Whom};
 use crate::secret::Secret;
 use crate::session::{SessionId, UserId};
+use crate::surface::text;
 use crate::token::cache::PurgeScope;
 
 /// Bytes of a request's body, such as a log filter.
@@ -161,11 +162,6 @@ fn scope(body: &str) -> Result<PurgeScope, &'static str> {
         return Ok(PurgeScope::All);
     }
     Err("send session=ID or user=ID, or to /purge: all\n")
-}
-
-fn text(status: StatusCode, body: impl Into<String>) -> Response {
-    let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
-    (status, plain, body.into()).into_response()
 }
 
 // === impl Refusal ===

@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::service::{Service, service_fn};
@@ -76,8 +78,7 @@ impl Surface {
     }
 }
 
-/// [`Surface::run`] on any socket, with TLS on TCP where there is some. Each request has its connection's [`Ends`] among
-/// its extensions.
+/// [`Surface::run`] on any socket, with TLS on TCP where there is some.
 ///
 /// # Errors
 /// When the runtime cannot watch the socket, or not let go of it.
@@ -127,13 +128,17 @@ async fn serve_one(
     let Some(stream) = serving.open(socket).await? else { return Ok(()) };
     let connection = Arc::new(Connection::new(ends, stream.secured(), &serving.limits));
     let on = Arc::clone(&connection);
-    let service = service_fn(move |mut request| {
-        let busy = Busy::on(&on);
-        http::Request::extensions_mut(&mut request).insert(on.ends.clone());
-        let answer = router.call(request);
+    let service = service_fn(move |request| {
+        let (busy, answer) = (Busy::on(&on), router.call(request));
         async move { answer.await.map(|answer| answer.map(|body| Held { body, busy })) }
     });
     serving.serve(stream, connection, service).await
+}
+
+/// An answer in plain text, which nobody keeps.
+pub fn text(status: StatusCode, body: impl Into<String>) -> Response {
+    let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
+    (status, plain, body.into()).into_response()
 }
 
 /// Fixed: these surfaces carry little and are nobody's bottleneck.

@@ -14,7 +14,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -29,6 +29,7 @@ use crate::live::Live;
 use crate::metrics::ledger::Ledger;
 use crate::metrics::{WebhookResult, WebhookType};
 use crate::revocation::Revocation;
+use crate::surface::text;
 use crate::token::cache::PurgeScope;
 
 /// Bytes of an event. Clerk's largest ones hold a user with all metadata, which is some ten KiB.
@@ -178,11 +179,6 @@ async fn read(mut body: Body, room: &Semaphore) -> Result<(Bytes, Option<Semapho
         whole.extend_from_slice(&data);
     }
     Ok((whole.freeze(), held))
-}
-
-fn text(status: StatusCode, body: impl Into<String>) -> Response {
-    let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-store")];
-    (status, plain, body.into()).into_response()
 }
 
 // === impl Refusal ===

@@ -13,11 +13,9 @@ use crate::authz::message::{
     Value,
 };
 use crate::authz::message::{HeaderValue as Header, HeaderValueOption};
+use crate::grpc;
 use crate::proxy::error::{Code, Error};
 use crate::record::Caller;
-
-/// What stands before a message on the wire (gRPC's `PROTOCOL-HTTP2` document): whether it is compressed, and its length.
-const PREFIX: usize = 5;
 
 /// A question that is none.
 const NOT_ONE: Error = Error::Malformed("the body is not one CheckRequest");
@@ -26,13 +24,9 @@ const NOT_ONE: Error = Error::Malformed("the body is not one CheckRequest");
 ///
 /// # Errors
 /// When it is not one, whole and uncompressed: that was not agreed to.
-pub fn decode(mut body: Bytes) -> Result<HttpRequest, Error> {
-    let [0, a, b, c, d, ..] = *body else { return Err(NOT_ONE) };
-    let length = u32::from_be_bytes([a, b, c, d]);
-    if usize::try_from(length).ok() != Some(body.len() - PREFIX) {
-        return Err(NOT_ONE);
-    }
-    let request = CheckRequest::decode(body.split_off(PREFIX)).map_err(|_| NOT_ONE)?;
+pub fn decode(body: Bytes) -> Result<HttpRequest, Error> {
+    let message = grpc::unframed(body).ok_or(NOT_ONE)?;
+    let request = CheckRequest::decode(message).map_err(|_| NOT_ONE)?;
     Ok(request
         .attributes
         .and_then(|attributes| attributes.request)
@@ -116,10 +110,8 @@ fn option(name: &HeaderName, value: &HeaderValue) -> HeaderValueOption {
 
 fn encode(message: &CheckResponse) -> Bytes {
     let length = message.encoded_len();
-    let mut frame = BytesMut::with_capacity(PREFIX + length);
-    frame.put_u8(0);
-    // A message is made of heads, which are far below 4 GiB.
-    frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    let mut frame = BytesMut::with_capacity(grpc::PREFIX + length);
+    frame.put_slice(&grpc::prefix(length));
     // A buffer of bytes grows: encoding into it does not fail.
     let _ = message.encode(&mut frame);
     frame.freeze()

@@ -162,6 +162,23 @@ fn hints(config: &Config, environment: &dyn Environment) -> Vec<&'static str> {
     hints
 }
 
+/// The configuration of a gateway that runs, for a command that asks it: its secrets need not be here. The exit status, where it
+/// was said that there is none.
+pub(super) fn configured(
+    config: Option<&Path>,
+    environment: &dyn Environment,
+    err: &mut dyn Write,
+) -> io::Result<Result<(PathBuf, Config), ExitCode>> {
+    let path = match validate::locate(config, environment) {
+        Ok(path) => path,
+        Err(error) => return no_config(&error, err).map(Err),
+    };
+    match validate::load(&path, environment, Secrets::Replaced) {
+        Ok((config, _)) => Ok(Ok((path, config))),
+        Err(diagnostics) => refused(&path, &diagnostics, false, err).map(Err),
+    }
+}
+
 /// Says where a configuration was looked for, and how to come by one.
 pub(super) fn no_config(error: &NoConfig, err: &mut dyn Write) -> io::Result<ExitCode> {
     writeln!(err, "error: {error}")?;

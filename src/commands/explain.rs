@@ -8,7 +8,7 @@ mod report;
 mod websocket;
 
 use std::convert::Infallible;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -20,6 +20,7 @@ use http::{Method, Uri};
 use crate::address::ListenAddress;
 use crate::commands::check;
 use crate::commands::console::Console;
+use crate::commands::handed::Handed;
 use crate::config::Listen;
 use crate::config::validate::{self, Environment, Secrets};
 use crate::secret::Secret;
@@ -89,15 +90,6 @@ struct Wanted {
 /// A header line.
 #[derive(Debug, Clone)]
 struct Line(HeaderName, HeaderValue);
-
-/// Where the session token is.
-#[derive(Debug, Clone)]
-enum TokenFrom {
-    Here(Secret),
-    Input,
-    File(PathBuf),
-    Variable(String),
-}
 
 /// Why nothing can be said.
 #[derive(Debug, thiserror::Error)]
@@ -220,7 +212,7 @@ fn unread(text: &str) -> Result<Secret, Infallible> {
     Ok(Secret::new(text))
 }
 
-// === impl Typed, Wanted, Line, TokenFrom ===
+// === impl Typed, Wanted, Line ===
 
 impl Typed {
     /// What the arguments say. The error never shows one.
@@ -228,7 +220,7 @@ impl Typed {
         let method = Method::from_bytes(args.method.expose().as_bytes()).map_err(|_| BadArgument::Method)?;
         let url = args.url.expose().parse()?;
         let lines = args.header.iter().map(|line| line.expose().parse()).collect::<Result<_, _>>()?;
-        let from = args.token.as_ref().map(|from| TokenFrom::new(from.expose()));
+        let from = args.token.as_ref().map(|from| Handed::new(from.expose()));
         let token = from.map(|from| from.read(environment)).transpose().map_err(BadArgument::Token)?;
         Ok(Self { method, url, lines, token })
     }
@@ -265,40 +257,5 @@ impl FromStr for Line {
         let mut value = HeaderValue::try_from(value.trim()).map_err(|_| BadArgument::Header)?;
         value.set_sensitive(true);
         Ok(Self(name, value))
-    }
-}
-
-impl TokenFrom {
-    fn new(text: &str) -> Self {
-        match (text, text.strip_prefix('@'), text.strip_prefix("env:")) {
-            ("-", ..) => Self::Input,
-            (_, Some(path), _) => Self::File(path.into()),
-            (_, _, Some(name)) => Self::Variable(name.to_owned()),
-            _ => Self::Here(Secret::new(text)),
-        }
-    }
-
-    /// The token, without white space around it. The error holds neither it nor what was typed in its place.
-    fn read(&self, environment: &dyn Environment) -> Result<Secret, String> {
-        let text = match self {
-            Self::Here(token) => token.expose().to_owned(),
-            Self::Input => {
-                let mut text = String::new();
-                io::stdin()
-                    .read_to_string(&mut text)
-                    .map_err(|error| format!("cannot read standard input: {error}"))?;
-                text
-            }
-            Self::File(path) => {
-                let bytes = environment.read(path).map_err(|error| format!("cannot read the file: {error}"))?;
-                String::from_utf8(bytes).map_err(|_| "the file is not text".to_owned())?
-            }
-            Self::Variable(name) => environment.var(name).ok_or("the environment variable of this name is not set")?,
-        };
-        match text.trim() {
-            "" => Err("it is empty".to_owned()),
-            token if HeaderValue::try_from(token).is_err() => Err("it holds characters that no token has".to_owned()),
-            token => Ok(Secret::new(token)),
-        }
     }
 }

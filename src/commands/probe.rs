@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::commands::check::{self, BAD_CONFIG};
 use crate::commands::door::{Door, Unanswered};
-use crate::config::validate::{self, Environment, Secrets};
+use crate::config::validate::Environment;
 
 /// Between two questions.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -97,20 +97,7 @@ fn find(at: &Where, environment: &dyn Environment, err: &mut dyn Write) -> io::R
     if let Some(door) = &at.url {
         return Ok(Some(door.clone()));
     }
-    let path = match validate::locate(at.config.as_deref(), environment) {
-        Ok(path) => path,
-        Err(error) => {
-            check::no_config(&error, err)?;
-            return Ok(None);
-        }
-    };
-    let config = match validate::load(&path, environment, Secrets::Replaced) {
-        Ok((config, _)) => config,
-        Err(diagnostics) => {
-            check::refused(&path, &diagnostics, false, err)?;
-            return Ok(None);
-        }
-    };
+    let Ok((path, config)) = check::configured(at.config.as_deref(), environment, err)? else { return Ok(None) };
     let door = config.admin.as_ref().map(|admin| Door::of(&admin.listen));
     match door {
         Some(Some(door)) => return Ok(Some(door)),

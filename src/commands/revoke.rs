@@ -12,7 +12,8 @@ use http_body_util::Full;
 use crate::commands::check::{self, BAD_CONFIG};
 use crate::commands::console::Console;
 use crate::commands::door::Door;
-use crate::config::validate::{self, Environment, Secrets};
+use crate::commands::handed::Handed;
+use crate::config::validate::Environment;
 use crate::secret::Secret;
 use crate::telemetry::chain;
 
@@ -88,10 +89,8 @@ struct Found {
 enum NoToken {
     #[error("--token takes - (standard input), @FILE or env:NAME, never the token itself")]
     Bare,
-    #[error("the environment variable of --token is not set")]
-    Unset,
-    #[error("the token cannot be read")]
-    Unreadable(#[from] io::Error),
+    #[error("--token: {0}")]
+    Unreadable(String),
     #[error("the token cannot stand in a header")]
     Unfit,
 }
@@ -188,13 +187,9 @@ impl Where {
             };
             return Ok(Ok(Found { door: door.clone(), token }));
         }
-        let path = match validate::locate(self.config.as_deref(), environment) {
-            Ok(path) => path,
-            Err(error) => return Ok(Err(check::no_config(&error, to.err)?)),
-        };
-        let config = match validate::load(&path, environment, Secrets::Replaced) {
-            Ok((config, _)) => config,
-            Err(diagnostics) => return Ok(Err(check::refused(&path, &diagnostics, false, to.err)?)),
+        let (path, config) = match check::configured(self.config.as_deref(), environment, to.err)? {
+            Ok(found) => found,
+            Err(code) => return Ok(Err(code)),
         };
         let Some(control) = config.admin.and_then(|admin| admin.control) else {
             let problem = "there is no `control` in [admin], so nobody can be told";
@@ -214,13 +209,10 @@ impl Where {
 }
 
 fn given(text: &str, environment: &dyn Environment) -> Result<Secret, NoToken> {
-    let token = match (text, text.strip_prefix('@'), text.strip_prefix("env:")) {
-        ("-", ..) => io::read_to_string(io::stdin())?,
-        (_, Some(path), _) => std::fs::read_to_string(path)?,
-        (_, _, Some(name)) => environment.var(name).ok_or(NoToken::Unset)?,
-        _ => return Err(NoToken::Bare),
-    };
-    Ok(Secret::new(token.trim()))
+    match Handed::new(text) {
+        Handed::Here(_) => Err(NoToken::Bare),
+        handed => handed.read(environment).map_err(NoToken::Unreadable),
+    }
 }
 
 fn refused(error: &(dyn Error + 'static), to: &mut Console<'_>) -> Result<ExitCode, Box<dyn Error>> {

@@ -2,15 +2,12 @@
 
 use std::error::Error as _;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 
+use crate::grpc::{MESSAGE, STATUS};
 use crate::transport::body::AnswerError;
 
-/// A call's outcome, as a trailer.
-pub const STATUS: HeaderName = HeaderName::from_static("grpc-status");
-/// What it says beside.
-pub const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// The status that means 'try again': unavailable.
 pub const UNAVAILABLE: &str = "14";
 

@@ -1,13 +1,12 @@
 //! Tombstones: sessions and users that are refused although their tokens are still valid.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::lapsing::Lapsing;
 use crate::metrics::Metrics;
 use crate::session::{SessionId, UserId};
 
@@ -44,18 +43,10 @@ enum Term {
 
 #[derive(Debug)]
 struct Graves {
-    sessions: Stones<SessionId>,
-    users: Stones<UserId>,
-    /// Who was let in, and as of when: an older word may come later. They refuse nobody.
-    admitted: Stones<UserId>,
-}
-
-/// Until when each is refused. All stand equally long, so the order of arrival is the order of departure.
-#[derive(Debug)]
-struct Stones<K> {
-    until: HashMap<K, (Instant, Term)>,
-    order: VecDeque<(Instant, K)>,
-    capacity: usize,
+    sessions: Lapsing<SessionId, ()>,
+    users: Lapsing<UserId, Term>,
+    /// Who was let in, as of when, in milliseconds: an older word may come later. They refuse nobody.
+    admitted: Lapsing<UserId, i64>,
 }
 
 // === impl Revoked ===
@@ -67,19 +58,19 @@ impl Revoked {
     }
 
     fn with_capacity(metrics: Arc<Metrics>, capacity: usize) -> Self {
-        let admitted = Stones::new(capacity.min(ADMITTED));
-        let graves = Graves { sessions: Stones::new(capacity), users: Stones::new(capacity), admitted };
+        let admitted = Lapsing::new(capacity.min(ADMITTED));
+        let graves = Graves { sessions: Lapsing::new(capacity), users: Lapsing::new(capacity), admitted };
         Self { count: AtomicUsize::new(0), graves: RwLock::new(graves), metrics }
     }
 
     /// Refuses a session from now on.
     pub fn revoke_session(&self, sid: SessionId, now: Instant) {
-        self.change(now, |graves| graves.sessions.add(sid, now + LIFE, Term::Final));
+        self.change(now, |graves| graves.sessions.insert(sid, (), now + LIFE));
     }
 
     /// Refuses every session of a user from now on.
     pub fn revoke_user(&self, sub: UserId, now: Instant) {
-        self.change(now, |graves| graves.users.add(sub, now + LIFE, Term::Final));
+        self.change(now, |graves| graves.users.insert(sub, Term::Final, now + LIFE));
     }
 
     /// The same for a user who is banned or locked, as of that change in milliseconds: he may be let in again. `false`: he
@@ -87,9 +78,11 @@ impl Revoked {
     pub fn bar_user(&self, sub: UserId, as_of: i64, now: Instant) -> bool {
         let mut barred = false;
         self.change(now, |graves| {
-            let later = graves.admitted.until.get(&sub).is_some_and(|&(_, term)| term > Term::Barred(as_of));
-            if !later {
-                graves.users.add(sub, now + LIFE, Term::Barred(as_of));
+            if graves.admitted.get(&sub, now).is_none_or(|&later| later <= as_of) {
+                // A second word renews the first, and softens none.
+                let before = graves.users.get(&sub, now).copied();
+                let term = before.map_or(Term::Barred(as_of), |before| before.max(Term::Barred(as_of)));
+                graves.users.insert(sub, term, now + LIFE);
                 barred = true;
             }
         });
@@ -101,8 +94,12 @@ impl Revoked {
     pub fn admit_user(&self, sub: &UserId, as_of: i64, now: Instant) -> bool {
         let mut lifted = false;
         self.change(now, |graves| {
-            lifted = graves.users.lift(sub, Term::Barred(as_of));
-            graves.admitted.add(sub.clone(), now + LATE, Term::Barred(as_of));
+            lifted = graves.users.get(sub, now).is_some_and(|&term| term <= Term::Barred(as_of));
+            if lifted {
+                graves.users.remove(sub);
+            }
+            let latest = graves.admitted.get(sub, now).map_or(as_of, |&before| before.max(as_of));
+            graves.admitted.insert(sub.clone(), latest, now + LATE);
         });
         lifted
     }
@@ -113,7 +110,7 @@ impl Revoked {
             return false;
         }
         let graves = self.graves.read().unwrap_or_else(PoisonError::into_inner);
-        graves.sessions.refuses(sid, now) || sub.is_some_and(|sub| graves.users.refuses(sub, now))
+        graves.sessions.get(sid, now).is_some() || sub.is_some_and(|sub| graves.users.get(sub, now).is_some())
     }
 
     /// Removes what stood long enough; for whoever tidies up from time to time.
@@ -137,59 +134,9 @@ impl Revoked {
         graves.users.sweep(now);
         graves.admitted.sweep(now);
         change(&mut graves);
-        let count = graves.sessions.until.len() + graves.users.until.len();
+        let count = graves.sessions.len() + graves.users.len();
         self.count.store(count, Ordering::Release);
         self.metrics.control().tombstones.set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-}
-
-// === impl Stones ===
-
-impl<K: Hash + Eq + Clone> Stones<K> {
-    fn new(capacity: usize) -> Self {
-        Self { until: HashMap::new(), order: VecDeque::new(), capacity }
-    }
-
-    fn add(&mut self, key: K, until: Instant, term: Term) {
-        // A second revocation only renews the first, and softens none; `order` never holds two equal entries.
-        let before = self.until.get(&key).copied();
-        let term = before.map_or(term, |(_, before)| before.max(term));
-        self.until.insert(key.clone(), (until, term));
-        if before.is_some_and(|(before, _)| before == until) {
-            return;
-        }
-        self.order.push_back((until, key));
-        while self.order.len() > self.capacity {
-            self.drop_oldest();
-        }
-    }
-
-    fn refuses(&self, key: &K, now: Instant) -> bool {
-        self.until.get(key).is_some_and(|&(until, _)| now < until)
-    }
-
-    /// Takes it away unless its term is a longer one. What stands of it in `order` finds nothing in its time.
-    fn lift(&mut self, key: &K, term: Term) -> bool {
-        let lifted = self.until.get(key).is_some_and(|&(_, own)| own <= term);
-        if lifted {
-            self.until.remove(key);
-            self.order.retain(|(_, own)| own != key);
-        }
-        lifted
-    }
-
-    fn sweep(&mut self, now: Instant) {
-        while self.order.front().is_some_and(|&(until, _)| until <= now) {
-            self.drop_oldest();
-        }
-    }
-
-    fn drop_oldest(&mut self) {
-        if let Some((until, key)) = self.order.pop_front()
-            && self.until.get(&key).is_some_and(|&(own, _)| own == until)
-        {
-            self.until.remove(&key);
-        }
     }
 }
 

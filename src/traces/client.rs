@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{HeaderName, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use super::otlp::{ExportTraceServiceResponse, RetryInfo, RpcStatus};
 use crate::clock::Clock;
 use crate::config::{self, OtlpProtocol};
+use crate::grpc;
 use crate::lifecycle::Spawner;
 use crate::transport::tls::{provider, roots};
 
@@ -37,7 +38,6 @@ const IDLE: Duration = Duration::from_secs(30);
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -141,7 +141,7 @@ impl Collector {
         let body = body.to_bytes();
         Ok(match self.protocol {
             OtlpProtocol::Http => of_http(head.status, &head.headers, &body, &self.clock),
-            OtlpProtocol::Grpc => of_grpc(head.status, trailers.as_ref().unwrap_or(&head.headers), &body),
+            OtlpProtocol::Grpc => of_grpc(head.status, trailers.as_ref().unwrap_or(&head.headers), body),
         })
     }
 }
@@ -188,14 +188,8 @@ fn tls(https: bool) -> Result<ClientConfig, BuildError> {
     Ok(builder.map_err(BuildError::Tls)?.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// A message of gRPC: not compressed, and so long.
 fn framed(message: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(5 + message.len());
-    out.extend_from_slice(&[0]);
-    // A batch is far below 4 GiB.
-    out.extend_from_slice(&u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes());
-    out.extend_from_slice(message);
-    out.freeze()
+    [&grpc::prefix(message.len()), message].concat().into()
 }
 
 /// What was taken, of an answer that says that something was.
@@ -223,8 +217,8 @@ fn retry_after(headers: &HeaderMap, clock: &Clock) -> Option<Duration> {
     httpdate::parse_http_date(text).ok().map(|date| date.duration_since(clock.wall().to_system()).unwrap_or_default())
 }
 
-fn of_grpc(status: StatusCode, trailers: &HeaderMap, body: &[u8]) -> (Delivery, Option<String>) {
-    let code = trailers.get(GRPC_STATUS).and_then(|value| value.to_str().ok()?.parse::<u16>().ok());
+fn of_grpc(status: StatusCode, trailers: &HeaderMap, body: Bytes) -> (Delivery, Option<String>) {
+    let code = trailers.get(grpc::STATUS).and_then(|value| value.to_str().ok()?.parse::<u16>().ok());
     let said = |what| Some(format!("the collector answered with {what}"));
     let Some(code) = code else {
         // Something between that speaks no gRPC (its statuses, as gRPC maps them).
@@ -233,7 +227,7 @@ fn of_grpc(status: StatusCode, trailers: &HeaderMap, body: &[u8]) -> (Delivery, 
         return (delivery, said(format!("status {} and no grpc-status", status.as_u16())));
     };
     let delivery = match code {
-        0 => return (taken(body.get(5..).unwrap_or_default()), None),
+        0 => return (taken(&grpc::unframed(body).unwrap_or_default()), None),
         // CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE, DATA_LOSS
         1 | 4 | 10 | 11 | 14 | 15 => Delivery::Later(retry_info(trailers)),
         // RESOURCE_EXHAUSTED: only where it says that it will recover.
@@ -258,7 +252,7 @@ mod tests {
 
     fn trailers(code: &str, details: Option<RpcStatus>) -> HeaderMap {
         let mut trailers = HeaderMap::new();
-        trailers.insert(GRPC_STATUS, HeaderValue::from_str(code).unwrap());
+        trailers.insert(grpc::STATUS, HeaderValue::from_str(code).unwrap());
         if let Some(details) = details {
             let text = base64::engine::general_purpose::STANDARD_NO_PAD.encode(details.encode_to_vec());
             trailers.insert(GRPC_DETAILS, HeaderValue::from_str(&text).unwrap());
@@ -275,7 +269,7 @@ mod tests {
     /// Fails where a status that OTLP calls retryable is given up, or another one is repeated.
     #[test]
     fn what_grpc_answers_is_repeated_or_not_as_otlp_says() {
-        let of = |code: &str, details| of_grpc(StatusCode::OK, &trailers(code, details), b"").0;
+        let of = |code: &str, details| of_grpc(StatusCode::OK, &trailers(code, details), Bytes::new()).0;
         for later in ["1", "4", "10", "11", "14", "15"] {
             assert_eq!(of(later, None), Delivery::Later(None), "{later}");
             assert_eq!(of(later, Some(after(7))), Delivery::Later(Some(Duration::from_millis(7500))), "{later}");
@@ -285,8 +279,8 @@ mod tests {
         }
         assert_eq!(of("8", Some(after(2))), Delivery::Later(Some(Duration::from_millis(2500))));
         assert_eq!(of("14", Some(after(-1))), Delivery::Later(None));
-        assert_eq!(of_grpc(StatusCode::BAD_GATEWAY, &HeaderMap::new(), b"").0, Delivery::Later(None));
-        assert_eq!(of_grpc(StatusCode::NOT_FOUND, &HeaderMap::new(), b"").0, Delivery::Refused);
+        assert_eq!(of_grpc(StatusCode::BAD_GATEWAY, &HeaderMap::new(), Bytes::new()).0, Delivery::Later(None));
+        assert_eq!(of_grpc(StatusCode::NOT_FOUND, &HeaderMap::new(), Bytes::new()).0, Delivery::Refused);
     }
 
     #[test]
@@ -319,8 +313,8 @@ mod tests {
         let (message, clock) = (answer.encode_to_vec(), Clock::system());
         let taken = |rejected| (Delivery::Taken { rejected }, None);
         assert_eq!(of_http(StatusCode::OK, &HeaderMap::new(), &message, &clock), taken(3));
-        assert_eq!(of_grpc(StatusCode::OK, &trailers("0", None), &framed(&message)), taken(3));
-        assert_eq!(of_grpc(StatusCode::OK, &trailers("0", None), b""), taken(0));
+        assert_eq!(of_grpc(StatusCode::OK, &trailers("0", None), framed(&message)), taken(3));
+        assert_eq!(of_grpc(StatusCode::OK, &trailers("0", None), Bytes::new()), taken(0));
         assert_eq!(of_http(StatusCode::OK, &HeaderMap::new(), b"{}", &clock), taken(0));
     }
 }

@@ -23,8 +23,10 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use mintgate::app::issuance::ClerkMint;
+use mintgate::app::surfaces::Kind;
 use mintgate::app::{self, Process};
 use mintgate::clock::Clock;
+use mintgate::config::Config;
 use mintgate::config::validate::{self, Environment, Secrets};
 use mintgate::emulator::{Emulator, Options, base_url};
 use mintgate::lifecycle::{Shutdown, Spawner};
@@ -239,6 +241,34 @@ impl Drop for World {
     }
 }
 
+/// A gateway that serves on the test's own runtime, and where.
+pub(crate) struct Booted {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) token_api: Option<SocketAddr>,
+    pub(crate) gateway: Arc<Gateway<ClerkMint>>,
+}
+
+/// Boots on the runtime that calls this, and waits until requests are welcome.
+pub(crate) async fn in_place(config: Config, clock: Clock, shutdown: &Shutdown) -> Booted {
+    let process = Process {
+        clock,
+        shutdown: shutdown.clone(),
+        control: Spawner::current(),
+        dropped_lines: None,
+        inherited: Inherited::default(),
+        levers: None,
+        in_place: true,
+    };
+    let bound = app::bind(config, process).unwrap();
+    let (address, admin, token_api) = (bound.address().unwrap(), bound.admin(), bound.surface(Kind::TokenApi));
+    let (gateway, ready) = (bound.gateway(), bound.readiness().clone());
+    let stopped = shutdown.stopped();
+    drop(Spawner::current().spawn(async move { bound.run(stopped).await.unwrap() }));
+    until("the gateway is ready", || ready.ready().is_ok()).await;
+    Booted { address, admin, token_api, gateway }
+}
+
 // === impl Harness ===
 
 impl Harness {
@@ -251,22 +281,9 @@ impl Harness {
             Prepared { vars: HashMap::from([("CLERK_SECRET_KEY", key)]), file: world.emulator.jwt_key().unwrap() };
         let parsed = validate::parse(&text, Path::new("test.toml"), &environment, Secrets::Required);
         let (config, _) = parsed.unwrap_or_else(|problems| panic!("{}", problems.render(false)));
-        let process = Process {
-            clock: Clock::system(),
-            shutdown: world.shutdown.clone(),
-            control: Spawner::current(),
-            dropped_lines: None,
-            inherited: Inherited::default(),
-            levers: None,
-            in_place: true,
-        };
-        let bound = app::bind(config, process).unwrap();
-        let gateway = bound.gateway();
-        let (address, admin) = (bound.address().unwrap(), bound.admin().unwrap());
-        let (metrics, ready) = (Arc::clone(&bound.gateway().metrics), bound.readiness().clone());
-        let stopped = world.shutdown.stopped();
-        drop(Spawner::current().spawn(async move { bound.run(stopped).await.unwrap() }));
-        until("the gateway is ready", || ready.ready().is_ok()).await;
+        let booted = in_place(config, Clock::system(), &world.shutdown).await;
+        let (metrics, admin) = (Arc::clone(&booted.gateway.metrics), booted.admin.unwrap());
+        let Booted { address, gateway, .. } = booted;
         Self { address, admin, metrics, world, gateway }
     }
 

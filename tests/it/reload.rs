@@ -208,16 +208,11 @@ async fn sighup_reads_the_configuration_at_once() {
 async fn a_certificate_is_renewed_whatever_state_the_configuration_is_in() {
     let (upstream, files) = (Upstream::answering(OK).await, Directory::new());
     let [old, new, moved, last] = std::array::from_fn(|_| Authority::new());
-    let put = |authority: &Authority, name: &str| {
-        let identity = authority.identity(&["localhost"]);
-        files.write(&format!("{name}.key"), &identity.key);
-        files.write(&format!("{name}.pem"), &identity.cert);
-    };
     let text = |name: &str| {
         let (cert, key) = (files.path(&format!("{name}.pem")), files.path(&format!("{name}.key")));
         public(&upstream, "one", &format!("tls = {{ cert = {cert:?}, key = {key:?} }}"))
     };
-    put(&old, "first");
+    old.put(&files, "first");
     let binary = Binary::start("reload-tls", &text("first"), &[]).await;
     let shown = async |authority: &Authority| {
         let waited = tokio::time::timeout(PATIENCE, async {
@@ -230,11 +225,11 @@ async fn a_certificate_is_renewed_whatever_state_the_configuration_is_in() {
     shown(&old).await;
     rewrite("reload-tls", "no configuration");
     until("it is told", || binary.log().contains("not reloaded")).await;
-    put(&new, "first");
+    new.put(&files, "first");
     shown(&new).await;
-    put(&moved, "second");
+    moved.put(&files, "second");
     rewrite("reload-tls", &text("second"));
     shown(&moved).await;
-    put(&last, "second");
+    last.put(&files, "second");
     shown(&last).await;
 }

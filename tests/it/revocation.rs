@@ -20,7 +20,7 @@ use crate::proxy::get;
 use crate::support::directory::Directory;
 use crate::support::eventually;
 use crate::support::gateway::Boot;
-use crate::support::upstream::{OK, Upstream};
+use crate::support::upstream::Upstream;
 use crate::support::websocket::{echo, masked};
 use crate::support::wire::Wire;
 
@@ -177,8 +177,8 @@ async fn is_ended(socket: &mut Wire) {
     assert!(socket.is_closed().await);
 }
 
-/// Fails without the tombstone (200), without the purge (the scrape), and without the word to every worker's tunnels, of
-/// which the sweep alone would tell a second later.
+/// Fails without the tombstone (200), and without the purge (the scrape). The sweep of the tunnels would close the WebSockets a
+/// second later too: that every worker is told at once, the counts of the other tests show.
 #[tokio::test]
 async fn a_webhook_ends_a_session_on_http_and_on_an_open_websocket() {
     let heard = Heard::start("webhook-revoked", "").await;
@@ -332,17 +332,7 @@ async fn the_commands_revoke_and_purge_what_they_are_told() {
 /// Fails without the second look at the tombstones, in `Waiting::lease`.
 #[tokio::test]
 async fn who_is_revoked_while_he_waits_for_a_connection_is_not_sent() {
-    let (go, gone) = tokio::sync::watch::channel(false);
-    let upstream = Upstream::scripted(move |mut visit| {
-        let mut gone = gone.clone();
-        async move {
-            while visit.request().await.is_some() {
-                gone.wait_for(|gone| *gone).await.unwrap();
-                visit.wire.send(OK).await;
-            }
-        }
-    })
-    .await;
+    let (upstream, go) = Upstream::holding().await;
     let tables = format!(
         "[upstreams.up]\nurl = \"{}\"\npool = {{ max_connections = 1 }}\n[[routes]]\nname = \"all\"\nupstream = \"up\"\n\
          inject = [{{ header = \"authorization\", prefix = \"Bearer \", template = \"custom_hasura\" }}]\n",

@@ -310,6 +310,27 @@ async fn a_session_that_is_revoked_while_its_token_is_minted_gets_none() {
     assert_eq!(refused(&answer), (404, "resource_not_found".to_owned()));
 }
 
+/// Clerk is a third party: where requests are traced, their upstream hears of it and the issuer does not. Fails where a mint
+/// carries the context.
+#[tokio::test]
+async fn the_issuer_is_told_of_no_trace() {
+    let stage = Stage::new();
+    let up = stage::echo_of(&stage, http::HeaderName::from_static("traceparent"));
+    let route = format!(
+        "[traces]\nendpoint = \"http://127.0.0.1:1\"\nprotocol = \"http\"\nsample = 1.0\n\
+         [upstreams.up]\nurl = \"http://{up}\"\n[[routes]]\nname = \"r\"\nupstream = \"up\"\n\
+         inject = [{{ header = \"authorization\", prefix = \"Bearer \", template = \"plain\" }}]\n"
+    );
+    let hub = stage.hub(&route).await;
+    let told = hub.get("/", &stage.session(ALICE)).await;
+    assert!(told.status == 200 && told.body.starts_with("00-") && told.body.ends_with("-01"), "{told:?}");
+    let asked = stage.seen("");
+    assert!(stage.mints() == 1 && asked.len() >= 2, "the keys and a mint: {}", asked.len());
+    for name in ["traceparent", "tracestate"] {
+        assert!(asked.iter().all(|seen| !seen.headers.contains_key(name)), "{name}");
+    }
+}
+
 /// Fails where callers or the mint are those of the first configuration.
 #[tokio::test]
 async fn a_rotated_key_and_changed_callers_count_at_once() {

@@ -38,11 +38,6 @@ async fn a_gateway_without_routes_serves_its_other_ways() {
 async fn each_way_has_its_certificate_and_renews_it() {
     let files = Directory::new();
     let [old, new, last] = std::array::from_fn(|_| Authority::new());
-    let put = |authority: &Authority, name: &str| {
-        let identity = authority.identity(&["localhost"]);
-        files.write(&format!("{name}.key"), &identity.key);
-        files.write(&format!("{name}.pem"), &identity.cert);
-    };
     let text = |name: &str| {
         let (cert, key) = (files.path(&format!("{name}.pem")), files.path(&format!("{name}.key")));
         let tls = format!("tls = {{ cert = {cert:?}, key = {key:?} }}");
@@ -51,7 +46,7 @@ async fn each_way_has_its_certificate_and_renews_it() {
              [webhooks]\nlisten = \"127.0.0.1:0\"\n{tls}\nsigning_secret = {{ env = \"SIGNING\" }}\n"
         )
     };
-    put(&old, "first");
+    old.put(&files, "first");
     let binary = Binary::start("ways-tls", &text("first"), &VARS).await;
     let addresses = ["token API listening", "webhooks listening"].map(|what| binary.said(what).unwrap());
     let shown = async |authority: &Authority| {
@@ -65,9 +60,9 @@ async fn each_way_has_its_certificate_and_renews_it() {
         }
     };
     shown(&old).await;
-    put(&new, "first");
+    new.put(&files, "first");
     shown(&new).await;
-    put(&last, "second");
+    last.put(&files, "second");
     rewrite("ways-tls", &text("second"));
     shown(&last).await;
     reloaded(&binary, 1).await;

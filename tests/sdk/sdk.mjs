@@ -1,7 +1,7 @@
 // @clerk/backend as a client of the emulator: what the official JavaScript SDK asks, reads and verifies.
 import assert from "node:assert/strict";
 import { createClerkClient, verifyToken } from "@clerk/backend";
-import { check, describe, finish } from "./support.mjs";
+import { check, describe, finish, part, refusal } from "./support.mjs";
 
 const { about } = await describe();
 const clerk = createClerkClient({
@@ -11,22 +11,8 @@ const clerk = createClerkClient({
   telemetry: { disabled: true },
 });
 const [alice, bob] = about.sessions;
-const part = (jwt, index) => JSON.parse(Buffer.from(jwt.split(".")[index], "base64url"));
 const fresh = async (session, query = "") =>
   (await fetch(`${about.api_url}/_emulator/token?session=${session}${query}`)).text();
-
-/** The error of a call that must fail. */
-async function refusal(call) {
-  const error = await call.then(
-    () => assert.fail("the call went through"),
-    (error) => error,
-  );
-  assert.ok(Array.isArray(error.errors), `not a Clerk error: ${error}`);
-  const [{ code, message, longMessage }] = error.errors;
-  for (const text of [code, message, longMessage]) assert.equal(typeof text, "string");
-  assert.match(error.clerkTraceId, /^[0-9a-f]{16}$/);
-  return { status: error.status, code, longMessage, error };
-}
 
 await check("a template token", async () => {
   const { jwt } = await clerk.sessions.getToken(alice.id, "custom_hasura");

@@ -3,7 +3,6 @@
 The emulator is described by EMULATOR (the line of `mintgate emulator --json`), or is started with MINTGATE_BIN.
 """
 
-import base64
 import json
 import os
 import subprocess
@@ -16,18 +15,8 @@ from clerk_backend_api.security import authenticate_request
 from clerk_backend_api.security.types import AuthenticateRequestOptions, TokenVerificationError, VerifyTokenOptions
 from clerk_backend_api.security.verifytoken import verify_token
 
-COUNTS = {"passed": 0, "failed": 0}
+from support import COUNTS, check, part, refused
 
-
-def check(run):
-    """Runs one check, named by its docstring; an exception is a failure."""
-    try:
-        run()
-        COUNTS["passed"] += 1
-    except Exception as error:  # noqa: BLE001 a failed check must not hide the others
-        COUNTS["failed"] += 1
-        print(f"  FAILED {run.__doc__}\n    {type(error).__name__}: {error}", file=sys.stderr)
-    return run
 
 
 def describe():
@@ -37,21 +26,6 @@ def describe():
     command = [os.environ["MINTGATE_BIN"], "emulator", "--json", "--listen", "127.0.0.1:0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     return json.loads(process.stdout.readline()), process
-
-
-def part(jwt, index):
-    """Header (0) or claims (1) of a token."""
-    text = jwt.split(".")[index]
-    return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-
-
-def refused(expected, call):
-    """The call must fail with this class of error."""
-    try:
-        call()
-    except expected as error:
-        return error
-    raise AssertionError("the call went through")
 
 
 ABOUT, PROCESS = describe()

@@ -2,6 +2,7 @@
 // A description is the line that `mintgate emulator --json` prints; `describe` starts one with MINTGATE_BIN, or takes
 // it from EMULATOR (the line itself).
 // `tokenApi` puts a gateway before it.
+import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -20,6 +21,22 @@ export async function check(name, run) {
     failed += 1;
     console.error(`  FAILED ${name}\n    ${error?.message ?? error}`);
   }
+}
+
+/** Header (0) or claims (1) of a token. */
+export const part = (jwt, index) => JSON.parse(Buffer.from(jwt.split(".")[index], "base64url"));
+
+/** The error of a call of the SDK's that must fail. */
+export async function refusal(call) {
+  const error = await call.then(
+    () => assert.fail("the call went through"),
+    (error) => error,
+  );
+  assert.ok(Array.isArray(error.errors), `not a Clerk error: ${error}`);
+  const [{ code, message, longMessage }] = error.errors;
+  for (const text of [code, message, longMessage]) assert.equal(typeof text, "string");
+  assert.match(error.clerkTraceId, /^[0-9a-f]{16}$/);
+  return { status: error.status, code, longMessage, error };
 }
 
 /** Prints the sum and ends the process. */

@@ -1,7 +1,7 @@
 // @clerk/backend as a client of mintgate's token API before the emulator: only the base URL is another one.
 import assert from "node:assert/strict";
 import { createClerkClient, verifyToken } from "@clerk/backend";
-import { check, describe, finish, tokenApi } from "./support.mjs";
+import { check, describe, finish, part, refusal, tokenApi } from "./support.mjs";
 
 const { about } = await describe();
 const caller = '{ name = "app", token = { env = "CALLER_TOKEN" }, templates = ["custom_hasura"] }';
@@ -10,25 +10,11 @@ const client = (secretKey, apiUrl = url) =>
   createClerkClient({ secretKey, publishableKey: about.publishable_key, apiUrl, telemetry: { disabled: true } });
 const clerk = client(about.secret_key);
 const [alice, bob] = about.sessions;
-const part = (jwt, index) => JSON.parse(Buffer.from(jwt.split(".")[index], "base64url"));
 const fresh = async (session) => (await fetch(`${about.api_url}/_emulator/token?session=${session}`)).text();
 const state = async () => (await fetch(`${about.api_url}/_emulator/state`)).json();
 /** What the emulator has minted for a session. */
 const mints = async (session) => (await state()).sessions.find(({ id }) => id === session).mints;
 const begin = async ({ user_id }) => (await clerk.sessions.createSession({ userId: user_id })).id;
-
-/** The error of a call that must fail. */
-async function refusal(call) {
-  const error = await call.then(
-    () => assert.fail("the call went through"),
-    (error) => error,
-  );
-  assert.ok(Array.isArray(error.errors), `not a Clerk error: ${error}`);
-  const [{ code, message, longMessage }] = error.errors;
-  for (const text of [code, message, longMessage]) assert.equal(typeof text, "string");
-  assert.match(error.clerkTraceId, /^[0-9a-f]{16}$/);
-  return { status: error.status, code, longMessage, error };
-}
 
 await check("a hundred calls one after the other are one mint", async () => {
   const id = await begin(alice);

@@ -3,7 +3,6 @@
 The emulator is described by EMULATOR (the line of `mintgate emulator --json`); MINTGATE_BIN is the binary.
 """
 
-import base64
 import concurrent.futures
 import json
 import os
@@ -17,9 +16,10 @@ from clerk_backend_api import Clerk, models
 from clerk_backend_api.security.types import VerifyTokenOptions
 from clerk_backend_api.security.verifytoken import verify_token
 
+from support import COUNTS, check, part, refused
+
 ABOUT = json.loads(os.environ["EMULATOR"])
 ALICE, BOB = ABOUT["sessions"]
-COUNTS = {"passed": 0, "failed": 0}
 CONFIG = f"""[clerk]
 secret_key = {{ env = "CLERK_SECRET_KEY" }}
 api_url = "{ABOUT['api_url']}"
@@ -34,17 +34,6 @@ callers = [{{ name = "app", token = {{ env = "CALLER_TOKEN" }}, templates = ["cu
 """
 
 
-def check(run):
-    """Runs one check, named by its docstring; an exception is a failure."""
-    try:
-        run()
-        COUNTS["passed"] += 1
-    except Exception as error:  # noqa: BLE001 a failed check must not hide the others
-        COUNTS["failed"] += 1
-        print(f"  FAILED {run.__doc__}\n    {type(error).__name__}: {error}", file=sys.stderr)
-    return run
-
-
 def gateway(directory):
     """A gateway with a token API: its process, and where that listens."""
     path = os.path.join(directory, "mintgate.toml")
@@ -57,21 +46,6 @@ def gateway(directory):
         if '"message":"token API listening' in line:
             return process, "http://" + json.loads(line)["address"]
     raise AssertionError("the gateway ended")
-
-
-def refused(expected, call):
-    """The call must fail with this class of error."""
-    try:
-        call()
-    except expected as error:
-        return error
-    raise AssertionError("the call went through")
-
-
-def part(jwt, index):
-    """Header (0) or claims (1) of a token."""
-    text = jwt.split(".")[index]
-    return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
 
 
 def helper(path, body=None):

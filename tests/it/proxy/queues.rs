@@ -40,21 +40,6 @@ fn narrow(inject: &str, more: &str) -> String {
     format!("{NARROW}inject = [{inject}]\n{more}\n")
 }
 
-/// An upstream that answers nobody before it is told to.
-async fn holding() -> (Upstream, watch::Sender<bool>) {
-    let (go, gone) = watch::channel(false);
-    let upstream = Upstream::scripted(move |mut visit| {
-        let mut gone = gone.clone();
-        async move {
-            while visit.request().await.is_some() {
-                gone.wait_for(|gone| *gone).await.unwrap();
-                visit.wire.send(OK).await;
-            }
-        }
-    });
-    (upstream.await, go)
-}
-
 async fn send(gateway: &Gateway, request: String) -> Wire {
     let mut client = Wire::connect(gateway.address).await;
     client.send(request).await;
@@ -77,7 +62,7 @@ fn left(gateway: &Gateway, request: &Message) -> i64 {
 
 #[tokio::test]
 async fn a_token_that_grows_old_in_the_line_for_a_connection_is_never_sent() {
-    let (upstream, go) = holding().await;
+    let (upstream, go) = Upstream::holding().await;
     let (gateway, upstream) = in_front_of(upstream, &narrow(TOKEN, "")).await;
     let mut first = send(&gateway, get("/", &gateway.bearer("alice"))).await;
     upstream.received(1).await;
@@ -98,7 +83,7 @@ async fn a_token_that_grows_old_in_the_line_for_a_connection_is_never_sent() {
 
 #[tokio::test]
 async fn a_token_that_is_still_good_after_the_wait_is_sent_as_it_is() {
-    let (upstream, go) = holding().await;
+    let (upstream, go) = Upstream::holding().await;
     let (gateway, upstream) = in_front_of(upstream, &narrow(TOKEN, "")).await;
     let mut clients = Vec::new();
     for user in ["alice", "bob"] {
@@ -121,7 +106,7 @@ async fn a_session_token_that_expires_in_the_line_is_not_sent() {
     for (own, outcome, count) in
         [(OWN.to_owned(), (200, ""), 2), (OWN.replace(" }", ", required = true }"), (502, "token-unfit"), 1)]
     {
-        let (upstream, go) = holding().await;
+        let (upstream, go) = Upstream::holding().await;
         let (gateway, upstream) = in_front_of(upstream, &narrow(&own, "")).await;
         let mut first = send(&gateway, get("/", &gateway.bearer("alice"))).await;
         upstream.received(1).await;
@@ -147,7 +132,7 @@ async fn a_route_that_gets_no_new_token_after_the_wait_does_as_on_mint_error_say
             let exp = mintgate::clock::Clock::system().wall().as_seconds() + 30;
             if number == 2 { Err(400) } else { Ok(json!({ "exp": exp })) }
         });
-        let (upstream, go) = holding().await;
+        let (upstream, go) = Upstream::holding().await;
         let tables = narrow(TOKEN, rule).replace("{up}", &upstream.url());
         let gateway = Boot::new(tables).trusting(&issuer).start().await;
         let bearer = |sid: &str| get("/", &issuer.bearer(&json!({ "sid": sid })));
@@ -224,7 +209,7 @@ async fn a_websocket_that_waited_lives_as_long_as_the_token_that_it_got() {
 #[tokio::test]
 async fn every_token_of_a_request_is_alive_when_it_is_sent() {
     let other = TOKEN.replace("authorization", "x-other").replace("30s", "300s");
-    let (upstream, go) = holding().await;
+    let (upstream, go) = Upstream::holding().await;
     let (gateway, upstream) = in_front_of(upstream, &narrow(&format!("{TOKEN}, {other}"), "")).await;
     let mut first = send(&gateway, get("/", &gateway.bearer("alice"))).await;
     upstream.received(1).await;

@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::directory::Directory;
+
 /// Signs certificates.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -43,6 +45,13 @@ impl Authority {
     /// A certificate for these names, for servers and clients.
     pub(crate) fn identity(&self, names: &[&str]) -> Identity {
         self.sign(names, |_| {})
+    }
+
+    /// Puts one for `localhost` into `NAME.pem` and `NAME.key`.
+    pub(crate) fn put(&self, files: &Directory, name: &str) {
+        let identity = self.identity(&["localhost"]);
+        files.write(&format!("{name}.key"), &identity.key);
+        files.write(&format!("{name}.pem"), &identity.cert);
     }
 
     /// The same, of the past.

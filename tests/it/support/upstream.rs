@@ -51,6 +51,21 @@ impl Upstream {
         .await
     }
 
+    /// Answers nobody before it is told to.
+    pub(crate) async fn holding() -> (Self, tokio::sync::watch::Sender<bool>) {
+        let (go, gone) = tokio::sync::watch::channel(false);
+        let upstream = Self::scripted(move |mut visit| {
+            let mut gone = gone.clone();
+            async move {
+                while visit.request().await.is_some() {
+                    gone.wait_for(|gone| *gone).await.unwrap();
+                    visit.wire.send(OK).await;
+                }
+            }
+        });
+        (upstream.await, go)
+    }
+
     /// Runs the script on every connection; the connection is closed at the script's end.
     pub(crate) async fn scripted<F, Fut>(script: F) -> Self
     where

@@ -10,21 +10,18 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use mintgate::app::issuance::ClerkMint;
-use mintgate::app::surfaces::Kind;
-use mintgate::app::{self, Process};
 use mintgate::clock::Clock;
 use mintgate::config::validate::{self, Environment, Secrets};
 use mintgate::emulator::{Emulator, Options, base_url};
-use mintgate::lifecycle::{Shutdown, Spawner};
-use mintgate::listener::bound::Inherited;
+use mintgate::lifecycle::Shutdown;
 use mintgate::metrics::Lookup;
 use mintgate::proxy::gateway::Gateway;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::harness::{Answer, Client, call, client, serve, until};
+use crate::harness::{Answer, Client, call, client, in_place, serve};
 
 /// What a local caller shows.
 pub(super) const BILLING: &str = "local-bearer-of-billing";
@@ -119,22 +116,8 @@ impl Stage {
         let vars = [("KEY", key), ("BILLING", BILLING)].map(|(name, value)| (name.to_owned(), value.to_owned()));
         let parsed = validate::parse(text, Path::new("test.toml"), &Outside(vars.into()), Secrets::Required);
         let (config, _) = parsed.unwrap_or_else(|problems| panic!("{}", problems.render(false)));
-        let process = Process {
-            clock: self.clock.clone(),
-            shutdown: self.shutdown.clone(),
-            control: Spawner::current(),
-            dropped_lines: None,
-            inherited: Inherited::default(),
-            levers: None,
-            in_place: true,
-        };
-        let bound = app::bind(config, process).unwrap();
-        let (data, api) = (bound.address().unwrap(), bound.surface(Kind::TokenApi));
-        let (gateway, ready) = (bound.gateway(), bound.readiness().clone());
-        let stopped = self.shutdown.stopped();
-        drop(Spawner::current().spawn(async move { bound.run(stopped).await.unwrap() }));
-        until("the gateway is ready", || ready.ready().is_ok()).await;
-        Served { data, api, gateway, client: client(false) }
+        let booted = in_place(config, self.clock.clone(), &self.shutdown).await;
+        Served { data: booted.address, api: booted.token_api, gateway: booted.gateway, client: client(false) }
     }
 
     /// `Bearer` and the secret key.
@@ -203,10 +186,15 @@ async fn watched(State(desk): State<Desk>, request: Request, next: Next) -> Resp
 
 /// An upstream that answers with the `Authorization` that it got.
 pub(super) fn echo(stage: &Stage) -> SocketAddr {
-    let authorization = async |headers: HeaderMap| {
-        headers.get(header::AUTHORIZATION).map_or(String::new(), |value| value.to_str().unwrap().to_owned())
+    echo_of(stage, header::AUTHORIZATION)
+}
+
+/// An upstream that answers with what it got under this name.
+pub(super) fn echo_of(stage: &Stage, name: HeaderName) -> SocketAddr {
+    let got = async move |headers: HeaderMap| {
+        headers.get(&name).map_or(String::new(), |value| value.to_str().unwrap().to_owned())
     };
-    serve(Router::new().fallback(authorization), &stage.shutdown)
+    serve(Router::new().fallback(got), &stage.shutdown)
 }
 
 // === impl Served ===
