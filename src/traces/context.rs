@@ -63,8 +63,7 @@ impl SpanId {
 // === impl Context ===
 
 impl Context {
-    /// The root of a new trace. Without the flag for random ids, although they are: the Go implementation of OpenTelemetry
-    /// takes a version 00 with it for malformed.
+    /// The root of a new trace. Without Level 2's flag for random ids, although they are: who reads Level 1 knows no such flag.
     pub fn root(sampled: bool) -> Self {
         Self { trace: TraceId::random(), span: SpanId::random(), flags: if sampled { SAMPLED } else { 0 } }
     }
