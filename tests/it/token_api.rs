@@ -16,6 +16,9 @@ use self::stage::{BILLING, Stage, jwt, refused};
 use crate::harness::{ALICE, BOB, Binary, claims, until};
 use crate::reload::{reloaded, rewrite};
 
+const ROUTE: &str = "[[routes]]\nname = \"r\"\nupstream = \"up\"\n\
+     inject = [{ header = \"authorization\", prefix = \"Bearer \", template = \"plain\" }]\n";
+
 /// Fails without the cache, and where a charset stands in the type.
 #[tokio::test]
 async fn a_hundred_calls_are_one_mint_and_one_token() {
@@ -294,20 +297,26 @@ async fn a_revoked_session_has_no_tokens_any_more() {
     assert_eq!((stage.mints(), stage.seen("POST /v1/sessions/").len()), (2, 3));
 }
 
-/// Fails without the look after the wait.
+/// On both ways, and though the mint began before and was not ended with the session. Fails without the look after the
+/// wait of either.
 #[tokio::test]
 async fn a_session_that_is_revoked_while_its_token_is_minted_gets_none() {
     let stage = Stage::new();
-    let hub = stage.hub("").await;
+    let up = stage::echo(&stage);
+    let hub = stage.hub(&format!("[upstreams.up]\nurl = \"http://{up}\"\n{ROUTE}")).await;
+    let (key, session) = (stage.key(), stage.session(ALICE));
+    // A connection is ready then: who waits for one is looked at once more after that.
+    assert_eq!(hub.get("/", &stage.session(BOB)).await.status, 200);
     stage.hold(true);
-    let key = stage.key();
+    let asked = futures_util::future::join(hub.token(&key, ALICE, "custom_hasura", ""), hub.get("/", &session));
     let revoked = async {
-        until("the mint is under way", || stage.mints() == 1).await;
+        until("both mints are under way", || stage.mints() == 3).await;
         hub.gateway.sessions.revoked.revoke_session(SessionId::new(ALICE).unwrap(), Instant::now());
         stage.hold(false);
     };
-    let (answer, ()) = futures_util::future::join(hub.token(&key, ALICE, "custom_hasura", ""), revoked).await;
+    let ((answer, through), ()) = futures_util::future::join(asked, revoked).await;
     assert_eq!(refused(&answer), (404, "resource_not_found".to_owned()));
+    assert_eq!((through.status, through.code()), (401, "session-revoked"));
 }
 
 /// Clerk is a third party: where requests are traced, their upstream hears of it and the issuer does not. Fails where a mint
@@ -316,12 +325,8 @@ async fn a_session_that_is_revoked_while_its_token_is_minted_gets_none() {
 async fn the_issuer_is_told_of_no_trace() {
     let stage = Stage::new();
     let up = stage::echo_of(&stage, http::HeaderName::from_static("traceparent"));
-    let route = format!(
-        "[traces]\nendpoint = \"http://127.0.0.1:1\"\nprotocol = \"http\"\nsample = 1.0\n\
-         [upstreams.up]\nurl = \"http://{up}\"\n[[routes]]\nname = \"r\"\nupstream = \"up\"\n\
-         inject = [{{ header = \"authorization\", prefix = \"Bearer \", template = \"plain\" }}]\n"
-    );
-    let hub = stage.hub(&route).await;
+    let traces = "[traces]\nendpoint = \"http://127.0.0.1:1\"\nprotocol = \"http\"\nsample = 1.0\n";
+    let hub = stage.hub(&format!("{traces}[upstreams.up]\nurl = \"http://{up}\"\n{ROUTE}")).await;
     let told = hub.get("/", &stage.session(ALICE)).await;
     assert!(told.status == 200 && told.body.starts_with("00-") && told.body.ends_with("-01"), "{told:?}");
     let asked = stage.seen("");
