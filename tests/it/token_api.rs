@@ -253,7 +253,9 @@ async fn an_issuer_that_fails_is_told_as_429_or_as_what_is_final() {
     stage.refuse(Some((503, "")));
     let answer = hub.token(&key, ALICE, "plain", "").await;
     assert_eq!(refused(&answer), (429, "service_unavailable".to_owned()));
-    assert!(answer.headers.contains_key(header::RETRY_AFTER) && answer.code() == "issuer-unavailable");
+    assert!(answer.headers.contains_key(header::RETRY_AFTER), "{answer:?}");
+    // Which of them, the deadline decides: whether it passes during an attempt or between two.
+    assert!(["issuer-unavailable", "issuer-timeout"].contains(&answer.code()), "{answer:?}");
     stage.refuse(None);
     for (sid, template, text) in [
         ("sess_none", "plain", "No session was found with id sess_none"),
