@@ -311,6 +311,12 @@ impl Token {
         &self.bare
     }
 
+    /// Whose it says that it is. Read anew each time: rarely asked, and then of a token whose key names nobody.
+    pub fn subject(&self) -> Option<UserId> {
+        let claims = expect::claims(self.bare.to_str().ok()?)?;
+        UserId::new(claims.get("sub")?.as_str()?).ok()
+    }
+
     /// Bytes that the token holds, for weighing.
     pub fn weight(&self) -> usize {
         size_of::<Self>() + self.bearer.len()

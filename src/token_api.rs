@@ -31,6 +31,7 @@ use crate::config::{Config, MintKind, MintSpec, TemplateName};
 use crate::live::Live;
 use crate::metrics::{Shard, TemplateId};
 use crate::proxy::gateway::Gateway;
+use crate::proxy::owner::is_revoked_users;
 use crate::revocation::{Ended, Revocation, Whom};
 use crate::session::SessionId;
 use crate::token::budget::Limiter;
@@ -179,9 +180,10 @@ impl<M: Mint> Snapshot<M> {
         };
         let (lookup, token) = gateway.tokens.get(request, &gateway.mint).await;
         self.shard.lookups(gateway.metrics.no_route(), lookup).bump();
+        let (revoked, now) = (&gateway.sessions.revoked, || clock.now().mono);
         match token {
-            // It may have been revoked during the wait.
-            Ok(_) if gateway.sessions.revoked.refuses(&sid, None, clock.now().mono) => {
+            // It may have been revoked during the wait; and who its user is, the token alone tells.
+            Ok(token) if revoked.refuses(&sid, None, now()) || is_revoked_users(&token, &sid, revoked, now()) => {
                 Err(Refusal::NoSession(sid.as_str().to_owned()))
             }
             Ok(token) => Ok(minted(&token)),

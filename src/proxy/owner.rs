@@ -6,11 +6,12 @@ use tokio::time::Instant;
 
 use crate::clock::{Now, Wall};
 use crate::config::MintSpec;
+use crate::session::SessionId;
 use crate::session::memory::Remembered;
 use crate::session::named::Named;
 use crate::session::revoked::Revoked;
 use crate::token::freshness::Border;
-use crate::token::{Issuer, Scope, TokenKey};
+use crate::token::{Issuer, Scope, Token, TokenKey};
 
 /// Whose tokens they are: a subject of injections, without what its caller sent.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +42,11 @@ pub struct Aging {
     pub end: Option<Border>,
 }
 
+/// Whether a token that was minted for a session's id alone is a revoked user's, as far as it tells.
+pub fn is_revoked_users(token: &Token, sid: &SessionId, revoked: &Revoked, now: Instant) -> bool {
+    revoked.refuses_users() && token.subject().is_some_and(|sub| revoked.refuses(sid, Some(&sub), now))
+}
+
 // === impl Owner ===
 
 impl<'a> Owner<'a> {
@@ -62,6 +68,14 @@ impl<'a> Owner<'a> {
         match self {
             Self::Verified(remembered) => revoked.refuses(&remembered.session.sid, Some(&remembered.session.sub), now),
             Self::Named(named) => revoked.refuses(&named.sid, None, now),
+        }
+    }
+
+    /// Whether this token of it is a revoked user's. Of a session that is only named, the token alone tells the user.
+    pub fn is_revoked_users(self, token: &Token, revoked: &Revoked, now: Instant) -> bool {
+        match self {
+            Self::Verified(_) => false,
+            Self::Named(named) => is_revoked_users(token, &named.sid, revoked, now),
         }
     }
 

@@ -77,6 +77,9 @@ pub async fn injected<M: Mint>(
                     // Rare beside the hits, and big: boxed, so that the future of every request stays small.
                     return Box::pin(injected_after_mint(gateway, plan, subject, clock, record)).await;
                 };
+                if owner.is_revoked_users(&token, &gateway.sessions.revoked, now.mono) {
+                    return Err(MintError::Revoked.into());
+                }
                 if freshness == Freshness::RefreshDue {
                     let asked = request(gateway, owner.issued_at(), spec, key, now);
                     gateway.tokens.refresh(MintRequest { trace: record.origin(), ..asked }, &gateway.mint);
@@ -175,11 +178,11 @@ pub async fn minted<'a, M: Mint>(
         }
     }
     // Who was revoked during the wait is given nothing, whenever the mint began.
-    if owner.is_some_and(|owner| owner.is_revoked(&gateway.sessions.revoked, clock.now().mono)) {
-        for (_, found) in &mut found {
-            if let Some((_, minted)) = found {
-                *minted = Err(MintError::Revoked);
-            }
+    let (Some(owner), revoked, now) = (owner, &gateway.sessions.revoked, clock.now().mono) else { return found };
+    let all = owner.is_revoked(revoked, now);
+    for (_, minted) in found.iter_mut().filter_map(|(_, found)| found.as_mut()) {
+        if all || minted.as_ref().is_ok_and(|token| owner.is_revoked_users(token, revoked, now)) {
+            *minted = Err(MintError::Revoked);
         }
     }
     found

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use http::{Method, header};
 use mintgate::emulator::base_url;
 use mintgate::metrics::{Lookup, MintResult};
-use mintgate::session::SessionId;
+use mintgate::session::{SessionId, UserId};
 use tokio::time::Instant;
 
 use self::stage::{BILLING, Stage, jwt, refused};
@@ -297,6 +297,21 @@ async fn a_revoked_session_has_no_tokens_any_more() {
         }
     }
     assert_eq!((stage.mints(), stage.seen("POST /v1/sessions/").len()), (2, 3));
+}
+
+/// A session's id does not say whose it is; its token does. Fails without the look into it.
+#[tokio::test]
+async fn a_revoked_users_sessions_have_no_tokens_any_more() {
+    let stage = Stage::new();
+    let hub = stage.hub("").await;
+    let key = stage.key();
+    jwt(&hub.token(&key, ALICE, "custom_hasura", "").await);
+    hub.gateway.sessions.revoked.revoke_user(UserId::new("user_emulator_alice").unwrap(), Instant::now());
+    for template in ["custom_hasura", "plain"] {
+        let answer = hub.token(&key, ALICE, template, "").await;
+        assert_eq!(refused(&answer), (404, "resource_not_found".to_owned()));
+    }
+    jwt(&hub.token(&key, BOB, "custom_hasura", "").await);
 }
 
 /// On both ways, and though the mint began before and was not ended with the session. Fails without the look after the

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mintgate::session::SessionId;
+use mintgate::session::{SessionId, UserId};
 use serde_json::json;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
@@ -131,6 +131,24 @@ async fn a_name_that_is_none_has_the_codes_of_a_session() {
     gateway.revoked.revoke_session(revoked, Instant::now());
     let request = job("/job", &format!("{CALLER}X-Clerk-Session-Id: sess_9\r\n"));
     assert_eq!(ask(&gateway, &request).await.outcome(), (401, "session-revoked"));
+}
+
+/// A session's id does not say whose it is; its token does. Fails without the look at a token that was just minted, and
+/// without the look at one that was kept.
+#[tokio::test]
+async fn a_revoked_users_session_that_is_only_named_is_refused() {
+    let whose = |_, asked: &Asked| {
+        let of_ann = asked.path.contains("sess_1");
+        Ok(json!({ "sub": if of_ann { "user_ann" } else { "user_ben" } }))
+    };
+    let issuer = Issuer::minting(whose);
+    let (gateway, upstream) = trusting(&issuer, ROUTES).await;
+    gateway.revoked.revoke_user(UserId::new("user_ann").unwrap(), Instant::now());
+    for (sid, outcome) in [("1", (401, "session-revoked")), ("2", (200, "")), ("1", (401, "session-revoked"))] {
+        let request = job("/job", &format!("{CALLER}X-Clerk-Session-Id: sess_{sid}\r\n"));
+        assert_eq!(ask(&gateway, &request).await.outcome(), outcome, "sess_{sid}");
+    }
+    assert_eq!((upstream.count(), issuer.asked().len()), (1, 2));
 }
 
 #[tokio::test]
