@@ -115,7 +115,7 @@ impl Revoked {
 
     /// Whether any user is refused, so that nobody has to find out who it is while none is.
     pub fn refuses_users(&self) -> bool {
-        !self.is_empty() && self.graves.read().unwrap_or_else(PoisonError::into_inner).users.len() > 0
+        !self.is_empty() && !self.graves.read().unwrap_or_else(PoisonError::into_inner).users.is_empty()
     }
 
     /// Removes what stood long enough; for whoever tidies up from time to time.
