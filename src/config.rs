@@ -9,6 +9,7 @@ pub mod reference;
 mod restart;
 mod route;
 pub mod schema;
+pub mod shared;
 mod traces;
 mod upstream;
 mod url;
@@ -24,6 +25,7 @@ pub use self::route::{
     OnMintError, OnNoSession, Preflight, Requirement, RetryRejected, Rewrite, Route, SessionIdSource, SessionRules,
     SessionSource, Source, TemplateName, WebSocket,
 };
+pub use self::shared::Shared;
 pub use self::traces::{OtlpProtocol, Traces};
 pub use self::upstream::{Addresses, ClientIdentity, Place, Pool, Upstream, UpstreamAddress, UpstreamTls, Wire};
 pub use self::url::{ApiUrl, Origin};

@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use self::control::{Common, Control, Reloaded};
 pub use self::id::{ListenerId, OutcomeId, RouteId, TemplateId, UpstreamId};
 pub(crate) use self::label::labels;
-pub use self::label::{CacheName, Exported, Fetch, Lookup, MintResult, Verdict, WebhookResult, WebhookType};
+pub use self::label::{
+    CacheName, Exported, Fetch, Lookup, MintResult, SharedOperation, SharedResult, Verdict, WebhookResult, WebhookType,
+};
 use self::value::table;
 pub use self::value::{BYTE_BOUNDS, Counter, Gauge, Histogram, TIME_BOUNDS};
 

@@ -9,6 +9,7 @@ pub mod expect;
 pub(crate) mod fake;
 pub mod freshness;
 pub mod retry;
+pub mod shared;
 
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
@@ -90,6 +91,8 @@ pub struct Token {
     pub expires_at: Option<Wall>,
     /// Issuer's clock minus ours when this token was minted, in milliseconds.
     pub offset_ms: i64,
+    /// Whether another replica had minted it.
+    pub shared: bool,
 }
 
 /// One thing to mint.
@@ -267,6 +270,11 @@ impl Issuer {
     pub fn new(api_url: &str, instance: &str) -> Self {
         Self(Digest::of_parts([api_url.as_bytes(), instance.as_bytes()]))
     }
+
+    /// The digest's bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
 }
 
 // === impl Token ===
@@ -283,7 +291,7 @@ impl Token {
         let text = bytes::Bytes::from(format!("Bearer {jwt}"));
         let bare = secret::sensitive(text.slice("Bearer ".len()..))?;
         let bearer = secret::sensitive(text)?;
-        Ok(Self { bearer, bare, sent_at, lifetime: None, expires_at: None, offset_ms: 0 })
+        Ok(Self { bearer, bare, sent_at, lifetime: None, expires_at: None, offset_ms: 0, shared: false })
     }
 
     /// Fixes its life: `exp` and `iat` as it tells them, our wall clock when the mint request was sent, and what to add

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 use super::id::TemplateId;
-use super::label::{CacheName, Exported, Fetch, MintResult, WebhookResult, WebhookType};
+use super::label::{CacheName, Exported, Fetch, MintResult, SharedOperation, SharedResult, WebhookResult, WebhookType};
 use super::value::{Counter, Gauge, Histogram, table};
 
 /// What the control runtime counts under one configuration; any thread may write.
@@ -52,6 +52,9 @@ pub struct Common {
     spans_exported: [Counter; Exported::ALL.len()],
     last_reload: Mutex<Option<Reloaded>>,
     webhook_events: [[Counter; WebhookResult::ALL.len()]; WebhookType::ALL.len()],
+    /// 1 while the shared cache is of use; 0 also where there is none.
+    pub shared_up: Gauge,
+    shared_operations: [[Counter; SharedResult::ALL.len()]; SharedOperation::ALL.len()],
 }
 
 /// How a reload ended.
@@ -120,6 +123,8 @@ impl Default for Common {
             spans_exported: Default::default(),
             last_reload: Mutex::default(),
             webhook_events: Default::default(),
+            shared_up: Gauge::default(),
+            shared_operations: Default::default(),
         };
         common.last_reload_ok.set(1);
         common
@@ -130,6 +135,11 @@ impl Common {
     /// JWKS fetches that ended so.
     pub fn jwks_fetches(&self, result: Fetch) -> &Counter {
         &self.jwks_fetches[result.index()]
+    }
+
+    /// What the shared cache was asked, of which this came.
+    pub fn shared_operations(&self, operation: SharedOperation, result: SharedResult) -> &Counter {
+        &self.shared_operations[operation.index()][result.index()]
     }
 
     /// Webhooks of a type of which this became.

@@ -191,3 +191,47 @@ labels!(
         Failed = "failed",
     }
 );
+
+labels!(
+    /// What the shared cache was asked.
+    SharedOperation {
+        /// Whether it has a token.
+        Look = "look",
+        /// Whether another replica's mint has left its token there.
+        Wait = "wait",
+        /// For the right to mint it.
+        Lease = "lease",
+        /// To keep it.
+        Put = "put",
+        /// To take the right back.
+        Release = "release",
+        /// To forget the tokens of somebody.
+        Renew = "renew",
+    }
+);
+
+labels!(
+    /// What came of it.
+    SharedResult {
+        /// A token that serves.
+        Hit = "hit",
+        /// No token, or none that serves.
+        Miss = "miss",
+        /// Something that no replica has sealed for this place.
+        Unreadable = "unreadable",
+        /// It was done.
+        Ok = "ok",
+        /// Another replica has it.
+        Held = "held",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// No connection.
+        Lost = "lost",
+        /// It answers, and is of no use: the password is wrong, or it loads its data.
+        Unusable = "unusable",
+        /// It takes no writes, has no room, or forbids the command.
+        Refused = "refused",
+        /// Not asked: it is down, or there was no time left.
+        Skipped = "skipped",
+    }
+);

@@ -6,6 +6,7 @@
 mod entries;
 mod flights;
 mod scope;
+mod settings;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,12 +17,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use self::entries::{Entries, Kept};
 use self::flights::{Flight, Flights, Held, Next};
 pub use self::scope::PurgeScope;
+use self::settings::Settings;
 use crate::clock::{Clock, Now};
 use crate::config;
 use crate::lifecycle::Spawner;
 use crate::metrics::{CacheName, Lookup, Metrics, MintResult, TemplateId};
 use crate::token::expect;
-use crate::token::freshness::{Border, Jitter, Rules};
+use crate::token::freshness::{Border, Jitter};
 use crate::token::{Freshness, Mint, MintError, MintRequest, Token, TokenKey, Urgency};
 use crate::traces::mint::MintSpan;
 
@@ -57,14 +59,6 @@ pub struct TokenCache {
     clock: Clock,
     /// Of the control runtime.
     tasks: Spawner,
-}
-
-/// What a reload changes. A mint ends under the settings under which it began: its template's id belongs to them.
-#[derive(Debug)]
-struct Settings {
-    rules: Rules,
-    missing_ttl: Option<Duration>,
-    metrics: Arc<Metrics>,
 }
 
 /// A mint's task. Dropped before it has landed (the task panicked, or its runtime ended) it fails the flight, so that
@@ -179,6 +173,7 @@ impl TokenCache {
                 // A session was revoked meanwhile, perhaps this one; the entries know.
                 Ok(Ok(_)) if self.revocations.load(Ordering::Acquire) != revocations => {}
                 Ok(Ok(token)) if self.is_dead(&token) => {}
+                Ok(Ok(token)) if lookup == Lookup::Mint && token.shared => return (Lookup::Shared, Ok(token)),
                 Ok(Ok(token)) => return (lookup, Ok(token)),
             }
         }
@@ -299,13 +294,12 @@ impl TokenCache {
             life => Ok((Arc::new(token), life)),
         });
         let control = settings.metrics.control();
-        let mut result = match &minted {
-            Ok((token, _)) => {
-                control.token_bytes[template.index()].observe_bytes(token.bare().len());
-                MintResult::Ok
-            }
-            Err(error) => error.result(),
-        };
+        let mut result = minted.as_ref().err().map_or(MintResult::Ok, MintError::result);
+        // Another replica has counted its own.
+        let own = minted.as_ref().ok().is_none_or(|(token, _)| !token.shared);
+        if let (Ok((token, _)), true) = (&minted, own) {
+            control.token_bytes[template.index()].observe_bytes(token.bare().len());
+        }
         // Without a readable `exp` it is for those who wait, and not kept.
         let kept =
             minted.as_ref().ok().and_then(|(token, life)| Some(Kept { token: Arc::clone(token), life: (*life)? }));
@@ -319,7 +313,9 @@ impl TokenCache {
         if !current && result == MintResult::Ok {
             result = MintResult::Purged;
         }
-        control.mints(template, result).add();
+        if own {
+            control.mints(template, result).add();
+        }
         if flight.urgency == Urgency::Ahead {
             control.refreshes(template, result).add();
         }
@@ -336,20 +332,6 @@ fn is_final(error: &MintError) -> bool {
 fn fits(key: &TokenKey, token: &Token) -> bool {
     // It was made of a text, so it is one.
     expect::holds(token.bare().to_str().unwrap_or_default(), &key.parts().expected)
-}
-
-// === impl Settings ===
-
-impl Settings {
-    fn new(config: &config::Cache, metrics: Arc<Metrics>) -> Self {
-        Self { rules: Rules::from(config), missing_ttl: config.missing_ttl, metrics }
-    }
-
-    /// A request of an older or newer snapshot may bring an id that these tables do not have.
-    fn known(&self, template: TemplateId) -> TemplateId {
-        let known = template.index() < self.metrics.names().templates.len();
-        if known { template } else { self.metrics.other_template() }
-    }
 }
 
 // === impl Landing ===
@@ -379,6 +361,10 @@ impl Landing {
     fn land(&mut self, minted: Result<Token, MintError>) {
         let Some(flight) = self.flight.take() else { return };
         let ended = Instant::now();
+        // Another replica's mint is no span of this request.
+        if minted.as_ref().is_ok_and(|token| token.shared) {
+            self.span = None;
+        }
         let result = self.cache.land(&flight, self.template, &self.settings, minted);
         if let Some(span) = self.span.take() {
             span.end(ended, result.as_str());

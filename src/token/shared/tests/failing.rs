@@ -1,0 +1,116 @@
+//! The store fails, and no request does.
+
+use super::*;
+
+/// How long a mint of its own takes with a store in this mood.
+async fn took(replica: &Replica, number: usize) -> Duration {
+    let begun = Instant::now();
+    replica.get(number).await.1.unwrap();
+    begun.elapsed()
+}
+
+const TICK: Duration = Duration::from_millis(2);
+
+/// Case 35. Fails without the time limit, or without the breaker: then the second one would wait again.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_costs_the_time_limit_once() {
+    let fleet = Fleet::new(1);
+    let replica = &fleet.replicas[0];
+    replica.wire.feel(Mood::Hangs);
+    assert!(took(replica, 1).await <= LATENCY + LIMIT + TICK);
+    assert_eq!((replica.up(), replica.counted(SharedOperation::Look, SharedResult::Timeout)), (0, 1));
+    let asked = replica.wire.calls();
+    let waits = futures_util::future::join_all((2..20).map(|number| took(replica, number))).await;
+    assert!(waits.iter().all(|took| *took <= LATENCY + TICK), "{waits:?}");
+    // In these 250 ms there was a look whether it is back, and nothing else.
+    assert!(replica.wire.calls() <= asked + 1);
+    assert_eq!(fleet.issuer.calls(), 19);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_back_is_used_again() {
+    let fleet = Fleet::new(1);
+    let replica = &fleet.replicas[0];
+    for (round, mood) in [Mood::Hangs, Mood::Lost].into_iter().enumerate() {
+        replica.wire.feel(mood);
+        replica.get(round * 10).await.1.unwrap();
+        assert_eq!(replica.up(), 0);
+        sleep(Duration::from_mins(10)).await;
+        assert_eq!(replica.up(), 0);
+        replica.wire.feel(Mood::Well);
+        // It is looked for every 2 s, and one that hangs is hung up on after 2 s more.
+        sleep(Duration::from_secs(4) + TICK).await;
+        assert_eq!(replica.up(), 1);
+        replica.get(round * 10 + 1).await.1.unwrap();
+        settle().await;
+        assert_eq!(fleet.fresh().get(round * 10 + 1).await.0, Lookup::Shared);
+    }
+}
+
+/// Fails where each call has the whole time limit.
+#[tokio::test(start_paused = true)]
+async fn all_calls_of_one_mint_together_take_the_time_limit_at_most() {
+    for millis in [10, 20, 30, 49] {
+        let fleet = Fleet::new(1);
+        let replica = &fleet.replicas[0];
+        replica.wire.feel(Mood::Slow(Duration::from_millis(millis)));
+        let took = took(replica, 1).await;
+        assert!(took <= LATENCY + LIMIT + TICK, "{millis}: {took:?}");
+        assert_eq!(replica.up(), 1, "slow is not down");
+    }
+}
+
+/// Also who waits for another one's mint asks again and again, out of one allowance.
+#[tokio::test(start_paused = true)]
+async fn who_waits_asks_a_slow_store_no_longer_than_the_time_limit() {
+    let fleet = Fleet::new(1);
+    let replica = &fleet.replicas[0];
+    fleet.store.plant(&seal().names(&key(1)).lease, Some((vec![9; 16], Duration::from_hours(9))));
+    replica.wire.feel(Mood::Slow(Duration::from_millis(12)));
+    let took = took(replica, 1).await;
+    // Two looks within the wait, and 30 ms between them; the third was cut short.
+    assert!(took <= LATENCY + LIMIT + Duration::from_millis(70) + 4 * TICK, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_takes_no_writes_is_read() {
+    let fleet = Fleet::new(2);
+    let [one, other] = &fleet.replicas[..] else { panic!() };
+    one.get(1).await.1.unwrap();
+    settle().await;
+    other.wire.feel(Mood::ReadOnly);
+    assert_eq!(other.get(1).await.0, Lookup::Shared);
+    assert!(took(other, 2).await <= LATENCY + TICK);
+    settle().await;
+    assert_eq!(other.counted(SharedOperation::Lease, SharedResult::Refused), 1);
+    assert_eq!(other.up(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_forgets_costs_mints_and_nothing_else() {
+    let fleet = Fleet::new(2);
+    for round in 0..3 {
+        for replica in &fleet.replicas {
+            replica.get(round).await.1.unwrap();
+            settle().await;
+        }
+        fleet.store.flush();
+    }
+    assert_eq!(fleet.issuer.calls(), 3);
+    assert_eq!(fleet.fresh().get(0).await.0, Lookup::Mint);
+}
+
+/// Fails where a look for a store that nobody uses any more goes on.
+#[tokio::test(start_paused = true)]
+async fn nobody_looks_for_a_store_that_is_not_used_any_more() {
+    let fleet = Fleet::new(1);
+    let replica = fleet.fresh();
+    let wire = Arc::clone(&replica.wire);
+    wire.feel(Mood::Lost);
+    replica.get(1).await.1.unwrap();
+    drop(replica);
+    sleep(Duration::from_secs(10)).await;
+    let asked = wire.calls();
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(wire.calls(), asked);
+}
