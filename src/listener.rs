@@ -6,8 +6,10 @@
 
 pub mod bound;
 pub mod connection;
+pub mod opened;
 pub mod refusals;
 pub mod rest;
+pub mod sequel;
 pub mod socket;
 pub mod streams;
 pub mod timer;
@@ -71,6 +73,8 @@ pub struct Serving {
     pub shutdown: Shutdown,
     /// On TCP.
     tls: Option<Live<ServerTls>>,
+    /// Whether a stream of HTTP/2 may become a WebSocket.
+    websockets: bool,
     /// HTTP/1 settings, made once, and what is remembered of failed handshakes.
     builders: Arc<Builders>,
 }
@@ -108,13 +112,13 @@ impl Serving {
         // hyper's floor for the buffer is 8 KiB.
         http1.max_buf_size(head.max(8192)).half_close(false);
         let builders = Arc::new(Builders { http1, refusals: Refusals::default() });
-        Self { limits, spawner, shutdown, tls: None, builders }
+        Self { limits, spawner, shutdown, tls: None, websockets: false, builders }
     }
 
     /// Settings of HTTP/2, whose streams know their connection.
     fn http2(&self, connection: &Arc<Connection>) -> http2::Builder<Streams> {
         let limits = &self.limits;
-        let streams = Streams::new(self.spawner.clone(), Arc::clone(connection), limits.write_stall);
+        let streams = Streams::new(self.spawner.clone(), Arc::clone(connection));
         let mut http2 = http2::Builder::new(streams);
         http2
             .timer(TokioTimer::new())
@@ -126,6 +130,9 @@ impl Serving {
             .max_local_error_reset_streams(Some(1024))
             .keep_alive_interval(limits.idle.map(|idle| idle / 3))
             .keep_alive_timeout(Duration::from_secs(20));
+        if self.websockets {
+            http2.enable_connect_protocol();
+        }
         http2
     }
 
@@ -133,6 +140,12 @@ impl Serving {
     #[must_use]
     pub fn with_tls(self, tls: Option<Live<ServerTls>>) -> Self {
         Self { tls, ..self }
+    }
+
+    /// Lets callers open WebSockets over HTTP/2 (RFC 8441). Over HTTP/1.1 nobody has to be told that they may.
+    #[must_use]
+    pub fn with_websockets(self) -> Self {
+        Self { websockets: true, ..self }
     }
 
     /// Makes of a socket what HTTP is spoken on. `None`: a drain began first.

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, Response, Version, request::Parts};
+use http::{Method, Request, Response, Version, request::Parts};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -53,7 +53,7 @@ use crate::proxy::request::Target;
 use crate::proxy::retry::Rejectable;
 use crate::proxy::switch::Agreed;
 use crate::proxy::tokens::Subject;
-use crate::proxy::upgrade::handshake::Wish;
+use crate::proxy::upgrade::handshake::{self, Wish};
 use crate::proxy::upgrade::registry::Member;
 use crate::proxy::worker::{Snapshot, Worker};
 use crate::record::{Outcome, Peer, Record};
@@ -103,12 +103,15 @@ struct Ready<'a> {
 pub fn handle<M: Mint>(
     worker: Arc<Worker<M>>,
     connection: Arc<Connection>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> impl Future<Output = Response<Body>> {
     async move {
         connection.begin_request();
         // 2. A reload never changes a request that is under way.
         let snapshot = worker.snapshot();
+        if *request.method() == Method::CONNECT {
+            handshake::extended(&mut request);
+        }
         // 3.
         let trusted = snapshot.gateway.plans.trusted.trusts(connection.ends.peer);
         let peer = Peer { address: connection.ends.peer, trusted, scheme: connection.scheme() };
@@ -231,6 +234,9 @@ async fn ready<'a, M: Mint>(
 ) -> Result<Ready<'a>, Error> {
     // 4. to 7.
     let target = request::target(head, &incoming, &snapshot.gateway.plans, &finish.connection)?;
+    if let Some(fault) = wish.and_then(Wish::fault) {
+        return Err(Error::Malformed(fault.0));
+    }
     let mut decision = decide(worker, &snapshot.gateway, head, &target, trusted, &mut finish.record).await?;
     // 8. and 9.
     let (plan, host) = (decision.plan, target.host.into_header());
@@ -256,6 +262,10 @@ async fn ready<'a, M: Mint>(
         let (session, now) = (session.map(|session| &**session), worker.clock().now());
         Box::new(switch::member(&snapshot.gateway, plan, rules, session, &mut decision.injected, now))
     });
+    if member.is_none() && wish.is_some_and(|wish| wish.is_stream) {
+        // As an ordinary request it would open one all the same, with any success.
+        return Err(Error::NotSpoken("the route opens no WebSockets"));
+    }
     if plan.route.show_token {
         let (owner, now) = (decision.aging.whose.owner(), worker.clock().now());
         finish.shown = shown::shown(&snapshot.gateway, plan, owner, now, &finish.record);

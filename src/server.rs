@@ -217,6 +217,6 @@ impl Terms {
     fn serving(&self, spawner: Spawner) -> Doors {
         let serving = Serving::new(Arc::clone(&self.limits), spawner, self.shutdown.clone());
         let [proxy, authz] = &self.tls;
-        [serving.clone().with_tls(proxy.clone()), serving.with_tls(authz.clone())]
+        [serving.clone().with_tls(proxy.clone()).with_websockets(), serving.with_tls(authz.clone())]
     }
 }

@@ -38,6 +38,7 @@ pub(super) const fn fix(code: Code) -> &'static str {
         Code::UriTooLong => "Raise `server.max_uri_bytes`, or send a shorter URL.",
         Code::RequestTimeout => "Look for callers that stop amid a body; `server.body_progress_timeout` is how long they may.",
         Code::ExpectationFailed => "Have the caller leave out `Expect`, or send `100-continue`.",
+        Code::ProtocolUnsupported => "Leave out `websocket = false` on the route if it is to open WebSockets; other protocols are not spoken.",
         Code::Misdirected => "Add the host to the certificate of `server.tls`, or have callers use a name that it covers.",
     }
 }

@@ -3,9 +3,6 @@
 //! The fields that change are written by the connection's worker alone; they are atomics with relaxed order only so
 //! that the type may be shared, and cost plain loads and stores.
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -17,6 +14,7 @@ use tokio::time::Instant;
 use crate::address::{BoundAddress, PeerAddress};
 use crate::config::Limits;
 use crate::listener::rest::Rest;
+use crate::listener::sequel::{Sequel, Slot};
 use crate::listener::timer::Timer;
 use crate::metrics::ListenerId;
 use crate::transport::tls::server::Leaf;
@@ -95,6 +93,8 @@ pub struct Connection {
     since: AtomicU64,
     first_limit: Option<Duration>,
     idle_limit: Option<Duration>,
+    /// How long its peer may take no bytes.
+    pub write_stall: Option<Duration>,
     /// When it has served for long enough.
     retires: Option<Instant>,
     retired: AtomicBool,
@@ -105,12 +105,9 @@ pub struct Connection {
     timer: Mutex<Timer>,
     /// What the body of the answer that was polled last has done; see [`Connection::heard`].
     note: AtomicU64,
-    /// What goes on with the socket once HTTP is over on it.
-    sequel: Mutex<Option<Sequel>>,
+    /// What goes on with the socket, or with a stream of HTTP/2, once HTTP is over on it.
+    pub sequel: Slot,
 }
-
-/// What follows HTTP on a connection: an upgrade's tunnel, or the end of one that was refused.
-pub struct Sequel(pub Pin<Box<dyn Future<Output = ()> + Send>>);
 
 /// What `X-Forwarded-For`, `X-Forwarded-Host` and `Forwarded` say for one Host.
 #[derive(Debug, Clone)]
@@ -140,13 +137,14 @@ impl Connection {
             since: AtomicU64::new(1),
             first_limit: limits.first_byte,
             idle_limit: limits.idle,
+            write_stall: limits.write_stall,
             retires: limits.max_age.map(|age| opened + earlier(age)),
             retired: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             late: AtomicU32::new(0),
             timer: Mutex::default(),
             note: AtomicU64::new(NOTHING),
-            sequel: Mutex::default(),
+            sequel: Slot::default(),
         }
     }
 
@@ -335,14 +333,9 @@ impl Connection {
         }
     }
 
-    /// Says what follows once HTTP is over. The last word counts.
-    pub fn set_sequel(&self, sequel: impl Future<Output = ()> + Send + 'static) {
-        *lock(&self.sequel) = Some(Sequel(Box::pin(sequel)));
-    }
-
-    /// What follows, for whoever served HTTP. It may run in another task: no timer remembers this one.
+    /// What follows when HTTP is over on the socket. It may run in another task: no timer remembers this one.
     pub fn take_sequel(&self) -> Option<Sequel> {
-        let sequel = lock(&self.sequel).take();
+        let sequel = self.sequel.take();
         if sequel.is_some() {
             *lock(&self.timer) = Timer::default();
         }
@@ -387,14 +380,6 @@ fn earlier(age: Duration) -> Duration {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-// === impl Sequel ===
-
-impl fmt::Debug for Sequel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sequel").finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

@@ -56,6 +56,9 @@ pub enum Error {
     /// Step 10.
     #[error(transparent)]
     Forward(#[from] ForwardError),
+    /// Over HTTP/2: another protocol than WebSocket, or one where the route opens none.
+    #[error("{0}")]
+    NotSpoken(&'static str),
     /// `Expect` other than `100-continue`.
     #[error("an expectation that nobody meets")]
     Expectation,
@@ -133,6 +136,7 @@ impl Error {
             Self::Forward(ForwardError::TimedOut) => Code::UpstreamTimeout,
             Self::Forward(ForwardError::BodyStalled) => Code::RequestTimeout,
             Self::Forward(ForwardError::BodyTooLarge) | Self::BodyTooLarge => Code::BodyTooLarge,
+            Self::NotSpoken(_) => Code::ProtocolUnsupported,
             Self::Expectation => Code::ExpectationFailed,
             Self::UriTooLong => Code::UriTooLong,
             Self::HeadTooLarge => Code::HeadersTooLarge,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use crate::listener::connection::Connection;
+use crate::listener::connection::{Connection, Version};
 use crate::listener::rest::Rest;
 use crate::proxy::grpc;
 use crate::proxy::owner::Aging;
@@ -66,6 +66,9 @@ impl Finish {
         let now = Instant::now();
         self.ended = Some(now);
         self.record.tunnelled(ending.sent, ending.received);
+        if self.connection.version() == Version::Http2 {
+            self.connection.leave_unread(ending.rest);
+        }
         let end = match ending.broken {
             None => BodyEnd::Complete,
             Some(Broken::Caller) => BodyEnd::Cut,

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 
+use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 
@@ -11,8 +12,12 @@ use crate::transport::body::AnswerError;
 /// The status that means 'try again': unavailable.
 pub const UNAVAILABLE: &str = "14";
 
-/// Whether this is a gRPC call, which wants its errors as gRPC statuses.
+/// Whether this is a gRPC call, which wants its errors as gRPC statuses. Every call is a POST; a CONNECT would take the 200
+/// that they come with for its success.
 pub fn is_grpc(head: &Parts) -> bool {
+    if head.method != Method::POST {
+        return false;
+    }
     let kind = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     kind.and_then(|kind| kind.strip_prefix(b"application/grpc"))
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))

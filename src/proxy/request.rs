@@ -3,6 +3,7 @@
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Uri, Version, request::Parts};
 use http_body::Body;
+use hyper::ext::Protocol;
 
 use crate::address::BoundAddress;
 use crate::headers;
@@ -98,7 +99,7 @@ pub fn target<'a>(
     plans: &Plans,
     connection: &'a Connection,
 ) -> Result<Target<'a>, Error> {
-    served(&head.method)?;
+    served(head)?;
     if head.headers.contains_key(header::TRANSFER_ENCODING) {
         let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
         let (first, second) = (codings.next(), codings.next());
@@ -145,7 +146,7 @@ pub fn carried<'a>(
     scheme: &'static str,
     listener: ListenerId,
 ) -> Result<Target<'a>, Error> {
-    served(&head.method)?;
+    served(head)?;
     if head_bytes(head) > plans.max_header_bytes {
         return Err(Error::HeadTooLarge);
     }
@@ -156,11 +157,15 @@ pub fn carried<'a>(
 }
 
 /// CONNECT is none of ours, and TRACE would show the caller what was injected (RFC 9110 section 9.3.8).
-fn served(method: &Method) -> Result<(), RouteError> {
-    if matches!(*method, Method::CONNECT | Method::TRACE) {
-        return Err(RouteError::MethodNotAllowed { allow: Vec::new() });
+fn served(head: &Parts) -> Result<(), Error> {
+    match head.method {
+        // An extended one for a WebSocket is none any more here.
+        Method::CONNECT if head.extensions.get::<Protocol>().is_some() => {
+            Err(Error::NotSpoken(":protocol is not websocket"))
+        }
+        Method::CONNECT | Method::TRACE => Err(RouteError::MethodNotAllowed { allow: Vec::new() }.into()),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn short_path<'a>(uri: &'a Uri, plans: &Plans) -> Result<&'a str, Error> {

@@ -1,13 +1,14 @@
 //! An upgrade on its way: asks the upstream, and joins both connections when it agrees.
 //!
 //! Nothing of what the caller sends after its head leaves the caller's connection before the caller has got the 101: the
-//! connection stays an HTTP connection until then, and reads no further than its buffer.
+//! connection stays an HTTP connection until then, and reads no further than its buffer; a stream of HTTP/2, no further than
+//! its window.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +17,8 @@ use tokio::time::Instant;
 use crate::clock::Now;
 use crate::config::{CloseAt, WebSocket};
 use crate::listener::connection::Connection;
+use crate::listener::opened::Opened;
+use crate::listener::rest::Rest;
 use crate::proxy::aging::Waiting;
 use crate::proxy::error::Error;
 use crate::proxy::finish::{Body, Finish};
@@ -61,7 +64,7 @@ pub struct Agreed {
 /// Sends the handshake on a connection of its own, and judges the answer.
 ///
 /// # Errors
-/// When there is no answer, or a 101 that does not agree to the handshake.
+/// When there is no answer, or one that neither agrees to the handshake nor refuses it.
 pub async fn ask<M: Mint>(
     waiting: Waiting<'_, M>,
     handshake: &Handshake,
@@ -84,10 +87,9 @@ pub async fn ask<M: Mint>(
     let sent = lease.send(Request::from_parts(head, RequestBody::empty()));
     let mut response =
         exchange.in_time(sent, Instant::now()).await?.map_err(|error| ForwardError::Broken(error.error))?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if !handshake.is_agreed(&response).map_err(ForwardError::from)? {
         return Ok(Asked::Refused(Box::new(exchange.accept(response, lease)?)));
     }
-    handshake.agreed(&response).map_err(ForwardError::from)?;
     let connection = hyper::upgrade::on(&mut response);
     Ok(Asked::Agreed(Box::new(Agreed { response: response.map(drop), connection, place: lease.into_place() })))
 }
@@ -130,25 +132,31 @@ pub fn open<M: Mint>(
 ) -> Response<Body> {
     let Agreed { mut response, connection: upstream, place } = agreed;
     clean::response(response.headers_mut(), &snapshot.gateway.plans.response);
-    handshake::agree(&mut response);
+    handshake::agree(&mut response, wish.is_stream);
     *response.version_mut() = Version::HTTP_11;
     let status = response.status();
     finish.record.responds(Outcome { id: error::upstream_outcome(status), status, reason: None });
     finish.record.opens_tunnel();
     let member = worker.tunnels().add(member);
-    connection.set_sequel(async move {
-        let ending = join(wish.connection, upstream, place, member).await;
+    connection.sequel.leave(async move {
+        let ending = join(wish, &finish.connection, upstream, place, member).await;
         finish.tunnel_ends(ending);
     });
     response.map(|()| ResponseBody::nothing())
 }
 
-/// Carries the tunnel from the moment that HTTP is over on both connections to its end.
-async fn join(caller: OnUpgrade, upstream: OnUpgrade, place: Place, member: Arc<Member>) -> Ending {
-    let broken = |by| Ending { sent: 0, received: 0, broken: Some(by) };
-    let Ok(caller) = caller.await else { return broken(Broken::Caller) };
+/// Carries the tunnel from the moment that HTTP is over at both ends to its own end.
+async fn join(caller: Wish, on: &Connection, upstream: OnUpgrade, place: Place, member: Arc<Member>) -> Ending {
+    let broken = |by| Ending { sent: 0, received: 0, broken: Some(by), rest: Rest::UNKNOWN };
+    let Wish { connection, is_stream, .. } = caller;
+    let Ok(caller) = connection.await else { return broken(Broken::Caller) };
     let Ok(upstream) = upstream.await else { return broken(Broken::Upstream) };
-    let ending = Tunnel::new(TokioIo::new(caller), TokioIo::new(upstream), member).await;
+    let (caller, upstream) = (TokioIo::new(caller), TokioIo::new(upstream));
+    let ending = if is_stream {
+        Tunnel::new(Opened::new(caller, on), upstream, member).await
+    } else {
+        Tunnel::new(caller, upstream, member).await
+    };
     drop(place);
     ending
 }
@@ -156,8 +164,13 @@ async fn join(caller: OnUpgrade, upstream: OnUpgrade, place: Place, member: Arc<
 /// The answer is not a 101. Says whether the connection ends with it, so that nothing which the caller took for frames is
 /// read as its next request.
 pub fn refuse(connection: &Connection, wish: Wish) -> bool {
+    if wish.is_stream {
+        // Whatever it sent too early ends with its stream.
+        connection.leave_unread(Rest::UNKNOWN);
+        return false;
+    }
     let closes = wish.closes_when_refused();
-    connection.set_sequel(linger(wish.connection));
+    connection.sequel.leave(linger(wish.connection));
     closes
 }
 

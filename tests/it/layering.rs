@@ -118,11 +118,13 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("token", (3, 1)),
     ("listener/refusals", (3, 0)),
     ("listener/rest", (3, 0)),
+    ("listener/sequel", (3, 0)),
     ("listener/timer", (3, 0)),
     ("listener/connection", (3, 1)),
     ("listener/socket", (3, 2)),
     ("listener/streams", (3, 2)),
     ("listener/bound", (3, 3)),
+    ("listener/opened", (3, 3)),
     ("listener/watched", (3, 3)),
     ("listener", (3, 4)),
     // 4: verification, the ways to a token, small HTTP surfaces

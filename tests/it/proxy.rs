@@ -5,6 +5,7 @@ mod clerk_app;
 mod counted;
 mod deadlines;
 mod expect;
+mod extended;
 mod hostile;
 mod identity;
 mod issuer_faults;

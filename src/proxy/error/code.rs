@@ -69,6 +69,8 @@ labels!(
         RequestTimeout = "request-timeout",
         /// `Expect` other than `100-continue`.
         ExpectationFailed = "expectation-failed",
+        /// A protocol that is not spoken there.
+        ProtocolUnsupported = "protocol-unsupported",
         /// The TLS certificate does not cover the host.
         Misdirected = "misdirected",
     }
@@ -122,6 +124,7 @@ impl Code {
             Self::UriTooLong => (414, "URI too long", "The request target is longer than the gateway takes. Shorten it."),
             Self::RequestTimeout => (408, "Request timed out", "The request body stood still for too long. Send it again."),
             Self::ExpectationFailed => (417, "Expectation failed", "Only the expectation 100-continue can be met. Send the request without Expect."),
+            Self::ProtocolUnsupported => (501, "Protocol not supported", "Over HTTP/2 only WebSockets can be opened, and not on every route. Use another route or another protocol."),
             Self::Misdirected => (421, "Misdirected request", "The TLS connection was made to another host. Send the request on a connection to its own host."),
         };
         Row { status, title, detail }
@@ -153,7 +156,7 @@ impl Code {
         match self.row().status {
             401 => "16",
             403 => "7",
-            404 | 405 => "12",
+            404 | 405 | 501 => "12",
             429 => "8",
             408 | 504 => "14",
             400..=499 => "3",

@@ -87,6 +87,11 @@ impl Flow {
         self.frames.is_closed() || self.ended || matches!(self.stage, Stage::Over)
     }
 
+    /// Whether the reading end has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// Stops at the end of the frame under way and says `close` then; without one the writing end is cut off there.
     pub fn part(&mut self, close: Option<Vec<u8>>) {
         if matches!(self.stage, Stage::Open) {

@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep};
 use super::flow::{Failure, Flow};
 use super::frames;
 use super::registry::Member;
+use crate::listener::rest::Rest;
 
 /// How long both ends have to answer a close frame of ours; and the other end, once one has ended, for each step that it
 /// is still behind.
@@ -46,6 +47,8 @@ pub struct Ending {
     pub received: u64,
     /// Who broke it, if anybody did.
     pub broken: Option<Broken>,
+    /// What the caller may still send.
+    pub rest: Rest,
 }
 
 /// Which end of a tunnel broke.
@@ -82,7 +85,13 @@ impl<C, U> Tunnel<C, U> {
             (Some(Failure::Sink), _) | (_, Some(Failure::Source)) => Some(Broken::Caller),
             (None, None) => None,
         };
-        Ending { sent: self.down.passed(), received: self.up.passed(), broken }
+        let rest = match (self.up.has_ended(), self.up.has_heard()) {
+            (true, _) => Rest::NONE,
+            // After a close frame nothing but the end.
+            (false, true) => Rest::ARRIVES_WITH_ITS_HEAD,
+            (false, false) => Rest::UNKNOWN,
+        };
+        Ending { sent: self.down.passed(), received: self.up.passed(), broken, rest }
     }
 
     fn passed(&self) -> u64 {

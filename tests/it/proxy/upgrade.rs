@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::{MINTING, PUBLIC, get, in_front_of};
+use crate::support::eventually;
 use crate::support::gateway::PARTY;
 use crate::support::upstream::{OK, Upstream};
 use crate::support::websocket::{ACCEPT, HANDSHAKE, agreeing, agreement, echo, frame, masked, open};
 use crate::support::wire::Wire;
-use crate::support::{eventually, http2};
 
 #[tokio::test]
 async fn a_websocket_gets_its_token_and_passes_both_ways() {
@@ -84,12 +84,6 @@ async fn another_protocol_is_no_more_than_a_header_to_be_removed() {
         }
     }
     assert_eq!(upstream.connections(), 1, "both connections stay");
-    let mut h2 = http2::Client::connect(gateway.address).await;
-    let extended =
-        http::Request::connect("http://gateway.test/").extension(hyper::ext::Protocol::from_static("websocket"));
-    assert!(h2.send(extended.body(http2::empty()).unwrap()).await.is_err(), "RFC 8441 is not offered");
-    let plain = http::Request::connect("gateway.test:80").body(http2::empty()).unwrap();
-    assert_eq!(http2::Client::connect(gateway.address).await.ask(plain).await.status, 405);
 }
 
 /// Fails when an upgrade is asked for on a shared connection.

@@ -102,16 +102,21 @@ impl Client {
     /// # Panics
     /// When there is none.
     pub(crate) async fn ask(&mut self, request: Request<Body>) -> Answer {
-        let (head, body) = self.send(request).await.unwrap().into_parts();
-        let body = timeout(PATIENCE, body.collect()).await.unwrap().unwrap();
-        let trailers = body.trailers().cloned().unwrap_or_default();
-        Answer { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes(), trailers }
+        Answer::whole(self.send(request).await.unwrap()).await
     }
 }
 
 // === impl Answer ===
 
 impl Answer {
+    /// Reads it.
+    pub(crate) async fn whole(answer: Response<Incoming>) -> Self {
+        let (head, body) = answer.into_parts();
+        let body = timeout(PATIENCE, body.collect()).await.unwrap().unwrap();
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        Self { status: head.status.as_u16(), headers: head.headers, body: body.to_bytes(), trailers }
+    }
+
     /// Status and `x-mintgate-error`; the code is empty for an upstream's answer.
     pub(crate) fn outcome(&self) -> (u16, &str) {
         (self.status, self.headers.get("x-mintgate-error").map_or("", |code| code.to_str().unwrap()))

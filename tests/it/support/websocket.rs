@@ -6,6 +6,11 @@ use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use http::{HeaderMap, HeaderName, Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+
+use super::http2::{self, Client};
 use super::upstream::{Upstream, Visit};
 use super::wire::{Message, NotStrict, Wire};
 
@@ -96,6 +101,38 @@ pub(crate) fn agreement(accept: &str) -> String {
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: WebSocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
     )
+}
+
+// === impl Client ===
+
+impl Client {
+    /// Asks for another protocol on a stream (RFC 8441), with the one header that WebSocket needs. Only once the settings of
+    /// the other end are there.
+    pub(crate) async fn connect_as(
+        &mut self,
+        protocol: &'static str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Response<Incoming> {
+        let mut request = Request::connect(format!("http://gateway.test{path}"))
+            .header("sec-websocket-version", "13")
+            .extension(hyper::ext::Protocol::from_static(protocol));
+        for (name, value) in headers {
+            request.headers_mut().unwrap().insert(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        self.send(request.body(http2::empty()).unwrap()).await.unwrap()
+    }
+
+    /// Opens a WebSocket on a stream.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub(crate) async fn open(&mut self, path: &str, headers: &[(&str, &str)]) -> (HeaderMap, Wire) {
+        let answer = self.connect_as("websocket", path, headers).await;
+        assert_eq!(answer.status(), 200, "{answer:?}");
+        let headers = answer.headers().clone();
+        (headers, Wire::over(TokioIo::new(hyper::upgrade::on(answer).await.unwrap())))
+    }
 }
 
 // === impl Wire ===
