@@ -134,3 +134,88 @@ impl<F: Future> Future for Turned<F> {
         this.sequel.0.as_mut().poll(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+
+    use hyper::rt::Executor as _;
+
+    use super::*;
+    use crate::address::{BoundAddress, PeerAddress};
+    use crate::config::Limits;
+    use crate::listener::connection::Ends;
+    use crate::metrics::ListenerId;
+
+    fn connection() -> Arc<Connection> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let ends =
+            Ends { peer: PeerAddress::Tcp(address), local: BoundAddress::Tcp(address), listener: ListenerId::new(0) };
+        let limits = Limits {
+            max_connections: 1,
+            max_header_bytes: 8192,
+            max_uri_bytes: 8192,
+            first_byte: None,
+            header_read: None,
+            idle: None,
+            body_progress: None,
+            write_stall: None,
+            request_body: None,
+            max_age: None,
+        };
+        Arc::new(Connection::new(ends, None, &limits))
+    }
+
+    /// Adds to a count when it is dropped.
+    struct Drops(Arc<AtomicU8>);
+
+    impl Drop for Drops {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// A caller may be gone before the answer that opens its stream: hyper spawns no writing half then. Fails where the
+    /// end of a stream leaves the sequel where it is: the next stream would be taken for its writing half.
+    #[tokio::test]
+    async fn a_sequel_is_its_own_streams_alone() {
+        let (connection, spawner) = (connection(), Spawner::current());
+        let streams = Streams::new(spawner.clone(), Arc::clone(&connection));
+        let (lost, ran) = (Arc::<AtomicU8>::default(), Arc::<AtomicU8>::default());
+        let (on, guard) = (Arc::clone(&connection), Drops(Arc::clone(&lost)));
+        streams.execute(async move {
+            on.sequel.leave(async move {
+                std::future::pending::<()>().await;
+                drop(guard);
+            });
+        });
+        spawner.idle().await;
+        assert_eq!(lost.load(SeqCst), 1);
+        let count = Arc::clone(&ran);
+        streams.execute(async move {
+            count.fetch_add(1, SeqCst);
+        });
+        tokio::time::timeout(Duration::from_mins(1), spawner.idle()).await.unwrap();
+        assert_eq!(ran.load(SeqCst), 1);
+    }
+
+    /// Fails where both halves are tasks of their own.
+    #[tokio::test]
+    async fn what_writes_ends_with_what_it_writes_for() {
+        let (connection, spawner) = (connection(), Spawner::current());
+        let streams = Streams::new(spawner.clone(), Arc::clone(&connection));
+        let (lost, done) = (Arc::<AtomicU8>::default(), Arc::<AtomicU8>::default());
+        let (guard, count) = (Drops(Arc::clone(&lost)), Arc::clone(&done));
+        connection.sequel.leave(async move {
+            tokio::task::yield_now().await;
+            count.fetch_add(1, SeqCst);
+        });
+        streams.execute(async move {
+            std::future::pending::<()>().await;
+            drop(guard);
+        });
+        tokio::time::timeout(Duration::from_mins(1), spawner.idle()).await.unwrap();
+        assert_eq!((done.load(SeqCst), lost.load(SeqCst)), (1, 1));
+    }
+}

@@ -6,6 +6,7 @@ mod floods;
 mod frames;
 mod framing;
 mod messages;
+mod opened;
 mod process;
 mod unread;
 mod windows;
