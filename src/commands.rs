@@ -19,6 +19,7 @@ pub mod run;
 pub mod schema;
 pub mod seal;
 pub mod signals;
+pub mod simulate;
 pub mod token;
 pub mod usage;
 
@@ -64,6 +65,8 @@ enum Command {
     Check(check::Args),
     /// Say what would become of a request, without sending it.
     Explain(Box<explain::Args>),
+    /// Say what a fleet of gateways would do to the issuer, in virtual time; in a build that can.
+    Simulate(Box<simulate::Args>),
     /// Print a session token of a development instance, for trying.
     Token(Box<token::Args>),
     /// Run the Clerk emulator alone.
@@ -104,6 +107,7 @@ impl Cli {
         let env_file = match &command {
             Command::Run(config) => config.env_file.as_deref(),
             Command::Check(args) => args.env_file(),
+            Command::Simulate(args) => args.env_file(),
             Command::Token(args) => args.env_file(),
             Command::Dev(args) => args.env_file(),
             Command::Explain(args) => args.env_file(),
@@ -127,6 +131,7 @@ impl Cli {
             Command::Run(config) => Ok(run::run(config.config.as_deref(), environment, to.err_colours, to.err)?),
             Command::Dev(args) => Ok(dev::run(&args, environment, to)?),
             Command::Check(args) => Ok(check::run(&args, environment, to)?),
+            Command::Simulate(args) => Ok(simulate::run(&args, environment, to)?),
             Command::Token(args) => Ok(token::run(&args, environment, to)?),
             Command::Explain(args) => match explain::run(&args, environment, to) {
                 Ok(code) => Ok(code),

@@ -30,6 +30,7 @@ pub mod route;
 pub mod secret;
 pub mod server;
 pub mod session;
+pub mod simulate;
 pub mod surface;
 pub mod telemetry;
 pub mod token;

@@ -86,6 +86,20 @@ impl From<&config::Cache> for Rules {
     }
 }
 
+impl Rules {
+    /// After how long a token of this life time is replaced by the next one while it is used all the time, in the mean.
+    pub fn replaced_after(&self, lifetime: Duration) -> Duration {
+        let (life, floor, end) = self.cut(lifetime.min(LONGEST));
+        self.refresh_at.map_or(end, |part| refresh_after(life, floor, part, 0.5))
+    }
+
+    /// What counts of a life, what of it is not used, and when it ends.
+    fn cut(&self, lifetime: Duration) -> (Duration, Duration, Duration) {
+        let floor = self.min_remaining.min(lifetime / 4);
+        (lifetime.min(self.max_lifetime), floor, lifetime.saturating_sub(floor).min(self.max_lifetime))
+    }
+}
+
 // === impl Life ===
 
 fn fraction(of: f64) -> f64 {
@@ -109,12 +123,11 @@ impl Life {
         // left then. Before it is cut: a token that ends in a thousand years begins now, not in 990.
         let begin = expires_at.minus(lifetime);
         let lifetime = lifetime.min(LONGEST);
-        let floor = rules.min_remaining.min(lifetime / 4);
+        let (life, floor, end) = rules.cut(lifetime);
         let border = |after: Duration| Border { mono: sent_at + after, wall: begin.plus(after) };
-        let life = lifetime.min(rules.max_lifetime);
         Self {
             refresh: rules.refresh_at.map(|part| border(refresh_after(life, floor, part, jitter))),
-            end: border(lifetime.saturating_sub(floor).min(rules.max_lifetime)),
+            end: border(end),
         }
     }
 
@@ -159,6 +172,11 @@ impl Jitter {
     /// takes 50 ms to gather entropy.
     pub fn random() -> Self {
         Self(Arc::new(fastrand::f64))
+    }
+
+    /// The numbers of a function.
+    pub fn of(next: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(next))
     }
 
     /// Always the same number.
@@ -224,6 +242,17 @@ mod tests {
         assert_eq!(borders(60.0, &RULES, 1.0).0, 45_000);
         assert_eq!(borders(60.0, &RULES, 7.0).0, 45_000);
         assert_eq!(borders(60.0, &RULES, f64::NAN).0, 48_000);
+    }
+
+    /// Fails where it is not the time at which [`Life`] says that a refresh is due, or the end where there is none.
+    #[test]
+    fn a_token_in_use_is_replaced_when_it_is_due() {
+        for lifetime in [1.0, 4.0, 30.0, 60.0, 300.0, 86_400.0] {
+            let after = RULES.replaced_after(secs(lifetime)).as_millis();
+            assert_eq!(after, borders(lifetime, &RULES, 0.5).0, "{lifetime}");
+            let never = Rules { refresh_at: None, ..RULES };
+            assert_eq!(never.replaced_after(secs(lifetime)).as_millis(), borders(lifetime, &RULES, 0.5).1);
+        }
     }
 
     #[test]
