@@ -143,9 +143,9 @@ fn a_fleet_keeps_to_its_budget() {
 #[test]
 fn a_part_of_a_fleet_shows_what_the_whole_does() {
     for (replicas, sample, routing) in [(20, 5, Routing::Sticky), (20, 5, Routing::Any), (1, 4, Routing::Any)] {
-        let budget = config::Budget { requests: 400, ..case().budget };
+        let budget = config::Budget { requests: 300, ..case().budget };
         let every = Duration::from_secs(10);
-        let whole = Case { replicas, routing, sessions: 4000, budget, every, measured: 5 * MINUTE, ..case() };
+        let whole = Case { replicas, routing, sessions: 3000, budget, every, measured: 3 * MINUTE, ..case() };
         let part = Case { sample: Some(sample), ..whole.clone() };
         let (whole, part) = (simulated(&whole).figures, simulated(&part));
         assert_near(part.sample.factor, f64::from(sample), 0.01);
@@ -153,9 +153,9 @@ fn a_part_of_a_fleet_shows_what_the_whole_does() {
         let part = part.figures;
         assert_near(part.requests_per_second, whole.requests_per_second, 0.03);
         assert_near(part.mints_per_second, whole.mints_per_second, 0.03);
-        assert_near(part.hit_ratio, whole.hit_ratio, 0.03);
         assert_near(part.tokens_per_replica, whole.tokens_per_replica, 0.05);
-        assert!((part.refused - whole.refused).abs() < 0.02, "{part:?}\n{whole:?}");
+        let off = (part.hit_ratio - whole.hit_ratio).abs().max((part.refused - whole.refused).abs());
+        assert!(off < 0.02, "{part:?}\n{whole:?}");
     }
 }
 
