@@ -3,6 +3,7 @@
 pub mod breaker;
 pub mod budget;
 pub mod cache;
+pub mod capacity;
 pub mod clerk;
 pub mod expect;
 #[cfg(test)]

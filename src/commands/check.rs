@@ -36,10 +36,13 @@ pub struct Args {
     /// Variables for the configuration, as in .env.local; the environment's own go before them.
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
-    /// Ask the issuer too: whether it accepts the secret key, whether all keys are of one instance, and whether the
-    /// templates are there.
+    /// Ask the issuer too: whether it accepts the secret key, whether all keys are of one instance, whether the
+    /// templates are there, and how many active sessions the budget carries.
     #[arg(long)]
     online: bool,
+    /// Active sessions that are to be carried: those that make requests at one time.
+    #[arg(long, value_name = "N", requires = "online")]
+    sessions: Option<u64>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -91,7 +94,7 @@ pub fn run(args: &Args, environment: &dyn Environment, to: &mut Console<'_>) -> 
         }
         Err(problems) => return Ok(refused(&path, &problems, to.err_colours, to.err)?),
     };
-    let findings = if args.online { Some(asked(&config)?) } else { None };
+    let findings = if args.online { Some(asked(&config, args.sessions)?) } else { None };
     let code = match &findings {
         Some(findings) if findings.any(Level::Error) => ExitCode::from(REFUSED),
         Some(findings) if findings.any(Level::Unknown) => ExitCode::from(UNKNOWN),
@@ -101,7 +104,8 @@ pub fn run(args: &Args, environment: &dyn Environment, to: &mut Console<'_>) -> 
     if args.json {
         let mut report = report(&path, true, &diagnostics);
         report["hints"] = json!(hints);
-        report["online"] = json!(findings.as_ref().map(|findings| &findings.0));
+        report["online"] = json!(findings.as_ref().map(|findings| &findings.list));
+        report["capacity"] = json!(findings.as_ref().map(|findings| &findings.capacity));
         tell(&report, to.out)?;
         return Ok(code);
     }
@@ -128,13 +132,13 @@ fn report(path: &Path, ok: bool, problems: &Diagnostics) -> Value {
     })
 }
 
-fn asked(config: &Config) -> Result<Findings, CheckError> {
+fn asked(config: &Config, sessions: Option<u64>) -> Result<Findings, CheckError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CheckError::Runtime)?;
-    Ok(runtime.block_on(online::ask(config))?)
+    Ok(runtime.block_on(online::ask(config, sessions))?)
 }
 
 fn write_findings(findings: &Findings, out: &mut dyn Write) -> io::Result<()> {
-    for finding in &findings.0 {
+    for finding in &findings.list {
         writeln!(out, "  {:<8} {}", finding.level.as_str(), finding.text)?;
         if let Some(advice) = finding.advice {
             writeln!(out, "           {advice}")?;

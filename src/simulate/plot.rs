@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn a_plot_is_well_formed_and_has_a_line_for_each_case_in_each_panel() {
         let columns = vec![Column { requests: 10, hits: 9, minted: 1, calls_minted: 1, ..Column::default() }; COLUMNS];
-        let bad = vec![Window { at: Duration::from_secs(60), length: Duration::from_secs(30) }];
+        let bad = vec![Window { at: Duration::from_mins(1), length: Duration::from_secs(30) }];
         let line = |name: &str| Line {
             name: name.to_owned(),
             columns: &columns,

@@ -257,7 +257,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_falls_outside_is_not_counted() {
         let begin = Instant::now() + Duration::from_secs(10);
-        let tally = Tally::new(begin, Duration::from_secs(120));
+        let tally = Tally::new(begin, Duration::from_mins(2));
         for after in [5, 10, 11, 129, 130] {
             tally.hit(begin - Duration::from_secs(10) + Duration::from_secs(after));
         }

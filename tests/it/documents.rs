@@ -22,7 +22,7 @@ const GUIDE: &str = include_str!("../../docs/testing-your-application.md");
 const SECURITY: &str = include_str!("../../SECURITY.md");
 
 /// Every document, with what it contains that a test has to find.
-const DOCUMENTS: [(&str, &str); 12] = [
+const DOCUMENTS: [(&str, &str); 13] = [
     ("README.md", include_str!("../../README.md")),
     ("deploy/README.md", include_str!("../../deploy/README.md")),
     ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
@@ -32,6 +32,7 @@ const DOCUMENTS: [(&str, &str); 12] = [
     ("docs/integrations.md", include_str!("../../docs/integrations.md")),
     ("docs/operations.md", include_str!("../../docs/operations.md")),
     ("deploy/kubernetes/README.md", include_str!("../../deploy/kubernetes/README.md")),
+    ("deploy/fleet/README.md", include_str!("../../deploy/fleet/README.md")),
     ("deploy/authz/README.md", include_str!("../../deploy/authz/README.md")),
     ("docs/status.md", include_str!("../../docs/status.md")),
     ("docs/configuration.md", include_str!("../../docs/configuration.md")),

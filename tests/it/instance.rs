@@ -111,6 +111,27 @@ fn a_good_configuration_is_confirmed_by_the_issuer() {
     );
 }
 
+/// Fails where the template's own lifetime is not asked for, or `--sessions` is compared with nothing.
+#[test]
+fn what_sessions_cost_is_told_and_too_many_are_refused() {
+    let emulator = Emulator::start(&["--secret-key", KEY]);
+    let files = Directory::new();
+    files.write("mintgate.toml", emulator.config("", "inject = [{ header = \"x-token\", template = \"plain\" }]"));
+    let check = |sessions: &str| {
+        let arguments = ["check", "--online", "--json", "--sessions", sessions];
+        let said = mintgate(&files, &arguments, &[("CLERK_SECRET_KEY", KEY)]);
+        (said.code, serde_json::from_str::<Value>(&said.out).unwrap())
+    };
+    // A budget of 8 in a second, since it is a development key; and a minute, of which 46.5 s are used.
+    let (code, report) = check("372");
+    assert_eq!((code, &report["capacity"]["carries_sessions"]), (Some(0), &json!(372)), "{report:#}");
+    assert_eq!(report["capacity"]["needs"][0]["lifetime_seconds"], 60);
+    let (code, report) = check("373");
+    assert_eq!(code, Some(1));
+    let text = report["online"].to_string();
+    assert!(text.contains("373 active sessions cost 8.0 mints a second, more than the budget has"), "{text}");
+}
+
 /// Fails where the key's answer is not looked at.
 #[test]
 fn a_key_that_the_issuer_refuses_is_told() {

@@ -150,6 +150,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("token/shared/gate", (4, 3)),
     ("token/shared/level", (4, 4)),
     ("token/shared", (4, 5)),
+    ("token/capacity", (4, 0)),
     ("traces/client", (4, 0)),
     ("traces/export", (4, 1)),
     ("surface", (4, 0)),

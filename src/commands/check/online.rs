@@ -1,5 +1,5 @@
 //! `mintgate check --online`: what the issuer says of a configuration: whether it takes the secret key, whether all keys
-//! are of one instance, and whether the templates of the routes are there.
+//! are of one instance, whether the templates of the routes are there, and how many sessions its limit carries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use crate::lifecycle::Spawner;
 use crate::metrics::{Metrics, Names};
 use crate::secret::Secret;
 use crate::telemetry::chain;
+use crate::token::capacity::Capacity;
 use crate::token::clerk::instance::{InstanceError, Template};
 use crate::token::clerk::{BuildError, ClerkClient, FetchError};
 
@@ -45,7 +46,11 @@ pub(super) enum Level {
 
 /// Everything that was found.
 #[derive(Debug, Default)]
-pub(super) struct Findings(pub(super) Vec<Finding>);
+pub(super) struct Findings {
+    pub(super) list: Vec<Finding>,
+    /// What the tokens cost, where all their lifetimes are known.
+    pub(super) capacity: Option<Capacity>,
+}
 
 /// A key that the issuer publishes: its id, and its modulus.
 type Published = BTreeMap<String, Vec<u8>>;
@@ -75,23 +80,23 @@ impl Level {
 
 impl Findings {
     pub(super) fn any(&self, level: Level) -> bool {
-        self.0.iter().any(|finding| finding.level == level)
+        self.list.iter().any(|finding| finding.level == level)
     }
 
     fn add(&mut self, level: Level, text: String) {
-        self.0.push(Finding { level, text, advice: None });
+        self.list.push(Finding { level, text, advice: None });
     }
 
     fn advise(&mut self, level: Level, text: String, advice: &'static str) {
-        self.0.push(Finding { level, text, advice: Some(advice) });
+        self.list.push(Finding { level, text, advice: Some(advice) });
     }
 }
 
-/// Asks the issuer.
+/// Asks the issuer. `sessions`: so many are to be active at once.
 ///
 /// # Errors
 /// When its client cannot be set up.
-pub(super) async fn ask(config: &Config) -> Result<Findings, BuildError> {
+pub(super) async fn ask(config: &Config, sessions: Option<u64>) -> Result<Findings, BuildError> {
     let mut findings = Findings::default();
     let clerk = &config.clerk;
     if clerk.secret_keys.is_empty() {
@@ -138,7 +143,10 @@ pub(super) async fn ask(config: &Config) -> Result<Findings, BuildError> {
         one_instance(&mut findings, config, &own).await?;
     }
     match templates {
-        Some(Ok(templates)) => judge_templates(&mut findings, config, &templates),
+        Some(Ok(templates)) => {
+            judge_templates(&mut findings, config, &templates);
+            judge_capacity(&mut findings, config, &templates, sessions);
+        }
         Some(Err(InstanceError::Refused { status: StatusCode::FORBIDDEN, .. })) if is_behind_hub(clerk) => {
             let text = format!(
                 "{} is a hub and tells no templates: they show when they are asked for",
@@ -320,6 +328,27 @@ fn judge_templates(findings: &mut Findings, config: &Config, templates: &[Templa
             );
         }
     }
+}
+
+/// What the tokens cost, and whether so many sessions are too many.
+fn judge_capacity(findings: &mut Findings, config: &Config, templates: &[Template], sessions: Option<u64>) {
+    let lifetimes = templates.iter().map(|template| (template.name.as_str(), template.lifetime)).collect();
+    let Some(capacity) = Capacity::of(config, &lifetimes) else { return };
+    findings.add(Level::Ok, capacity.text());
+    if let Some(sessions) = sessions {
+        let text = format!("{sessions} active sessions cost {:.1} mints a second", capacity.per_second(sessions));
+        if sessions <= capacity.carries_sessions {
+            findings.add(Level::Ok, text);
+        } else {
+            findings.advise(
+                Level::Error,
+                format!("{text}, more than the budget has"),
+                "let tokens live longer (expires_in), or have Clerk raise the limit and write it into [clerk.budget]; \
+                 `mintgate simulate` shows what callers would notice",
+            );
+        }
+    }
+    findings.capacity = Some(capacity);
 }
 
 fn seconds(seconds: u64) -> String {

@@ -1,5 +1,7 @@
 //! What came of the cases, as a table, as JSON and as names in a plot.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use crate::simulate::Outcome;
@@ -13,6 +15,9 @@ pub(super) struct Row<'a> {
     pub(super) case: &'a Case,
     pub(super) outcome: &'a Outcome,
 }
+
+/// Something that one case may have and another not.
+type Tell = fn(&Case) -> String;
 
 const HEAD: [&str; 14] = [
     "replicas",
@@ -83,8 +88,8 @@ impl<'a> Row<'a> {
     /// For a plot, called after what tells it from the others.
     pub(super) fn line(&self, all: &[Row<'_>]) -> Line<'a> {
         let Self { case, outcome } = self;
-        let differs = |of: fn(&Case) -> String| all.iter().any(|row| of(row.case) != of(case));
-        let parts: [(&str, fn(&Case) -> String); 4] = [
+        let differs = |of: Tell| all.iter().any(|row| of(row.case) != of(case));
+        let parts: [(&str, Tell); 4] = [
             (" replicas", |case| case.replicas.to_string()),
             (" sessions", |case| shown(case.sessions)),
             (" tokens", time),
@@ -116,14 +121,12 @@ pub(super) fn text(rows: &[Row<'_>]) -> String {
     }
     for (number, row) in rows.iter().enumerate().filter(|(_, row)| !row.outcome.sample.is_whole()) {
         let (case, sample) = (row.case, &row.outcome.sample);
-        let mut said = format!("row {}: one part in {:.0} was simulated: ", number + 1, sample.factor);
-        said += &if sample.scale < 1.0 {
+        let part = if sample.scale < 1.0 {
             format!("a replica with one part in {:.0} of its sessions, budget and memory", 1.0 / sample.scale)
         } else {
             format!("{} of {} replicas", sample.replicas, case.replicas)
         };
-        text.push_str(&said);
-        text.push('\n');
+        let _ = writeln!(text, "row {}: one part in {:.0} was simulated: {part}", number + 1, sample.factor);
     }
     text
 }
@@ -131,7 +134,7 @@ pub(super) fn text(rows: &[Row<'_>]) -> String {
 /// What the cases have in common.
 pub(super) fn title(cases: &[Case]) -> String {
     let Some(first) = cases.first() else { return String::new() };
-    let common = |of: fn(&Case) -> String| Some(of(first)).filter(|own| cases.iter().all(|case| of(case) == *own));
+    let common = |of: Tell| Some(of(first)).filter(|own| cases.iter().all(|case| of(case) == *own));
     let parts: [Option<String>; 5] = [
         common(|case| shown(case.sessions)).map(|of| format!("{of} sessions")),
         common(|case| case.replicas.to_string()).map(|of| format!("{of} replicas")),
