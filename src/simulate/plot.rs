@@ -203,9 +203,9 @@ mod tests {
 
     #[test]
     fn scales_end_at_round_numbers() {
-        assert_eq!([0.5, 1.0, 1.1, 34.0, 51.0].map(round_up), [0.5, 1.0, 2.0, 50.0, 100.0]);
+        assert_eq!([0.5, 1.0, 1.1, 34.0, 51.0].map(|of| short(round_up(of))), ["0.5", "1", "2", "50", "100"]);
         assert_eq!([0.0, 0.25, 50.0, 20_000.0].map(short), ["0", "0.25", "50", "20k"]);
-        assert_eq!(ticks(600.0), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]);
+        assert_eq!(ticks(600.0).into_iter().map(short).collect::<Vec<_>>().concat(), "012345678910");
     }
 
     #[test]
