@@ -70,7 +70,8 @@ impl Capacity {
             clippy::cast_sign_loss,
             reason = "not negative; cut where it is huge"
         )]
-        let carries_sessions = (budget_per_second / per_second) as u64;
+        // Rounding must not cost one.
+        let carries_sessions = (budget_per_second / per_second + 1e-6) as u64;
         let mints_per_session_and_hour = per_second * HOUR;
         Some(Self { needs, mints_per_session_and_hour, budget_per_second, carries_sessions })
     }
