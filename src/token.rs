@@ -201,22 +201,6 @@ impl MintRequest {
     }
 }
 
-// === impl KeyParts ===
-
-impl KeyParts {
-    fn new(
-        issuer: Issuer,
-        sid: SessionId,
-        sub: Option<UserId>,
-        spec: &MintSpec,
-        scope: Scope,
-        expected: Vec<Expected>,
-    ) -> Arc<Self> {
-        let (kind, expires_in) = (spec.kind.clone(), spec.expires_in);
-        Arc::new(Self { issuer, sid, sub, kind, expires_in, scope, expected: expected.into() })
-    }
-}
-
 // === impl TokenKey ===
 
 impl TokenKey {
@@ -236,21 +220,18 @@ impl TokenKey {
         scope: Scope,
         expected: Vec<Expected>,
     ) -> Self {
-        let hash = SEED.hash_one((&issuer, &sid, &sub, &spec.kind, spec.expires_in, &scope));
-        Self { parts: KeyParts::new(issuer, sid, sub, spec, scope, expected), hash }
+        let kind = spec.kind.clone();
+        let expires_in = spec.expires_in;
+        let hash = SEED.hash_one((&issuer, &sid, &sub, &kind, expires_in, &scope));
+        let expected = expected.into();
+        Self { parts: Arc::new(KeyParts { issuer, sid, sub, kind, expires_in, scope, expected }), hash }
     }
 
-    /// With a hash that the caller chose, uniformly spread: for keys that nobody else chooses, where every process must
-    /// place them alike. Never in one cache with those of [`TokenKey::new`].
-    pub fn placed(
-        issuer: Issuer,
-        sid: SessionId,
-        sub: Option<UserId>,
-        spec: &MintSpec,
-        scope: Scope,
-        hash: u64,
-    ) -> Self {
-        Self { parts: KeyParts::new(issuer, sid, sub, spec, scope, Vec::new()), hash }
+    /// The same with a hash that the caller chose, uniformly spread: for keys that nobody else chooses, where every process
+    /// must place them alike. Never in one cache with others.
+    #[must_use]
+    pub fn placed(self, hash: u64) -> Self {
+        Self { hash, ..self }
     }
 
     /// The parts.

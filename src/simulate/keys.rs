@@ -32,7 +32,7 @@ impl Keys {
         let sub = UserId::new(&format!("user_{session:027}")).expect("an id");
         let spec = &self.specs[usize::try_from(template).unwrap_or(0)];
         let hash = mixed(session.wrapping_mul(self.specs.len() as u64).wrapping_add(u64::from(template)));
-        TokenKey::placed(self.issuer, sid, Some(sub), spec, Scope::Neutral, hash)
+        TokenKey::new(self.issuer, sid, Some(sub), spec, Scope::Neutral, Vec::new()).placed(hash)
     }
 
     pub(super) fn template(&self, template: u32) -> TemplateId {
