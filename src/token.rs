@@ -94,6 +94,8 @@ pub struct Token {
     pub offset_ms: i64,
     /// Whether another replica had minted it.
     pub shared: bool,
+    /// Whose it says that it is, where its key names no user.
+    pub owner: Option<UserId>,
 }
 
 /// One thing to mint.
@@ -299,7 +301,7 @@ impl Token {
         let text = bytes::Bytes::from(format!("Bearer {jwt}"));
         let bare = secret::sensitive(text.slice("Bearer ".len()..))?;
         let bearer = secret::sensitive(text)?;
-        Ok(Self { bearer, bare, sent_at, lifetime: None, expires_at: None, offset_ms: 0, shared: false })
+        Ok(Self { bearer, bare, sent_at, lifetime: None, expires_at: None, offset_ms: 0, shared: false, owner: None })
     }
 
     /// Fixes its life: `exp` and `iat` as it tells them, our wall clock when the mint request was sent, and what to add
@@ -327,15 +329,16 @@ impl Token {
         &self.bare
     }
 
-    /// Whose it says that it is. Read anew each time: rarely asked, and then of a token whose key names nobody.
-    pub fn subject(&self) -> Option<UserId> {
-        let claims = expect::claims(self.bare.to_str().ok()?)?;
-        UserId::new(claims.get("sub")?.as_str()?).ok()
+    /// For a key that names no user: reads whose it says that it is.
+    pub fn owned(mut self, key: &TokenKey) -> Self {
+        let says = || UserId::new(expect::claims(self.bare.to_str().ok()?)?.get("sub")?.as_str()?).ok();
+        self.owner = if key.parts().sub.is_none() { says() } else { None };
+        self
     }
 
     /// Bytes that the token holds, for weighing.
     pub fn weight(&self) -> usize {
-        size_of::<Self>() + self.bearer.len()
+        size_of::<Self>() + self.bearer.len() + self.owner.as_ref().map_or(0, |owner| owner.as_str().len())
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Aging {
 
 /// Whether a token that was minted for a session's id alone is a revoked user's, as far as it tells.
 pub fn is_revoked_users(token: &Token, sid: &SessionId, revoked: &Revoked, now: Instant) -> bool {
-    revoked.refuses_users() && token.subject().is_some_and(|sub| revoked.refuses(sid, Some(&sub), now))
+    token.owner.as_ref().is_some_and(|owner| revoked.refuses(sid, Some(owner), now))
 }
 
 // === impl Owner ===

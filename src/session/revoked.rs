@@ -113,11 +113,6 @@ impl Revoked {
         graves.sessions.get(sid, now).is_some() || sub.is_some_and(|sub| graves.users.get(sub, now).is_some())
     }
 
-    /// Whether any user is refused, so that nobody has to find out who it is while none is.
-    pub fn refuses_users(&self) -> bool {
-        !self.is_empty() && !self.graves.read().unwrap_or_else(PoisonError::into_inner).users.is_empty()
-    }
-
     /// Removes what stood long enough; for whoever tidies up from time to time.
     pub fn sweep(&self, now: Instant) {
         self.change(now, |_| {});

@@ -241,7 +241,7 @@ impl TokenCache {
         // First what is under way, then what is there: a mint that lands in between was taken out of the table, and one
         // that landed before is among the entries.
         self.flights.purge(|key| scope.covers(key), |key| revoked && scope.names(key));
-        self.entries.remove_if(|key, _| scope.covers(key))
+        self.entries.remove_if(|key, kept| scope.covers_token(key, &kept.token))
     }
 
     /// Forgets tokens that are dead, so that they do not stay in memory until something else needs the room. For a
@@ -291,7 +291,7 @@ impl TokenCache {
         let now = self.clock.now();
         let minted = minted.and_then(|token| match token.life(&settings.rules, self.jitter.next()) {
             Some(life) if life.at(now) == Freshness::Dead => Err(MintError::Malformed("the token was dead on arrival")),
-            life => Ok((Arc::new(token), life)),
+            life => Ok((Arc::new(token.owned(&flight.key)), life)),
         });
         let control = settings.metrics.control();
         let mut result = minted.as_ref().err().map_or(MintResult::Ok, MintError::result);

@@ -1,7 +1,7 @@
 //! Whose tokens are purged.
 
 use crate::session::{SessionId, UserId};
-use crate::token::TokenKey;
+use crate::token::{Token, TokenKey};
 
 /// Whose tokens are purged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,14 @@ impl PurgeScope {
             // A key that names no user may be anybody's.
             Self::User(sub) => key.parts().sub.as_ref().is_none_or(|own| own == sub),
             Self::All => true,
+        }
+    }
+
+    /// The same of a token that is kept, which may tell whose it is.
+    pub(super) fn covers_token(&self, key: &TokenKey, token: &Token) -> bool {
+        match (self, &token.owner) {
+            (Self::User(sub), Some(owner)) => owner == sub,
+            _ => self.covers(key),
         }
     }
 

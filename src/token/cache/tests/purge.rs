@@ -1,5 +1,8 @@
 //! What a purge ends, and what never crosses from one session to another.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -108,6 +111,31 @@ async fn a_purge_forgets_what_was_missing() {
     bench.cache.purge(&PurgeScope::All, false);
     let _ = bench.get(0, &fake).await;
     assert_eq!(fake.calls(), 2);
+}
+
+/// A key that names no user: its token does. Fails where a user's purge takes every such token, and where one that tells
+/// nobody is left.
+#[tokio::test(start_paused = true)]
+async fn a_users_purge_takes_what_says_that_it_is_his_or_nobodys() {
+    let bench = Bench::new();
+    let of = |number: usize| {
+        let sid = key(number).parts().sid.clone();
+        TokenKey::new(Issuer::new("https://api.test", "i"), sid, None, &spec("t", None), Scope::Neutral, Vec::new())
+    };
+    let clock = bench.clock.clone();
+    let fake = Fake::new(move |call, _| {
+        let claims = ["{\"sub\":\"user_0\"}", "{\"sub\":\"user_1\"}", "{}"][call];
+        let (jwt, now) = (format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims)), clock.now());
+        let token = Token::new(&jwt, now.mono).unwrap().dated(now.wall.shifted(60_000), None, now.wall, 0);
+        async move { Ok(token) }
+    });
+    for number in 0..3 {
+        let (_, token) = bench.cache.get(request(&of(number)), &fake).await;
+        token.unwrap();
+    }
+    assert_eq!(bench.cache.purge(&PurgeScope::User(UserId::new("user_0").unwrap()), false), 2);
+    let left = (0..3).filter(|number| bench.cache.get_fresh(&of(*number), bench.clock.now()).is_some());
+    assert_eq!(left.collect::<Vec<_>>(), [1]);
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
