@@ -84,16 +84,18 @@ pub struct Bound {
 pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     let metrics = Arc::new(Metrics::new(names(&config)));
     let upstream_tls = Upstreams::new(&config.upstreams).map_err(StartError::UpstreamTls)?;
+    let lasting = Lasting::new(&config, &metrics, &process.clock, &process.control);
     let means = Means {
         clock: process.clock.clone(),
         metrics: Arc::clone(&metrics),
         tasks: process.control.sibling(),
         shutdown: process.shutdown.clone(),
+        outbox: lasting.outbox(),
     };
-    let issuance = Issuance::new(&config.clerk, &means)?;
+    let issuance = Issuance::new(&config, &means)?;
+    issuance.engage(&means);
     let readiness = Readiness::new(process.shutdown.clone(), needs_key(&config));
-    let lasting = Lasting::new(&config, &metrics, &process.clock, &process.control);
-    let (jwks, mint) = (issuance.jwks.clone(), issuance.mint(&process.clock));
+    let (jwks, mint) = (issuance.jwks.clone(), issuance.mint(&config, &process.clock));
     let plans = Plans::new(&config, &upstream_tls.live).map_err(StartError::Value)?;
     let tracing = Tracing::new(&means);
     let tracer = tracing.begin(&config).map_err(StartError::Traces)?;

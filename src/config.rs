@@ -57,6 +57,8 @@ pub struct Config {
     pub traces: Option<Traces>,
     /// The two maps in memory.
     pub cache: Cache,
+    /// The second level of the token cache; absent when not configured, and under `check` where its key is not there.
+    pub shared: Option<Shared>,
     /// In the order of [`UpstreamId`](crate::metrics::UpstreamId).
     pub upstreams: Vec<Upstream>,
     /// In the order of [`RouteId`](crate::metrics::RouteId).

@@ -1,6 +1,7 @@
 //! What ends a session, or forgets its tokens, in the whole process: the one place that does.
 //!
-//! The order is what makes it true. First the tombstone: whoever is judged from then on is refused. Then the tokens, which
+//! The order is what makes it true. First the word for the other replicas: from then on nothing of it is taken from the
+//! cache that they share. Then the tombstone: whoever is judged from then on is refused. Then the tokens, which
 //! ends the epoch of mints under way: who waits for one is told, and what it brings is kept by nobody. Then what is left
 //! in memory, and last the open WebSockets, which no request of the session can open again.
 
@@ -14,6 +15,7 @@ use crate::session::memory::Memory;
 use crate::session::revoked::Revoked;
 use crate::session::{SessionId, UserId};
 use crate::token::cache::{PurgeScope, TokenCache};
+use crate::token::shared::outbox::{Outbox, Word};
 
 /// Tells the open tunnels of every worker to end, and how many those are.
 pub type EndTunnels = Arc<dyn Fn(Whose<'_>, Farewell) -> usize + Send + Sync>;
@@ -29,6 +31,8 @@ pub struct Revocation {
     pub memory: Memory,
     /// The WebSockets.
     pub tunnels: EndTunnels,
+    /// What other replicas have to hear.
+    pub outbox: Arc<Outbox>,
 }
 
 /// Whose session ends.
@@ -55,6 +59,7 @@ impl Revocation {
     /// Refuses a session, or a user, from now on.
     pub fn revoke(&self, whom: &Whom) -> Ended {
         let now = Instant::now();
+        self.outbox.push(whom.word());
         match whom {
             Whom::Session(sid) => self.revoked.revoke_session(sid.clone(), now),
             Whom::User(sub) => self.revoked.revoke_user(sub.clone(), now),
@@ -66,16 +71,21 @@ impl Revocation {
     /// nothing was ended.
     pub fn bar(&self, sub: &UserId, as_of: i64) -> Option<Ended> {
         let barred = self.revoked.bar_user(sub.clone(), as_of, Instant::now());
+        if barred {
+            self.outbox.push(Word::Bar(sub.clone(), as_of));
+        }
         barred.then(|| self.end(&Whom::User(sub.clone())))
     }
 
     /// Lets a user in again who was banned or locked before that.
     pub fn admit(&self, sub: &UserId, as_of: i64) {
+        self.outbox.push(Word::Admit(sub.clone(), as_of));
         self.revoked.admit_user(sub, as_of, Instant::now());
     }
 
     /// Forgets the tokens of a scope; nobody is refused. What is minted for it just now is not kept.
     pub fn purge(&self, scope: &PurgeScope) -> usize {
+        self.outbox.push(Word::Purge(scope.clone()));
         self.tokens.purge(scope, false)
     }
 
@@ -103,6 +113,13 @@ impl fmt::Debug for Revocation {
 // === impl Whom ===
 
 impl Whom {
+    fn word(&self) -> Word {
+        match self {
+            Self::Session(sid) => Word::RevokeSession(sid.clone()),
+            Self::User(sub) => Word::RevokeUser(sub.clone()),
+        }
+    }
+
     /// Whose tokens go with it.
     pub fn scope(&self) -> PurgeScope {
         match self {
@@ -150,6 +167,6 @@ pub(crate) mod testing {
             1
         });
         let revoked = Arc::new(Revoked::new(metrics));
-        (Revocation { revoked, tokens, memory: Memory::new(1 << 20), tunnels }, told)
+        (Revocation { revoked, tokens, memory: Memory::new(1 << 20), tunnels, outbox: Arc::default() }, told)
     }
 }

@@ -10,6 +10,7 @@ pub mod expect;
 pub(crate) mod fake;
 pub mod freshness;
 pub mod retry;
+pub mod scope;
 pub mod shared;
 
 use std::fmt;

@@ -7,27 +7,21 @@
 //! Every family is always there. Combinations of labels that never occurred are left out of the large tables (route
 //! with outcome, verdict or result) and of the histograms, so that a scrape stays small; small tables are whole.
 
+mod format;
 mod text;
 
 use std::fmt::{self, Display, Formatter, Write as _};
 use std::sync::Arc;
 
+pub use self::format::Format;
 use crate::clock::Wall;
 use crate::metrics::{
     BYTE_BOUNDS, CacheName, Control, Counter, Exported, Fetch, Gauge, Histogram, ListenerId, Lookup, Metrics,
-    MintResult, OutcomeId, RouteId, Shard, TIME_BOUNDS, TemplateId, Verdict, WebhookResult, WebhookType,
+    MintResult, OutcomeId, RouteId, Shard, SharedOperation, SharedResult, TIME_BOUNDS, TemplateId, Verdict,
+    WebhookResult, WebhookType,
 };
 use crate::version;
 use text::{Bound, Escaped, Millis, Nanos, Unit};
-
-/// The two text formats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Prometheus' text format 0.0.4.
-    Prometheus,
-    /// OpenMetrics 1.0.
-    OpenMetrics,
-}
 
 /// Everything that was counted, as text: `to_string` is one scrape.
 #[derive(Debug)]
@@ -61,18 +55,6 @@ struct Reading {
 }
 
 type Labels<'a> = &'a [(&'static str, &'a str)];
-
-// === impl Format ===
-
-impl Format {
-    /// The `Content-Type` of an answer.
-    pub const fn content_type(self) -> &'static str {
-        match self {
-            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        }
-    }
-}
 
 // === impl Exposition ===
 
@@ -286,6 +268,19 @@ impl<'a> Exposition<'a> {
                     }
                     _ => events.occurred(&labels, count)?,
                 }
+            }
+        }
+        let help = "1 while the shared cache is of use, 0 while it is not; absent where there is none.";
+        let mut up = self.family(out, Kind::Gauge, "shared_up", help)?;
+        if control.shared_up.get() >= 0 {
+            up.value(&[], control.shared_up.get())?;
+        }
+        let mut shared =
+            self.family(out, Kind::Counter, "shared_operations", "Calls of the shared cache, by what came.")?;
+        for &operation in SharedOperation::ALL {
+            for &result in SharedResult::ALL {
+                let labels = [("operation", operation.as_str()), ("result", result.as_str())];
+                shared.occurred(&labels, control.shared_operations(operation, result).get())?;
             }
         }
         let mut reloads = self.family(out, Kind::Counter, "config_reloads", "Configurations read after the first.")?;

@@ -16,6 +16,7 @@ use crate::session::revoked::Revoked;
 use crate::session::verify::Verifier;
 use crate::token::cache::TokenCache;
 use crate::token::freshness::Jitter;
+use crate::token::shared::outbox::Outbox;
 use crate::token::{Issuer, Mint};
 
 /// What metrics call the listener of `[authz]`, unless another one is called so.
@@ -27,6 +28,7 @@ pub struct Lasting {
     tokens: Arc<TokenCache>,
     memory: Memory,
     revoked: Arc<Revoked>,
+    outbox: Arc<Outbox>,
 }
 
 // === impl Lasting ===
@@ -39,7 +41,13 @@ impl Lasting {
             tokens: TokenCache::new(&config.cache, clock.clone(), control.clone(), jitter, counts),
             memory: Memory::new(config.cache.max_session_bytes),
             revoked: Arc::new(Revoked::new(Arc::clone(metrics))),
+            outbox: Arc::default(),
         }
+    }
+
+    /// What other replicas have to hear.
+    pub fn outbox(&self) -> Arc<Outbox> {
+        Arc::clone(&self.outbox)
     }
 
     /// What ends sessions in all of it, and in the tunnels.
@@ -49,6 +57,7 @@ impl Lasting {
             tokens: Arc::clone(&self.tokens),
             memory: self.memory.clone(),
             tunnels,
+            outbox: self.outbox(),
         }
     }
 

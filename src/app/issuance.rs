@@ -1,11 +1,12 @@
-//! The way to the issuer: its client, its keys, the budget and the breaker; and what of them another configuration keeps.
+//! The way to the issuer: its client, its keys, the budget, the breaker and the cache that replicas share; and what of them
+//! another configuration keeps.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::clock::Clock;
-use crate::config::{ApiUrl, Clerk, KeySource};
+use crate::config::{ApiUrl, Clerk, Config, KeySource};
 use crate::lifecycle::{Shutdown, Spawner};
 use crate::metrics::Metrics;
 use crate::session::jwks::keys::{BadKey, KeySet};
@@ -13,11 +14,15 @@ use crate::session::jwks::{FetchError, FetchKeys, Jwks, Pace};
 use crate::token::breaker::{Breaker, Health};
 use crate::token::budget::{Budget, Limiter};
 use crate::token::clerk::{BuildError, ClerkClient};
-use crate::token::freshness::Jitter;
+use crate::token::freshness::{Jitter, Rules};
 use crate::token::retry::Retry;
+use crate::token::shared::level::Level;
+use crate::token::shared::outbox::Outbox;
+use crate::token::shared::redis::{self, RedisStore};
+use crate::token::shared::{self, Shared, herald};
 
-/// How a token is minted: asked again, unless the issuer is down, within the budget.
-pub type ClerkMint = Retry<Breaker<Budget<Arc<ClerkClient>>>>;
+/// How a token is minted: found in the shared level, or asked again, unless the issuer is down, within the budget.
+pub type ClerkMint = Shared<Retry<Breaker<Budget<Arc<ClerkClient>>>>, RedisStore>;
 
 /// What minting and verifying under one configuration goes through.
 #[derive(Debug, Clone)]
@@ -29,6 +34,7 @@ pub struct Issuance {
     /// The budget.
     pub limiter: Arc<Limiter>,
     health: Arc<Health>,
+    level: Option<Arc<Level<RedisStore>>>,
 }
 
 /// What it is made with.
@@ -42,6 +48,8 @@ pub struct Means {
     pub tasks: Spawner,
     /// Ends all of it.
     pub shutdown: Shutdown,
+    /// What other replicas have to hear.
+    pub outbox: Arc<Outbox>,
 }
 
 /// There is no way to the issuer.
@@ -53,6 +61,9 @@ pub enum IssuanceError {
     /// `jwt_key` is not a key that can verify.
     #[error("clerk.jwt_key is not an RSA key that can verify session tokens")]
     Key(#[source] BadKey),
+    /// The client of Redis cannot be set up.
+    #[error(transparent)]
+    Shared(#[from] redis::BuildError),
 }
 
 /// Downloads the issuer's keys.
@@ -69,18 +80,21 @@ impl Issuance {
     ///
     /// # Errors
     /// When the client cannot be set up, or `jwt_key` is no key.
-    pub fn new(clerk: &Clerk, means: &Means) -> Result<Self, IssuanceError> {
+    pub fn new(config: &Config, means: &Means) -> Result<Self, IssuanceError> {
+        let clerk = &config.clerk;
         let client = client(clerk, means)?;
         let jwks = jwks(clerk, &client, KeySet::empty(), means)?;
         let limiter = Limiter::new(&clerk.budget, Arc::clone(&means.metrics));
-        Ok(Self { client, jwks, limiter, health: Health::new(Arc::clone(&means.metrics)) })
+        let (health, level) = (Health::new(Arc::clone(&means.metrics)), level(config, means)?);
+        Ok(Self { client, jwks, limiter, health, level })
     }
 
     /// For the next one. What is known of an issuer stays known while it is the same: its keys, the budget, its health.
     ///
     /// # Errors
     /// As before.
-    pub fn next(&self, old: &Clerk, new: &Clerk, means: &Means) -> Result<Self, IssuanceError> {
+    pub fn next(&self, before: &Config, config: &Config, means: &Means) -> Result<Self, IssuanceError> {
+        let (old, new) = (&before.clerk, &config.clerk);
         let same_issuer = old.api_url == new.api_url;
         let same_way = same_issuer && old.is_called_like(new);
         let client = if same_way { Arc::clone(&self.client) } else { client(new, means)? };
@@ -100,14 +114,37 @@ impl Issuance {
             (false, _) => Limiter::new(&new.budget, Arc::clone(&means.metrics)),
         };
         let health = if same_issuer { Arc::clone(&self.health) } else { Health::new(Arc::clone(&means.metrics)) };
-        Ok(Self { client, jwks, limiter, health })
+        let same_level = before.shared == config.shared && old.timeout == new.timeout && same_issuer;
+        let level = if same_level { self.level.clone() } else { level(config, means)? };
+        Ok(Self { client, jwks, limiter, health, level })
     }
 
     /// Mints so.
-    pub fn mint(&self, clock: &Clock) -> ClerkMint {
+    pub fn mint(&self, config: &Config, clock: &Clock) -> ClerkMint {
         let budgeted = Budget::new(Arc::clone(&self.client), Arc::clone(&self.limiter));
-        Retry::new(Breaker::new(budgeted, Arc::clone(&self.health)), clock.clone(), Jitter::random())
+        let retried = Retry::new(Breaker::new(budgeted, Arc::clone(&self.health)), clock.clone(), Jitter::random());
+        Shared::new(retried, self.level.clone(), Rules::from(&config.cache))
     }
+
+    /// This is what counts from now on.
+    pub fn engage(&self, means: &Means) {
+        means.outbox.open(self.level.is_some());
+        if self.level.is_none() {
+            means.metrics.control().shared_up.set(-1);
+        }
+    }
+}
+
+/// The level that replicas share, where there is one.
+fn level(config: &Config, means: &Means) -> Result<Option<Arc<Level<RedisStore>>>, IssuanceError> {
+    let Some(configured) = &config.shared else { return Ok(None) };
+    let (tasks, counts) = (means.tasks.sibling(), means.metrics.control().common());
+    let shared = shared::level::Means { clock: means.clock.clone(), tasks: tasks.clone(), counts };
+    let (store, outbox) = (RedisStore::new(configured)?, Arc::clone(&means.outbox));
+    let level = Level::telling(store, configured, config.clerk.timeout, shared, Arc::clone(&outbox));
+    herald::begin(&level, outbox, &tasks);
+    level.warm();
+    Ok(Some(level))
 }
 
 fn client(clerk: &Clerk, means: &Means) -> Result<Arc<ClerkClient>, IssuanceError> {

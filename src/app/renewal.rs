@@ -145,7 +145,7 @@ impl Renewal {
         let upstream_tls = Upstreams::new(&config.upstreams)?;
         let tls = listener_tls(&config)?;
         let plans = Plans::new(&config, &upstream_tls.live)?;
-        let issuance = self.issuance.current().next(&self.config.clerk, &config.clerk, &self.means)?;
+        let issuance = self.issuance.current().next(&self.config, &config, &self.means)?;
         let known = self.issuance.load().jwks.is_ready();
         if needs_key(&config) && known && !issuance.jwks.is_ready() {
             // Requests would wait for the keys, or be refused: the configuration before serves until they are there.
@@ -153,7 +153,7 @@ impl Renewal {
             ready.await.map_err(|_| RenewalError::NoKeys)?;
         }
         let metrics = self.ledger.begin(names(&config));
-        let (number, mint) = (self.crew.gateway().number + 1, issuance.mint(&self.means.clock));
+        let (number, mint) = (self.crew.gateway().number + 1, issuance.mint(&config, &self.means.clock));
         let jwks = issuance.jwks.clone();
         let tracer = self.tracing.next(&self.config, &config, self.crew.gateway().tracer.clone())?;
         let gateway = Gateway { tracer, ..self.lasting.gateway(number, &config, plans, jwks, mint, &metrics) };
@@ -165,6 +165,7 @@ impl Renewal {
         if issuance.jwks.is_ready() || !needs_key(&config) {
             self.readiness.set_key_known();
         }
+        issuance.engage(&self.means);
         self.issuance.replace(issuance);
         self.facts.replace(Facts::of(&config, number));
         self.config = config;

@@ -1,18 +1,18 @@
 //! The file as it is written: every key that this version knows, with its position, and nothing decided yet.
 //!
-//! Unknown keys, keys that are not served yet and values of the wrong type are reported here, all of them; what the
+//! Unknown keys and values of the wrong type are reported here, all of them; what the
 //! values mean is the business of the validation. Strings are expanded already. The tables say of each key what it means,
 //! which default it has and what it takes, for the JSON Schema and the reference; tests hold that against the validation.
 
 pub(crate) mod describe;
 pub(crate) mod expand;
 mod issuer;
-pub(crate) mod not_yet;
 pub(crate) mod problem;
 pub(crate) mod reader;
 mod routes;
 mod serving;
 pub(crate) mod shapes;
+mod shared;
 mod traces;
 mod upstreams;
 mod ways;
@@ -26,6 +26,7 @@ use self::shapes::Named;
 pub(crate) use self::issuer::{Budget, Clerk};
 pub(crate) use self::routes::{Inject, Match, RetryRejected, Route, SessionSource, WebSocket};
 pub(crate) use self::serving::{Admin, Cache, Listen, ListenTls, Log, Server};
+pub(crate) use self::shared::Shared;
 pub(crate) use self::traces::Traces;
 pub(crate) use self::upstreams::{Pool, Upstream, UpstreamTls};
 pub(crate) use self::ways::{ApiCaller, Authz, TokenApi, Webhooks};
@@ -61,7 +62,7 @@ tables! {
 /// The document, and everything about its shape that is wrong.
 pub(crate) fn read(document: &DeTable<'_>, var: &dyn Fn(&str) -> Option<String>) -> (File, Problems) {
     let mut reader = Reader { problems: Problems::default(), var };
-    let reported = reader.check_keys(document, "", File::KEYS);
+    let reported = reader.check_keys(document, File::KEYS);
     let file = File::from_table(document, reported, &mut reader);
     (file, reader.problems)
 }

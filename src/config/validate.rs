@@ -17,6 +17,7 @@ pub(crate) mod retry;
 pub(crate) mod routes;
 pub(crate) mod server;
 pub(crate) mod session_id;
+pub(crate) mod shared;
 pub(crate) mod traces;
 pub(crate) mod units;
 pub(crate) mod upstream_tls;
@@ -120,13 +121,14 @@ fn config(file: raw::File, cx: &mut Context<'_>) -> Config {
     let clerk = clerk::read(file.clerk.or_default(), cx);
     let server = server::server(&file.server.or_default(), cx);
     let admin = server::admin(file.admin, &server.listen, cx);
+    let raw_cache = file.cache.or_default();
     let mut ways = ways::Ways::beside(&server, admin.as_ref());
     let authz = ways.authz(&file.authz, cx);
     let token_api = ways.token_api(&file.token_api, clerk.secret_keys(), cx);
     let webhooks = ways.webhooks(&file.webhooks, cx);
     let log = server::log(&file.log.or_default(), cx);
     let traces = traces::read(file.traces, cx);
-    let cache = server::cache(&file.cache.or_default(), cx);
+    let (cache, shared) = (server::cache(&raw_cache, cx), shared::read(&raw_cache.shared, cx));
     let mut upstreams = upstreams::read(file.upstreams.or_default(), cx);
     if file.routes.is_absent() && file.token_api.is_absent() && file.webhooks.is_absent() {
         cx.problems.general("there is no route").advice("add [[routes]] with a name and an upstream");
@@ -135,7 +137,7 @@ fn config(file: raw::File, cx: &mut Context<'_>) -> Config {
     routes.needs.mint = routes.needs.mint.or(ways.mint);
     let clerk = clerk.finish(&routes.needs, cx);
     let (upstreams, minted, routes) = (upstreams.into_list(), routes.minted, routes.list);
-    Config { clerk, server, admin, authz, token_api, webhooks, log, traces, cache, upstreams, routes, minted }
+    Config { clerk, server, admin, authz, token_api, webhooks, log, traces, cache, shared, upstreams, routes, minted }
 }
 
 /// What the parser says. Nothing is known about the parts of such a file, so whatever may be a secret is hidden.

@@ -52,7 +52,7 @@ pub struct Common {
     spans_exported: [Counter; Exported::ALL.len()],
     last_reload: Mutex<Option<Reloaded>>,
     webhook_events: [[Counter; WebhookResult::ALL.len()]; WebhookType::ALL.len()],
-    /// 1 while the shared cache is of use; 0 also where there is none.
+    /// 1 while the shared cache is of use, 0 while it is not; below that there is none.
     pub shared_up: Gauge,
     shared_operations: [[Counter; SharedResult::ALL.len()]; SharedOperation::ALL.len()],
 }
@@ -127,6 +127,7 @@ impl Default for Common {
             shared_operations: Default::default(),
         };
         common.last_reload_ok.set(1);
+        common.shared_up.set(-1);
         common
     }
 }

@@ -5,7 +5,6 @@
 
 mod entries;
 mod flights;
-mod scope;
 mod settings;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +15,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use self::entries::{Entries, Kept};
 use self::flights::{Flight, Flights, Held, Next};
-pub use self::scope::PurgeScope;
 use self::settings::Settings;
 use crate::clock::{Clock, Now};
 use crate::config;
@@ -24,6 +22,7 @@ use crate::lifecycle::Spawner;
 use crate::metrics::{CacheName, Lookup, Metrics, MintResult, TemplateId};
 use crate::token::expect;
 use crate::token::freshness::{Border, Jitter};
+pub use crate::token::scope::PurgeScope;
 use crate::token::{Freshness, Mint, MintError, MintRequest, Token, TokenKey, Urgency};
 use crate::traces::mint::MintSpan;
 

@@ -4,8 +4,11 @@
 //! Whatever fails there, requests go on from memory and by mints of their own.
 
 pub mod gate;
+pub mod herald;
 pub mod level;
 pub mod memory;
+pub mod outbox;
+pub mod redis;
 pub mod seal;
 pub mod store;
 

@@ -9,6 +9,7 @@ mod dev;
 mod differential;
 mod documents;
 mod explain;
+mod fleet;
 mod footprint;
 mod handover;
 mod harness;

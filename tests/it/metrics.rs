@@ -161,6 +161,8 @@ fn every_family_has_the_name_that_is_relied_on() {
             "mintgate_request_seconds histogram",
             "mintgate_requests_total counter",
             "mintgate_session_verdicts_total counter",
+            "mintgate_shared_operations_total counter",
+            "mintgate_shared_up gauge",
             "mintgate_spans_dropped_total counter",
             "mintgate_spans_exported_total counter",
             "mintgate_tls_handshake_errors_total counter",

@@ -7,6 +7,7 @@ pub(crate) mod faults;
 pub(crate) mod gateway;
 pub(crate) mod http2;
 pub(crate) mod issuer;
+pub(crate) mod redis;
 pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod websocket;

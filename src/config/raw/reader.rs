@@ -8,7 +8,6 @@ use toml::de::{DeTable, DeValue};
 
 use super::describe::{Describe, Shape};
 use super::expand::{self, ExpandError};
-use super::not_yet;
 use super::problem::{Problem, Problems, Span, looks_secret, nearest};
 
 /// A value and where it stands.
@@ -100,18 +99,17 @@ impl Reader<'_> {
     pub(crate) fn table<'v, 'i>(
         &mut self,
         value: &'v Spanned<DeValue<'i>>,
-        name: &str,
         known: &[&str],
     ) -> Option<(&'v DeTable<'i>, bool)> {
         let DeValue::Table(table) = value.get_ref() else {
             self.wrong_type(value, "a table");
             return None;
         };
-        Some((table, self.check_keys(table, name, known)))
+        Some((table, self.check_keys(table, known)))
     }
 
-    /// Reports every key that is unknown or not served yet, and says whether there was one.
-    pub(crate) fn check_keys(&mut self, table: &DeTable<'_>, name: &str, known: &[&str]) -> bool {
+    /// Reports every key that is unknown, and says whether there was one.
+    pub(crate) fn check_keys(&mut self, table: &DeTable<'_>, known: &[&str]) -> bool {
         let mut reported = false;
         for (key, value) in table {
             let text: &str = key.get_ref();
@@ -119,14 +117,6 @@ impl Reader<'_> {
                 continue;
             }
             reported = true;
-            if not_yet::is_listed(name, text) {
-                self.hide_nested(value);
-                self.problems
-                    .error(&key.span(), format!("this version does not support `{text}` yet"))
-                    .label("not supported yet")
-                    .advice("remove it; it is refused so that nobody relies on what is not there");
-                continue;
-            }
             self.hide(value);
             let shown: String = text.chars().take(64).flat_map(char::escape_debug).collect();
             let problem = self.problems.error(&key.span(), format!("unknown key `{shown}`"));
@@ -341,7 +331,7 @@ macro_rules! tables {
 
         impl Read for $name {
             fn read(value: &toml::Spanned<toml::de::DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
-                let (table, reported) = reader.table(value, $at, Self::KEYS)?;
+                let (table, reported) = reader.table(value, Self::KEYS)?;
                 Some(Self::from_table(table, reported, reader))
             }
         }

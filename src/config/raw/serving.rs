@@ -7,6 +7,7 @@ use super::describe::Form::{Count, Duration, Limit, Size, SizeLimit, Words};
 use super::describe::{Describe, Shape};
 use super::reader::{At, Field, Read, Reader, Table, tables};
 use super::shapes::{NumberOrWord, SecretRef};
+use super::shared::Shared;
 
 tables! {
     /// Where requests come in, and what a connection and a request may take.
@@ -106,6 +107,8 @@ tables! {
         refresh_at: NumberOrWord = 0.8 as Words(&["off"]),
         /// How long it is remembered that Clerk knows no such session or template.
         missing_ttl: String = "5s" as Limit,
+        /// A second level for all replicas.
+        shared: Shared,
     }
 }
 

@@ -102,7 +102,7 @@ impl Read for SecretRef {
                 .advice(advice);
             return None;
         };
-        let (table, reported) = reader.table(value, "secret", &["env", "file"])?;
+        let (table, reported) = reader.table(value, &["env", "file"])?;
         match (reader.field::<String>(table, "env"), reader.field::<String>(table, "file")) {
             (Field::Good(name), Field::Absent) => {
                 if expand::is_name(&name) {

@@ -267,7 +267,8 @@ fn clock_skew(field: &Field<String>, cx: &mut Context<'_>) -> Duration {
     skew
 }
 
-fn certificates(at: &At<String>, cx: &mut Context<'_>) -> Option<Arc<[u8]>> {
+/// Certificates in PEM.
+pub(crate) fn certificates(at: &At<String>, cx: &mut Context<'_>) -> Option<Arc<[u8]>> {
     let pem = cx.file(at)?;
     let mut found = 0;
     let sound = CertificateDer::pem_slice_iter(&pem).inspect(|_| found += 1).all(|certificate| certificate.is_ok());

@@ -4,6 +4,7 @@ mod bad;
 mod described;
 mod guards;
 mod retry;
+mod shared;
 mod traces;
 mod upstreams;
 mod ways;

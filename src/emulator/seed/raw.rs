@@ -105,7 +105,7 @@ pub(crate) enum KeyText {
 impl File {
     /// The whole document; everything about its shape that is wrong is reported.
     pub(crate) fn document(document: &toml::de::DeTable<'_>, reader: &mut Reader<'_>) -> Self {
-        let reported = reader.check_keys(document, "seed", Self::KEYS);
+        let reported = reader.check_keys(document, Self::KEYS);
         Self::from_table(document, reported, reader)
     }
 }

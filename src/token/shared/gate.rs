@@ -45,6 +45,23 @@ impl<S: Store> Gate<S> {
         Arc::new(Self { store, timeout, down: AtomicBool::new(false), tasks, counts })
     }
 
+    /// Looks at once whether it is there, in the background.
+    pub fn warm(self: &Arc<Self>) {
+        let gate = Arc::clone(self);
+        drop(self.tasks.spawn(async move {
+            match timeout(gate.patience(), gate.store.ping()).await {
+                Ok(Ok(())) => tracing::info!("the shared cache is there"),
+                Ok(Err(error)) => gate.fell(Some(&error)),
+                Err(_) => gate.fell(None),
+            }
+        }));
+    }
+
+    /// More time than a request has: a connection is made.
+    fn patience(&self) -> Duration {
+        self.timeout.max(LONGEST_LOOK)
+    }
+
     /// A whole allowance.
     pub fn allowance(&self) -> Allowance {
         Allowance(self.timeout)
@@ -136,8 +153,7 @@ async fn look<S: Store>(gate: Weak<Gate<S>>) {
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_LOOK);
         let Some(gate) = gate.upgrade() else { return };
-        // More time than a request has: a connection is made anew.
-        if let Ok(Ok(())) = timeout(gate.timeout.max(LONGEST_LOOK), gate.store.ping()).await {
+        if let Ok(Ok(())) = timeout(gate.patience(), gate.store.ping()).await {
             gate.rose();
             return;
         }

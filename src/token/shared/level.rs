@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::gate::{Allowance, Gate, Skipped};
+use super::outbox::{Outbox, Word};
 use super::seal::{EPOCHS, Epoch, Names, Seal, Unreadable, Value};
 use super::store::{Holder, Leased, Seen, Store, StoreError};
 use crate::clock::{Clock, Now};
@@ -43,6 +44,8 @@ pub struct Level<S> {
     lease: Duration,
     /// Issuer's clock minus ours, in milliseconds, as the last mint measured it.
     offset_ms: AtomicI64,
+    /// What was purged here and may still be there.
+    outbox: Arc<Outbox>,
     clock: Clock,
     tasks: Spawner,
 }
@@ -82,6 +85,17 @@ pub(super) struct Ticket<S: Store> {
 impl<S: Store> Level<S> {
     /// In this store. A mint takes at most `mint_timeout`.
     pub fn new(store: S, shared: &config::Shared, mint_timeout: Duration, means: Means) -> Arc<Self> {
+        Self::telling(store, shared, mint_timeout, means, Arc::default())
+    }
+
+    /// The same, where purges are told through this outbox.
+    pub fn telling(
+        store: S,
+        shared: &config::Shared,
+        mint_timeout: Duration,
+        means: Means,
+        outbox: Arc<Outbox>,
+    ) -> Arc<Self> {
         let Means { clock, tasks, counts } = means;
         Arc::new(Self {
             gate: Gate::new(store, shared.timeout, tasks.clone(), counts),
@@ -89,9 +103,27 @@ impl<S: Store> Level<S> {
             previous: shared.previous.as_ref().map(|key| Seal::new(key, &shared.prefix)),
             lease: (mint_timeout * 2 / 5).min(LONGEST_LEASE),
             offset_ms: AtomicI64::new(UNKNOWN),
+            outbox,
             clock,
             tasks,
         })
+    }
+
+    /// Connects before the first request needs it.
+    pub fn warm(&self) {
+        self.gate.warm();
+    }
+
+    /// Tells the store what was done here.
+    pub(super) async fn say(&self, word: &Word) -> Result<(), Skipped> {
+        let Some(scope) = word.scope() else { return Ok(()) };
+        let names = [Some(&self.leading), self.previous.as_ref()].into_iter().flatten();
+        let anew = names.flat_map(|seal| seal.ending(&scope)).map(|name| Some((name, random()?)));
+        let anew = anew.collect::<Option<Vec<_>>>().ok_or(Skipped)?;
+        let mut allowance = self.gate.allowance();
+        self.gate.call(Operation::Renew, &mut allowance, self.gate.store.renew(&anew)).await?;
+        self.gate.count(Operation::Renew, Outcome::Ok);
+        Ok(())
     }
 
     /// A token that is there or arrives, or the way to mint it.
@@ -100,6 +132,10 @@ impl<S: Store> Level<S> {
     }
 
     async fn search(self: &Arc<Self>, request: &MintRequest, rules: &Rules) -> Result<Found<S>, Skipped> {
+        if self.outbox.covers(&request.key) {
+            self.gate.count(Operation::Look, Outcome::Skipped);
+            return Err(Skipped);
+        }
         let (names, mut allowance) = (self.leading.names(&request.key), self.gate.allowance());
         let before = self.previous.as_ref().map(|seal| (seal, seal.names(&request.key)));
         let now = self.clock.now();

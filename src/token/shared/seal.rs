@@ -16,6 +16,7 @@ use crate::clock::Wall;
 use crate::config::MintKind;
 use crate::config::shared::CacheKey;
 use crate::session::{SessionId, UserId};
+use crate::token::scope::PurgeScope;
 use crate::token::{Scope, TokenKey};
 
 /// What the values of a session, of a user or of everybody are good under. A purge sets it anew, and what was made under
@@ -142,6 +143,15 @@ impl Seal {
     /// The epoch of everybody.
     pub fn all(&self) -> String {
         format!("{}:e", self.tag(&[b"all"]))
+    }
+
+    /// The epochs that end with a purge of this scope.
+    pub fn ending(&self, scope: &PurgeScope) -> Vec<String> {
+        match scope {
+            PurgeScope::Session(sid) => vec![self.session(sid)],
+            PurgeScope::User(sub) => vec![self.user(Some(sub)), self.user(None)],
+            PurgeScope::All => vec![self.all()],
+        }
     }
 
     /// Seals a value for its place.

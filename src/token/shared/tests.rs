@@ -12,6 +12,7 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::level::Means;
 use super::memory::MemoryStore;
+use super::outbox::{Outbox, Word};
 use super::seal::{EPOCHS, Epoch, Names, Seal};
 use super::store::{Holder, Leased, Seen, StoreError};
 use super::*;
@@ -20,10 +21,12 @@ use crate::config;
 use crate::config::shared::{CacheKey, Node, Reach, Redis};
 use crate::lifecycle::Spawner;
 use crate::metrics::{Lookup, Metrics, MintResult, SharedOperation, SharedResult, TemplateId};
-use crate::token::Urgency;
+use crate::session::UserId;
 use crate::token::cache::TokenCache;
-use crate::token::fake::{Fake, key, metrics, request, unavailable};
+use crate::token::fake::{Fake, key, metrics, request, spec, unavailable};
 use crate::token::freshness::Jitter;
+use crate::token::scope::PurgeScope;
+use crate::token::{Scope, TokenKey, Urgency};
 
 const LATENCY: Duration = Duration::from_millis(250);
 const LIMIT: Duration = Duration::from_millis(50);
@@ -151,6 +154,7 @@ struct Replica {
     wire: Arc<Wire>,
     cache: Arc<TokenCache>,
     mint: Arc<Shared<Arc<Fake>, Arc<Wire>>>,
+    outbox: Arc<Outbox>,
     metrics: Arc<Metrics>,
 }
 
@@ -161,11 +165,15 @@ impl Replica {
             Arc::new(Wire { store: Arc::clone(store), mood: Mutex::new(Mood::Well), calls: AtomicUsize::new(0) });
         let counts = metrics.control().common();
         let means = Means { clock: clock.clone(), tasks: tasks.clone(), counts };
-        let level = Level::new(Arc::clone(&wire), shared, Duration::from_secs(5), means);
+        let outbox = Arc::new(Outbox::default());
+        outbox.open(true);
+        let (store, limit) = (Arc::clone(&wire), Duration::from_secs(5));
+        let level = Level::telling(store, shared, limit, means, Arc::clone(&outbox));
+        herald::begin(&level, Arc::clone(&outbox), &tasks);
         let mint = Arc::new(Shared::new(Arc::clone(issuer), Some(level), rules()));
         let (config, jitter) = (cache_config(), Jitter::fixed(0.0));
         let cache = TokenCache::new(&config, clock, tasks, jitter, Arc::clone(&metrics));
-        Self { wire, cache, mint, metrics }
+        Self { wire, cache, mint, outbox, metrics }
     }
 
     async fn get(&self, number: usize) -> (Lookup, Result<Arc<Token>, MintError>) {

@@ -134,21 +134,6 @@ fn cleartext_to_the_issuer_is_refused() {
     "#);
 }
 
-/// Cases 35 and 36. Fails when a key is not in the list of `not_yet`.
-#[test]
-fn what_is_not_served_yet_is_refused() {
-    let source = format!("[cache.shared]\n{}", route(""));
-    insta::assert_snapshot!(said(&source), @r#"
-    error: this version does not support `shared` yet
-     --> /etc/mintgate/mintgate.toml:1:8
-      |
-    1 | [cache.shared]
-      |        ^^^^^^ not supported yet
-      |
-      = help: remove it; it is refused so that nobody relies on what is not there
-    "#);
-}
-
 #[test]
 fn a_party_is_an_origin() {
     let source = format!("[clerk]\nauthorized_parties = [\"https://app.example.com/\"]\n{}", route(""));

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::raw::describe::{self, Form, Key, Preset, Shape, TableShape};
 
 /// A configuration in parts: what a table is called, and its lines.
-const PARTS: [(&str, &str); 19] = [
+const PARTS: [(&str, &str); 20] = [
     ("clerk", "[clerk]\nsecret_key = { env = \"CLERK_SECRET_KEY\" }\nissuer = \"https://clerk.example.com\""),
     ("clerk.budget", "[clerk.budget]"),
     ("server", "[server]"),
@@ -16,6 +16,7 @@ const PARTS: [(&str, &str); 19] = [
     ("log", "[log]"),
     ("traces", "[traces]"),
     ("cache", "[cache]"),
+    ("cache.shared", "[cache.shared]\nurl = \"redis://127.0.0.1\"\nencryption_key = { env = \"CACHE_KEY\" }"),
     ("upstreams.*", "[upstreams.up]\nurl = \"https://api.example.com\""),
     ("upstreams.*.tls", "[upstreams.up.tls]"),
     ("upstreams.*.pool", "[upstreams.up.pool]"),
@@ -58,6 +59,7 @@ fn parse(text: &str) -> Result<(Config, Diagnostics), Diagnostics> {
     let outside = Outside::default()
         .var("CLERK_SECRET_KEY", "sk_live_1")
         .var("CALLER", "caller")
+        .var("CACHE_KEY", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
         .var("SIGNING", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     parse_in(&outside, text)
 }

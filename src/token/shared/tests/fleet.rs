@@ -228,3 +228,52 @@ async fn nothing_readable_is_left_there() {
         }
     }
 }
+
+fn scopes() -> [PurgeScope; 3] {
+    let parts = key(1);
+    let (sid, sub) = (parts.parts().sid.clone(), parts.parts().sub.clone().unwrap());
+    [PurgeScope::Session(sid), PurgeScope::User(sub), PurgeScope::All]
+}
+
+/// Fails where a purge leaves the values of one of the keys, or of a scope.
+#[tokio::test(start_paused = true)]
+async fn a_purge_reaches_what_was_written_under_either_key() {
+    for scope in scopes() {
+        let fleet = Fleet::new(0);
+        let replica =
+            |key, previous| Replica::of(&fleet.store, &fleet.issuer, fleet.clock.clone(), &shared(key, previous));
+        let (old, new) = (replica(1, Some(2)), replica(2, Some(1)));
+        old.get(1).await.1.unwrap();
+        settle().await;
+        new.outbox.push(Word::Purge(scope.clone()));
+        sleep(Duration::from_secs(1)).await;
+        assert!(new.outbox.is_empty());
+        assert_eq!(replica(1, None).get(1).await.0, Lookup::Mint, "{scope:?}");
+        settle().await;
+        assert_eq!(replica(1, None).get(1).await.0, Lookup::Shared, "{scope:?}");
+    }
+}
+
+/// A token of a session that only was named may be anybody's.
+#[tokio::test(start_paused = true)]
+async fn a_purge_of_a_user_reaches_what_names_no_user() {
+    let fleet = Fleet::new(1);
+    let parts = key(1);
+    let nobody = TokenKey::new(
+        parts.parts().issuer,
+        parts.parts().sid.clone(),
+        None,
+        &spec("t", None),
+        Scope::Neutral,
+        Vec::new(),
+    );
+    for (number, user) in ["user_1", "user_2"].into_iter().enumerate() {
+        fleet.replicas[0].mint(request(&nobody)).await.unwrap();
+        settle().await;
+        assert_eq!(fleet.issuer.calls(), number + 1);
+        fleet.fresh().mint(request(&nobody)).await.unwrap();
+        assert_eq!(fleet.issuer.calls(), number + 1);
+        fleet.replicas[0].outbox.push(Word::Purge(PurgeScope::User(UserId::new(user).unwrap())));
+        sleep(Duration::from_secs(1)).await;
+    }
+}

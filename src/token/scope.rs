@@ -17,7 +17,8 @@ pub enum PurgeScope {
 // === impl PurgeScope ===
 
 impl PurgeScope {
-    pub(super) fn covers(&self, key: &TokenKey) -> bool {
+    /// Whether the key belongs to it, or may.
+    pub fn covers(&self, key: &TokenKey) -> bool {
         match self {
             Self::Session(sid) => key.parts().sid == *sid,
             // A key that names no user may be anybody's.
@@ -27,7 +28,7 @@ impl PurgeScope {
     }
 
     /// The same of a token that is kept, which may tell whose it is.
-    pub(super) fn covers_token(&self, key: &TokenKey, token: &Token) -> bool {
+    pub fn covers_token(&self, key: &TokenKey, token: &Token) -> bool {
         match (self, &token.owner) {
             (Self::User(sub), Some(owner)) => owner == sub,
             _ => self.covers(key),
@@ -36,7 +37,7 @@ impl PurgeScope {
 
     /// Whether the key is known to belong to it. Who waits for one that only may is given nothing either (he looks
     /// again after a revocation), but not told that his session was revoked.
-    pub(super) fn names(&self, key: &TokenKey) -> bool {
+    pub fn names(&self, key: &TokenKey) -> bool {
         self.covers(key) && (key.parts().sub.is_some() || !matches!(self, Self::User(_)))
     }
 }
