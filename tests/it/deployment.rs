@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mintgate::metrics::{CacheName, Fetch, Lookup, MintResult, Verdict, WebhookResult, WebhookType};
+use mintgate::metrics::{
+    CacheName, Fetch, Lookup, MintResult, SharedOperation, SharedResult, Verdict, WebhookResult, WebhookType,
+};
 use mintgate::proxy::error::Code;
 
 use crate::metrics::everything_as_text;
@@ -47,8 +49,10 @@ fn values(label: &str) -> Option<BTreeSet<&'static str>> {
             let lookups = Lookup::ALL.iter().map(|result| result.as_str());
             let webhooks = WebhookResult::ALL.iter().map(|result| result.as_str());
             let fetches = Fetch::ALL.iter().map(|result| result.as_str());
-            mints.chain(lookups).chain(fetches).chain(webhooks).collect()
+            let shared = SharedResult::ALL.iter().map(|result| result.as_str());
+            mints.chain(lookups).chain(fetches).chain(webhooks).chain(shared).collect()
         }
+        "operation" => SharedOperation::ALL.iter().map(|operation| operation.as_str()).collect(),
         "type" => WebhookType::ALL.iter().map(|kind| kind.as_str()).collect(),
         "cache" => CacheName::ALL.iter().map(|cache| cache.as_str()).collect(),
         _ => return None,

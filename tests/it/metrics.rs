@@ -8,8 +8,8 @@ use http::Method;
 use mintgate::admin::exposition::{Exposition, Format};
 use mintgate::clock::Wall;
 use mintgate::metrics::{
-    CacheName, Fetch, ListenerId, Lookup, Metrics, MintResult, Names, OutcomeId, OutcomeName, RouteId, TemplateId,
-    Verdict, WebhookResult, WebhookType,
+    CacheName, Fetch, ListenerId, Lookup, Metrics, MintResult, Names, OutcomeId, OutcomeName, RouteId, SharedOperation,
+    SharedResult, TemplateId, Verdict, WebhookResult, WebhookType,
 };
 
 use crate::harness::{ALICE, Boot, Harness, call, client};
@@ -88,6 +88,12 @@ fn everything() -> Metrics {
     for &kind in WebhookType::ALL {
         for &result in WebhookResult::ALL {
             control.webhook_events(kind, result).add();
+        }
+    }
+    control.shared_up.set(1);
+    for &operation in SharedOperation::ALL {
+        for &result in SharedResult::ALL {
+            control.shared_operations(operation, result).add();
         }
     }
     metrics

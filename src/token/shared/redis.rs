@@ -3,30 +3,21 @@
 //! Commands for one token go out together, so that a look is one round trip. A connection that gave no answer in time
 //! is never used again: a late answer cannot be taken for another one's. RESP2, in which nothing comes unasked.
 
-use std::sync::{Arc, PoisonError};
+mod way;
+
+use std::sync::PoisonError;
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster::ClusterClient;
-use redis::cluster_async::ClusterConnection;
-use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, Pipeline,
-    ProtocolVersion, RedisConnectionInfo, RedisError, RedisFuture, RedisResult, ServerErrorKind, TlsCertificates,
-    TlsMode, Value, cmd,
-};
+use redis::{Cmd, Pipeline, RedisError, RedisResult, Value, cmd};
 use tokio::sync::Mutex;
 
+use self::way::{Way, Wire, is_read_only, is_useless, judged};
 use super::seal::{EPOCHS, Epoch, LONGEST_VALUE, Names};
 use super::store::{Holder, Leased, Seen, Store, StoreError};
 use crate::config::Shared;
-use crate::config::shared::{Node, Reach};
 
 /// An epoch outlives every value that was made under it.
 const EPOCH_LIFE: Duration = Duration::from_hours(7 * 24);
-
-/// For a connection, with all that is said at its beginning. Whoever waits for one has less time.
-const CONNECT: Duration = Duration::from_secs(2);
 
 /// Deletes a name that still holds what it is thought to.
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
@@ -38,20 +29,6 @@ pub struct RedisStore {
     current: std::sync::Mutex<Option<Wire>>,
     /// One connects at a time.
     connecting: Mutex<()>,
-}
-
-/// How a connection is made.
-enum Way {
-    Server(Client),
-    Cluster(ClusterClient),
-    Sentinel(Box<Mutex<SentinelClient>>),
-}
-
-/// A connection that many calls share.
-#[derive(Clone)]
-enum Wire {
-    Server(MultiplexedConnection),
-    Cluster(ClusterConnection),
 }
 
 /// Commands for one place of a cluster.
@@ -197,8 +174,8 @@ fn release(at: &Names, holder: &Holder) -> Cmd {
 }
 
 /// The first refusal among answers of which none matters otherwise.
-fn done(answers: Answers) -> Result<(), StoreError> {
-    answers.map(|answer| answer.map(drop)).collect::<RedisResult<()>>().map_err(judged)
+fn done(mut answers: Answers) -> Result<(), StoreError> {
+    answers.try_for_each(|answer| answer.map(drop)).map_err(judged)
 }
 
 fn bytes(answer: Option<RedisResult<Value>>) -> Option<Vec<u8>> {
@@ -287,149 +264,5 @@ impl Store for RedisStore {
         cmd("PING").exec_async(&mut wire).await.map_err(judged)?;
         self.set(Some(wire));
         Ok(())
-    }
-}
-
-// === impl Way ===
-
-impl Way {
-    fn new(shared: &Shared) -> RedisResult<Self> {
-        let mut login = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP2).set_skip_set_lib_name();
-        login = login.set_db(i64::from(shared.redis.database));
-        if let Some(username) = &shared.username {
-            login = login.set_username(username);
-        }
-        if let Some(password) = &shared.password {
-            login = login.set_password(password.expose());
-        }
-        let tls = shared.redis.tls;
-        let certificates = || TlsCertificates { client_tls: None, root_cert: shared.ca.as_ref().map(|ca| ca.to_vec()) };
-        let place = |node: &Node| place(node, tls);
-        match &shared.redis.reach {
-            Reach::Server(node) => {
-                let info = place(node).into_connection_info()?.set_redis_settings(login);
-                client(info, tls.then(certificates)).map(Self::Server)
-            }
-            Reach::Socket(path) => {
-                let info = ConnectionAddr::Unix(path.clone()).into_connection_info()?.set_redis_settings(login);
-                client(info, None).map(Self::Server)
-            }
-            Reach::Cluster(nodes) => {
-                let infos =
-                    nodes.iter().map(|node| Ok(place(node).into_connection_info()?.set_redis_settings(login.clone())));
-                let infos = infos.collect::<RedisResult<Vec<ConnectionInfo>>>()?;
-                // One attempt: whoever asks has no time for more, and what is lost is looked for in the background.
-                let mut builder = ClusterClient::builder(infos).retries(1).connection_timeout(CONNECT);
-                builder = builder.response_timeout(CONNECT).use_protocol(ProtocolVersion::RESP2);
-                if tls {
-                    builder = builder.tls(TlsMode::Secure).certs(certificates());
-                }
-                builder.build().map(Self::Cluster)
-            }
-            Reach::Sentinel { sentinels, master } => {
-                let places: Vec<_> = sentinels.iter().map(place).collect();
-                let mut builder = SentinelClientBuilder::new(places, master, SentinelServerType::Master)?;
-                builder = builder.set_client_to_redis_db(i64::from(shared.redis.database));
-                builder = builder.set_client_to_redis_protocol(ProtocolVersion::RESP2);
-                if let Some(username) = &shared.username {
-                    builder = builder.set_client_to_redis_username(username);
-                }
-                if let Some(password) = &shared.password {
-                    builder = builder.set_client_to_redis_password(password.expose());
-                }
-                if tls {
-                    builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
-                    builder = builder.set_client_to_sentinel_tls_mode(TlsMode::Secure);
-                    builder = builder.set_client_to_redis_certificates(certificates());
-                    builder = builder.set_client_to_sentinel_certificates(certificates());
-                }
-                Ok(Self::Sentinel(Box::new(Mutex::new(builder.build()?))))
-            }
-        }
-    }
-
-    async fn connect(&self) -> RedisResult<Wire> {
-        // Whoever asks has a limit of his own for the answers.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(None);
-        let client = match self {
-            Self::Server(client) => client.clone(),
-            Self::Cluster(client) => return client.get_async_connection().await.map(Wire::Cluster),
-            Self::Sentinel(sentinels) => sentinels.lock().await.async_get_client().await?,
-        };
-        client.get_multiplexed_async_connection_with_config(&config).await.map(Wire::Server)
-    }
-}
-
-fn place(node: &Node, tls: bool) -> ConnectionAddr {
-    let (host, port) = (node.host.clone(), node.port);
-    if tls {
-        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
-    } else {
-        ConnectionAddr::Tcp(host, port)
-    }
-}
-
-fn client(info: ConnectionInfo, certificates: Option<TlsCertificates>) -> RedisResult<Client> {
-    match certificates {
-        Some(certificates) => Client::build_with_tls(info, certificates),
-        None => Client::open(info),
-    }
-}
-
-// === impl Wire ===
-
-impl ConnectionLike for Wire {
-    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        match self {
-            Self::Server(connection) => connection.req_packed_command(command),
-            Self::Cluster(connection) => connection.req_packed_command(command),
-        }
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        pipeline: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        match self {
-            Self::Server(connection) => connection.req_packed_commands(pipeline, offset, count),
-            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
-        }
-    }
-
-    fn get_db(&self) -> i64 {
-        match self {
-            Self::Server(connection) => connection.get_db(),
-            Self::Cluster(connection) => connection.get_db(),
-        }
-    }
-}
-
-// === errors ===
-
-fn is_read_only(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
-}
-
-/// Whether it says that nobody can be served.
-fn is_useless(error: &RedisError) -> bool {
-    let state = matches!(
-        error.kind(),
-        ErrorKind::AuthenticationFailed
-            | ErrorKind::Server(
-                ServerErrorKind::BusyLoading | ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown
-            )
-    );
-    state || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
-}
-
-fn judged(error: RedisError) -> StoreError {
-    let (useless, kind) = (is_useless(&error), error.kind());
-    let error = Arc::new(error);
-    match kind {
-        _ if useless => StoreError::Unusable(error),
-        ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType => StoreError::Refused(error),
-        _ => StoreError::Lost(error),
     }
 }

@@ -9,7 +9,7 @@ const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const ROUTE: &str = "[[routes]]\nname = \"api\"\nupstream = \"http://127.0.0.1:1\"\nsession = []\n";
 
 fn source(lines: &str) -> String {
-    format!("[cache.shared]\n{lines}\n{}", ROUTE)
+    format!("[cache.shared]\n{lines}\n{ROUTE}")
 }
 
 fn read(lines: &str) -> Result<Shared, Diagnostics> {
@@ -27,7 +27,7 @@ fn node(host: &str, port: u16) -> Node {
 
 #[test]
 fn the_shared_cache_is_off_without_its_section_and_has_the_defaults_of_the_design() {
-    assert!(parse_in(&outside(), &ROUTE).unwrap().0.shared.is_none());
+    assert!(parse_in(&outside(), ROUTE).unwrap().0.shared.is_none());
     let shared = url("redis://127.0.0.1").unwrap();
     assert_eq!((shared.prefix.as_str(), shared.timeout), ("mintgate:", Duration::from_millis(50)));
     assert!(shared.password.is_none() && shared.previous.is_none());
