@@ -1,4 +1,5 @@
-//! A stream of HTTP/2 that has become a socket: it fails as a socket of its own would.
+//! The ends of a tunnel through a stream of HTTP/2: each fails when its peer takes nothing for too long, as a downstream
+//! socket does.
 
 use std::io;
 use std::pin::Pin;
@@ -12,24 +13,25 @@ use crate::listener::connection::Connection;
 use crate::listener::streams;
 use crate::listener::timer::Timer;
 
-/// The caller's end of a stream that was opened. `S` is hyper's, whose writing half is a task beside this one
-/// ([`streams`]) that knows no deadline.
+/// One end. The caller's is hyper's, whose writing half is a task beside this one ([`streams`]) that knows no deadline.
 #[derive(Debug)]
 pub struct Opened<S> {
     stream: S,
-    /// How long its caller may take nothing.
+    /// How long its peer may take nothing.
     stall: Option<Duration>,
     /// Since when it has.
     blocked: Option<Instant>,
+    /// It has for too long: it is not heard any more either.
+    given_up: bool,
     timer: Timer,
 }
 
 // === impl Opened ===
 
 impl<S> Opened<S> {
-    /// A stream of that connection.
+    /// An end of a tunnel through a stream of that connection.
     pub fn new(stream: S, connection: &Connection) -> Self {
-        Self { stream, stall: streams::patience(connection), blocked: None, timer: Timer::default() }
+        Self { stream, stall: streams::patience(connection), blocked: None, given_up: false, timer: Timer::default() }
     }
 
     fn written<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -39,12 +41,21 @@ impl<S> Opened<S> {
         }
         let Some(limit) = self.stall else { return Poll::Pending };
         let since = *self.blocked.get_or_insert_with(Instant::now);
-        self.timer.poll(cx, since + limit).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        ready!(self.timer.poll(cx, since + limit));
+        if !self.given_up {
+            self.given_up = true;
+            // Whoever waits for what it says is told as well.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Opened<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.given_up {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         // hyper tells of a reset by CANCEL, which is what a caller that goes away sends, as of an orderly end. The writing

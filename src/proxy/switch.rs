@@ -138,24 +138,33 @@ pub fn open<M: Mint>(
     finish.record.responds(Outcome { id: error::upstream_outcome(status), status, reason: None });
     finish.record.opens_tunnel();
     let member = worker.tunnels().add(member);
+    // Not the whole wish: its key is a part of the buffer from which the head was read.
+    let Wish { connection: caller, is_stream, .. } = wish;
     connection.sequel.leave(async move {
-        let ending = join(wish, &finish.connection, upstream, place, member).await;
+        let on = is_stream.then_some(&*finish.connection);
+        let ending = join(caller, on, upstream, place, member).await;
         finish.tunnel_ends(ending);
     });
     response.map(|()| ResponseBody::nothing())
 }
 
-/// Carries the tunnel from the moment that HTTP is over at both ends to its own end.
-async fn join(caller: Wish, on: &Connection, upstream: OnUpgrade, place: Place, member: Arc<Member>) -> Ending {
+/// Carries the tunnel from the moment that HTTP is over at both ends to its own end. `on`: the connection of HTTP/2 on which
+/// the caller's end is a stream.
+async fn join(
+    caller: OnUpgrade,
+    on: Option<&Connection>,
+    upstream: OnUpgrade,
+    place: Place,
+    member: Arc<Member>,
+) -> Ending {
     let broken = |by| Ending { sent: 0, received: 0, broken: Some(by), rest: Rest::UNKNOWN };
-    let Wish { connection, is_stream, .. } = caller;
-    let Ok(caller) = connection.await else { return broken(Broken::Caller) };
+    let Ok(caller) = caller.await else { return broken(Broken::Caller) };
     let Ok(upstream) = upstream.await else { return broken(Broken::Upstream) };
     let (caller, upstream) = (TokioIo::new(caller), TokioIo::new(upstream));
-    let ending = if is_stream {
-        Tunnel::new(Opened::new(caller, on), upstream, member).await
-    } else {
-        Tunnel::new(caller, upstream, member).await
+    let ending = match on {
+        None => Tunnel::new(caller, upstream, member).await,
+        // What waits for an upstream that takes nothing holds up the other streams of the caller's connection.
+        Some(on) => Tunnel::new(Opened::new(caller, on), Opened::new(upstream, on), member).await,
     };
     drop(place);
     ending

@@ -15,6 +15,7 @@ use crate::harness::{Binary, until};
 use crate::proxy::PUBLIC;
 use crate::support::eventually;
 use crate::support::gateway::{Boot, Gateway};
+use crate::support::http2::{Client, empty};
 use crate::support::upstream::{OK, Upstream};
 use crate::support::websocket::{accept, agreeing, agreement, echo, frame as message, masked};
 use crate::support::wire::Wire;
@@ -143,7 +144,7 @@ async fn a_websocket_whose_window_stays_closed_is_cut_and_its_neighbours_are_not
     }
 }
 
-/// Case 24. Fails where a caller that takes something in time is cut all the same.
+/// Case 24. Fails where `Opened` forgets that something was taken, and cuts the caller all the same.
 #[tokio::test]
 async fn a_websocket_whose_window_opens_now_and_then_goes_on() {
     let (upstream, _left) = endless().await;
@@ -164,6 +165,31 @@ async fn a_websocket_whose_window_opens_now_and_then_goes_on() {
             }
         }
     }
+}
+
+/// Case 24. Eight streams on which half a MiB waits hold up whatever else their connection sends. Fails where the upstream's
+/// end has no limit of its own.
+#[tokio::test]
+async fn an_upstream_that_takes_nothing_ends_its_websocket_on_a_stream() {
+    let upstream = agreeing(|visit| async move {
+        std::future::pending::<()>().await;
+        drop(visit);
+    })
+    .await;
+    let (gateway, _plain) = beside(&upstream, PUBLIC, STALL).await;
+    let mut client = Client::connect(gateway.address).await;
+    let plain = || http::Request::get("http://gateway.test/plain").body(empty()).unwrap();
+    assert_eq!(client.ask(plain()).await.status, 200);
+    let (_, mut socket) = client.open("/", &[]).await;
+    let much = masked(0x82, &vec![1; 64 << 20]);
+    tokio::time::pause();
+    let began = Instant::now();
+    // What is still on its way then is thrown away; without a limit nothing of this would come back.
+    let _ = socket.try_send(&much).await;
+    assert!(socket.is_closed().await);
+    let seconds = began.elapsed().as_secs();
+    assert!((26..40).contains(&seconds), "{seconds}");
+    assert_eq!(client.ask(plain()).await.status, 200);
 }
 
 /// Case 24. A close frame that cannot be delivered does not keep what it closes: the upstream is told, and the stream is
@@ -227,6 +253,8 @@ async fn a_stream_that_is_reset_is_a_connection_that_broke() {
             assert_eq!(visit.wire.frame().await.unwrap().payload, b"hi");
             visit.wire.send(message(0x81, b"ho")).await;
             *there.lock().unwrap() = Some(visit.wire.until_closed().await);
+            // Its own half stays open: nothing but the reset says how this ended.
+            std::future::pending::<()>().await;
         }
     })
     .await;
@@ -296,8 +324,8 @@ async fn what_a_stream_sends_too_early_waits_for_the_101_and_is_nobodys_without_
     }
 }
 
-/// Case 13. hyper ends the whole connection at a CONNECT that announces a body. That costs its caller what else is on it, and
-/// nobody else anything: also its own WebSockets end at their upstreams.
+/// Case 13. hyper ends the whole connection at a CONNECT that announces a body, before anybody here hears of it. That costs
+/// its caller what else is on it, and nobody else anything. Fails where a tunnel does not end with its connection.
 #[tokio::test]
 async fn a_connect_with_a_length_harms_its_own_connection_alone() {
     let ended = Arc::<AtomicUsize>::default();
