@@ -35,6 +35,7 @@ use crate::metrics::ledger::Ledger;
 use crate::metrics::{CacheName, Metrics};
 use crate::proxy::gateway::{Gateway, Plans};
 use crate::server::{DataListener, Door, Pulse, Terms, Workers};
+use crate::token::shared::outbox::Hear;
 use crate::transport::tls::client::Upstreams;
 use crate::transport::tls::reload::{self, Reload, Watchlist};
 
@@ -93,7 +94,6 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
         outbox: lasting.outbox(),
     };
     let issuance = Issuance::new(&config, &means)?;
-    issuance.engage(&means);
     let readiness = Readiness::new(process.shutdown.clone(), needs_key(&config));
     let (jwks, mint) = (issuance.jwks.clone(), issuance.mint(&config, &process.clock));
     let plans = Plans::new(&config, &upstream_tls.live).map_err(StartError::Value)?;
@@ -118,6 +118,11 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
     let facts = Live::new(Facts::of(&config, 1));
     let mut surfaces = Surfaces::default();
     let revocation = lasting.revocation(crew.end_tunnels());
+    let hear: Hear = {
+        let revocation = revocation.clone();
+        Hear::by(move |word, age| revocation.hear(word, age))
+    };
+    issuance.load().engage(&means, &hear);
     if let Some(configured) = &config.admin {
         let router = Admin {
             ledger: Arc::clone(&ledger),
@@ -159,6 +164,7 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
         facts,
         tracing,
         ways,
+        hear,
     };
     Ok(Bound { renewal, process, readiness, listeners, surfaces })
 }

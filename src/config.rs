@@ -326,4 +326,9 @@ impl Budget {
     pub fn own_requests(&self) -> f64 {
         (f64::from(self.requests) * self.share / f64::from(self.replicas.max(1))).max(1.0)
     }
+
+    /// Calls that all gateways together may make in `per`, where they share the budget.
+    pub fn all_requests(&self) -> f64 {
+        (f64::from(self.requests) * self.share).max(1.0)
+    }
 }

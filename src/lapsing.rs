@@ -28,10 +28,13 @@ impl<K: Hash + Eq + Clone, V> Lapsing<K, V> {
         self.entries.get(key).filter(|(until, _)| now < *until).map(|(_, value)| value)
     }
 
-    /// Stands until then; what stood under the key is renewed.
+    /// Stands until then; what stood under the key is renewed, and never shortened. What comes late, with an earlier end
+    /// than others that are here, takes up its room until those have lapsed.
     pub fn insert(&mut self, key: K, value: V, until: Instant) {
-        let before = self.entries.insert(key.clone(), (until, value));
-        if before.is_some_and(|(before, _)| before == until) {
+        let standing = self.entries.get(&key).map(|(standing, _)| *standing);
+        let until = standing.map_or(until, |standing| standing.max(until));
+        self.entries.insert(key.clone(), (until, value));
+        if standing == Some(until) {
             return;
         }
         self.order.push_back((until, key));
@@ -100,6 +103,22 @@ mod tests {
         assert_eq!(map.get(&"a", after(29)), Some(&4), "what stood before it was removed takes nothing away");
         map.sweep(after(30));
         assert!(map.is_empty() && map.order.is_empty());
+    }
+
+    /// Fails where a late word shortens what stands, and where its own end is not looked at.
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_late_shortens_nothing_and_lapses_in_time() {
+        let (mut map, begin) = (Lapsing::new(10), Instant::now());
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        map.insert("a", 1, after(20));
+        map.insert("a", 2, after(10));
+        map.insert("b", 3, after(10));
+        assert_eq!(
+            (map.get(&"a", after(19)), map.get(&"b", after(9)), map.get(&"b", after(10))),
+            (Some(&2), Some(&3), None)
+        );
+        map.sweep(after(20));
+        assert!(map.is_empty());
     }
 
     /// Fails without the bound on entries, and without the one on what stands in their order.

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -87,6 +88,34 @@ impl Revocation {
     pub fn purge(&self, scope: &PurgeScope) -> usize {
         self.outbox.push(Word::Purge(scope.clone()));
         self.tokens.purge(scope, false)
+    }
+
+    /// Does what another replica did so long ago.
+    pub fn hear(&self, word: &Word, age: Duration) {
+        let now = Instant::now();
+        let then = now.checked_sub(age).unwrap_or(now);
+        match word {
+            Word::Purge(scope) => {
+                self.tokens.purge(scope, false);
+            }
+            Word::RevokeSession(sid) => {
+                self.revoked.revoke_session(sid.clone(), then);
+                self.end(&Whom::Session(sid.clone()));
+            }
+            Word::RevokeUser(sub) => {
+                self.revoked.revoke_user(sub.clone(), then);
+                self.end(&Whom::User(sub.clone()));
+            }
+            Word::Bar(sub, as_of) => {
+                if self.revoked.bar_user(sub.clone(), *as_of, then) {
+                    self.end(&Whom::User(sub.clone()));
+                }
+            }
+            Word::Admit(sub, as_of) => {
+                self.revoked.admit_user(sub, *as_of, then);
+            }
+        }
+        tracing::debug!(?word, "another replica has told");
     }
 
     /// What follows a tombstone.

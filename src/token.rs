@@ -114,6 +114,8 @@ pub struct MintRequest {
     pub credential_issued_at: Option<Wall>,
     /// When waiting has no more use.
     pub deadline: Instant,
+    /// What the cache that replicas share has cost it already.
+    pub spent: Duration,
     /// The sampled request that asks, which has the span of a mint that begins with it.
     pub trace: Option<Box<Origin>>,
 }

@@ -175,6 +175,7 @@ impl<M: Mint> Snapshot<M> {
             urgency: Urgency::Waiting,
             forced,
             credential_issued_at: None,
+            spent: Duration::ZERO,
             deadline: clock.now().mono + gateway.mint_timeout,
             trace: None,
         };

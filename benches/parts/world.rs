@@ -212,6 +212,7 @@ impl World {
             forced: false,
             trace: None,
             credential_issued_at: None,
+            spent: Duration::ZERO,
             deadline: now.mono + Duration::from_mins(1),
         };
         self.gateway.tokens.get(request, &self.gateway.mint).await.1.unwrap();

@@ -421,6 +421,7 @@ async fn run(case: Case) {
         urgency: Urgency::Waiting,
         forced: false,
         credential_issued_at: None,
+        spent: Duration::ZERO,
         deadline: Instant::now() + Duration::from_secs(60),
         trace: None,
     };

@@ -12,14 +12,15 @@ use crate::metrics::Metrics;
 use crate::session::jwks::keys::{BadKey, KeySet};
 use crate::session::jwks::{FetchError, FetchKeys, Jwks, Pace};
 use crate::token::breaker::{Breaker, Health};
+use crate::token::budget::purse::Purse;
 use crate::token::budget::{Budget, Limiter};
 use crate::token::clerk::{BuildError, ClerkClient};
 use crate::token::freshness::{Jitter, Rules};
 use crate::token::retry::Retry;
 use crate::token::shared::level::Level;
-use crate::token::shared::outbox::Outbox;
+use crate::token::shared::outbox::{Hear, Outbox};
 use crate::token::shared::redis::{self, RedisStore};
-use crate::token::shared::{self, Shared, herald};
+use crate::token::shared::{self, Shared, follow, herald};
 
 /// How a token is minted: found in the shared level, or asked again, unless the issuer is down, within the budget.
 pub type ClerkMint = Shared<Retry<Breaker<Budget<Arc<ClerkClient>>>>, RedisStore>;
@@ -126,11 +127,16 @@ impl Issuance {
         Shared::new(retried, self.level.clone(), Rules::from(&config.cache))
     }
 
-    /// This is what counts from now on.
-    pub fn engage(&self, means: &Means) {
+    /// This is what counts from now on. What other replicas say is heard by `hear`.
+    pub fn engage(&self, means: &Means, hear: &Hear) {
         means.outbox.open(self.level.is_some());
         if self.level.is_none() {
             means.metrics.control().shared_up.set(-1);
+        }
+        let purse = self.level.clone().map(|level| -> Arc<dyn Purse> { Arc::new(level) });
+        self.limiter.share(purse);
+        if let Some(level) = self.level.as_ref().filter(|level| level.is_unheard()) {
+            follow::begin(level, hear, &means.tasks.sibling());
         }
     }
 }

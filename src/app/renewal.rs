@@ -17,6 +17,7 @@ use crate::proxy::worker::Worker;
 use crate::revocation::EndTunnels;
 use crate::secret::NotHeaderSafe;
 use crate::server::Pulse;
+use crate::token::shared::outbox::Hear;
 use crate::traces::client;
 use crate::transport::tls::client::{UpstreamTlsError, Upstreams};
 use crate::transport::tls::reload::{Reload, Watchlist};
@@ -46,6 +47,7 @@ pub struct Renewal {
     pub(super) facts: Live<Facts>,
     pub(super) tracing: Tracing,
     pub(super) ways: Ways,
+    pub(super) hear: Hear,
 }
 
 /// Why a configuration that is valid is not put to use. The one before serves on.
@@ -165,7 +167,7 @@ impl Renewal {
         if issuance.jwks.is_ready() || !needs_key(&config) {
             self.readiness.set_key_known();
         }
-        issuance.engage(&self.means);
+        issuance.engage(&self.means, &self.hear);
         self.issuance.replace(issuance);
         self.facts.replace(Facts::of(&config, number));
         self.config = config;

@@ -125,7 +125,7 @@ fn config(file: raw::File, cx: &mut Context<'_>) -> Config {
     let mut ways = ways::Ways::beside(&server, admin.as_ref());
     let authz = ways.authz(&file.authz, cx);
     let token_api = ways.token_api(&file.token_api, clerk.secret_keys(), cx);
-    let webhooks = ways.webhooks(&file.webhooks, cx);
+    let webhooks = ways.webhooks(&file.webhooks, !raw_cache.shared.is_absent(), cx);
     let log = server::log(&file.log.or_default(), cx);
     let traces = traces::read(file.traces, cx);
     let (cache, shared) = (server::cache(&raw_cache, cx), shared::read(&raw_cache.shared, cx));

@@ -207,6 +207,14 @@ labels!(
         Release = "release",
         /// To forget the tokens of somebody.
         Renew = "renew",
+        /// To tell the other replicas whom this one has purged or refused.
+        Publish = "publish",
+        /// What they have told.
+        Follow = "follow",
+        /// For a unit of the budget of all.
+        Budget = "budget",
+        /// To have nothing sent for a while, because the issuer said so.
+        Pause = "pause",
     }
 );
 

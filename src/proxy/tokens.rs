@@ -3,6 +3,7 @@
 //! What is in memory is taken in one pass; only what is not there is waited for, all of it at once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::HeaderValue;
@@ -328,6 +329,7 @@ pub fn request<M: Mint>(
         urgency: Urgency::Waiting,
         forced: false,
         credential_issued_at,
+        spent: Duration::ZERO,
         deadline: now.mono + gateway.mint_timeout,
         trace: None,
     }

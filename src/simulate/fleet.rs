@@ -111,6 +111,7 @@ impl Fleet {
             urgency: Urgency::Waiting,
             forced: false,
             credential_issued_at: None,
+            spent: Duration::ZERO,
             deadline: now + self.timeout,
             trace: None,
         }

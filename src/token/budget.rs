@@ -1,6 +1,8 @@
 //! The instance's budget: how many calls the issuer gets, in which order, and none while it says "too many".
 
 mod bucket;
+mod place;
+pub mod purse;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +11,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use self::bucket::{Bucket, Paces};
+use self::bucket::{Bucket, Measure, Paces};
+use self::place::Place;
+use self::purse::{Answer, Ask, Purse};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::token::{Mint, MintError, MintRequest, Token, Urgency};
@@ -49,11 +53,12 @@ pub struct Limiter {
     max_waiting: usize,
     /// After a 429: nothing is sent before this. Shared with the budgets before this one, whose last calls may hear one.
     paused_until: Arc<watch::Sender<Option<Instant>>>,
+    /// The bucket of all replicas, where there is one: then that decides, and the own one when nobody answers there.
+    purse: Mutex<Option<Arc<dyn Purse>>>,
+    /// What all replicas together may use.
+    whole: Measure,
     metrics: Arc<Metrics>,
 }
-
-/// A place in the line.
-struct Place<'a>(&'a AtomicUsize);
 
 // === impl Budget ===
 
@@ -69,7 +74,7 @@ impl<M: Mint> Mint for Budget<M> {
         let _permit = self.limiter.admit(&request).await?;
         let result = self.inner.mint(request).await;
         if let Err(MintError::Throttled { retry_after }) = &result {
-            self.limiter.pause(*retry_after);
+            self.limiter.hear(*retry_after);
         }
         result
     }
@@ -94,7 +99,14 @@ impl Limiter {
     /// Another budget for the same issuer: what has been spent stays spent, and a pause goes on.
     pub fn resized(&self, budget: &config::Budget) -> Arc<Self> {
         let bucket = locked(&self.bucket).resized(budget, Instant::now());
-        Self::of(budget, bucket, Arc::clone(&self.paused_until), Arc::clone(&self.metrics))
+        let resized = Self::of(budget, bucket, Arc::clone(&self.paused_until), Arc::clone(&self.metrics));
+        resized.share(locked(&self.purse).clone());
+        resized
+    }
+
+    /// Units come out of this bucket from now on; `None`: out of the own one.
+    pub fn share(&self, purse: Option<Arc<dyn Purse>>) {
+        *locked(&self.purse) = purse;
     }
 
     fn of(
@@ -111,6 +123,8 @@ impl Limiter {
             waiting: AtomicUsize::new(0),
             max_waiting: budget.max_waiting,
             paused_until,
+            purse: Mutex::new(None),
+            whole: Measure::of(budget, budget.all_requests()),
             metrics,
         };
         limiter.observe();
@@ -143,14 +157,14 @@ impl Limiter {
 
     async fn admit(&self, request: &MintRequest) -> Result<OwnedSemaphorePermit, MintError> {
         match request.urgency {
-            Urgency::Ahead => self.admit_ahead(request),
+            Urgency::Ahead => self.admit_ahead(request).await,
             Urgency::Waiting => self.admit_waiting(request).await,
         }
     }
 
     /// At once or not at all. Nobody in line is overtaken: a free place goes to the head of the line first, and a bucket
     /// that makes the head wait has nothing above the reserve.
-    fn admit_ahead(&self, request: &MintRequest) -> Result<OwnedSemaphorePermit, MintError> {
+    async fn admit_ahead(&self, request: &MintRequest) -> Result<OwnedSemaphorePermit, MintError> {
         let now = Instant::now();
         if let Some(until) = self.paused(now) {
             return throttled(until - now);
@@ -161,7 +175,7 @@ impl Limiter {
         if let Err(wait) = locked(&self.paces).take(&request.key.parts().sid, now, now) {
             return throttled(wait);
         }
-        match self.take(true) {
+        match self.unit(true, request.spent).await {
             Ok(()) => Ok(permit),
             Err(at) => throttled(at.saturating_duration_since(now)),
         }
@@ -182,7 +196,7 @@ impl Limiter {
             if from > now {
                 sleep_until(from).await;
             }
-            self.turn().await
+            self.turn(request.spent).await
         };
         tokio::pin!(turn);
         loop {
@@ -202,14 +216,14 @@ impl Limiter {
     }
 
     /// Waits in line, and at its head for everything that a call needs.
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, MintError> {
+    async fn turn(&self, spent: Duration) -> Result<OwnedSemaphorePermit, MintError> {
         let closed = |_| MintError::Throttled { retry_after: FULL_RETRY_AFTER };
         let _head = self.head.acquire().await.map_err(closed)?;
         let permit = Arc::clone(&self.under_way).acquire_owned().await.map_err(closed)?;
         loop {
             let at = match self.paused(Instant::now()) {
                 Some(until) => until,
-                None => match self.take(false) {
+                None => match self.unit(false, spent).await {
                     Ok(()) => return Ok(permit),
                     Err(at) => at,
                 },
@@ -218,11 +232,31 @@ impl Limiter {
         }
     }
 
-    fn take(&self, ahead: bool) -> Result<(), Instant> {
+    /// A unit out of the bucket of all, or out of the own one where there is none, or nobody answers there.
+    async fn unit(&self, ahead: bool, spent: Duration) -> Result<(), Instant> {
+        let Some(purse) = locked(&self.purse).clone() else { return self.take(ahead) };
+        let Measure { capacity, rate, reserve } = self.whole;
+        let ask = Ask { capacity, rate: rate / 1000.0, reserve: if ahead { reserve } else { 0.0 }, spent };
+        let answer = purse.ask(ask).await;
         let now = Instant::now();
-        let mut bucket = locked(&self.bucket);
-        let taken = bucket.take(ahead, now);
-        self.metrics.control().budget_available.set(bucket.available(now));
+        match answer {
+            // Counted here as well: when nobody answers any more, the own bucket knows what was used.
+            Some(Answer::Taken) => {
+                locked(&self.bucket).debit(now);
+                Ok(())
+            }
+            Some(Answer::After(wait)) => Err(now + wait),
+            Some(Answer::Paused(wait)) => {
+                self.pause(wait);
+                Err(now + wait)
+            }
+            None => self.take(ahead),
+        }
+    }
+
+    fn take(&self, ahead: bool) -> Result<(), Instant> {
+        let taken = locked(&self.bucket).take(ahead, Instant::now());
+        self.observe();
         taken
     }
 
@@ -234,6 +268,14 @@ impl Limiter {
 
     fn paused(&self, now: Instant) -> Option<Instant> {
         self.paused_until.borrow().filter(|until| *until > now)
+    }
+
+    /// A 429: nothing is sent before that, here and by the others.
+    fn hear(&self, retry_after: Duration) {
+        self.pause(retry_after);
+        if let Some(purse) = locked(&self.purse).clone() {
+            purse.pause(retry_after.min(LONGEST_PAUSE));
+        }
     }
 
     fn pause(&self, retry_after: Duration) {
@@ -248,14 +290,6 @@ impl Limiter {
         if longer {
             tracing::warn!(retry_after_s = retry_after.as_secs(), "the issuer's rate limit is reached: minting pauses");
         }
-    }
-}
-
-// === impl Place ===
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -365,9 +399,9 @@ mod tests {
         advance(Duration::from_mins(1)).await;
         // One of the last calls under the budget before.
         first.pause(Duration::from_secs(5));
-        assert!(wider.admit_ahead(&request(&key(1))).is_err());
+        assert!(wider.admit_ahead(&request(&key(1))).await.is_err());
         advance(Duration::from_secs(5)).await;
-        assert!(wider.admit_ahead(&request(&key(1))).is_ok());
+        assert!(wider.admit_ahead(&request(&key(1))).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

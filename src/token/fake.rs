@@ -118,6 +118,7 @@ pub(crate) fn request(key: &TokenKey) -> MintRequest {
         forced: false,
         trace: None,
         credential_issued_at: None,
+        spent: Duration::ZERO,
         deadline: Instant::now() + Duration::from_secs(5),
     }
 }

@@ -3,14 +3,18 @@
 //! It stands between the cache in memory and the issuer, as a [`Mint`]: a token that is there is given in place of a mint.
 //! Whatever fails there, requests go on from memory and by mints of their own.
 
+pub mod follow;
+pub mod fund;
 pub mod gate;
 pub mod herald;
+pub mod journal;
 pub mod level;
 pub mod memory;
 pub mod outbox;
 pub mod redis;
 pub mod seal;
 pub mod store;
+pub mod vault;
 
 use std::sync::Arc;
 
@@ -39,12 +43,14 @@ impl<M, S> Shared<M, S> {
 impl<M: Mint, S: Store> Mint for Shared<M, S> {
     async fn mint(&self, request: MintRequest) -> Result<Token, MintError> {
         let Some(level) = &self.level else { return self.inner.mint(request).await };
-        let ticket = match level.find(&request, &self.rules).await {
+        let mut allowance = level.allowance();
+        let ticket = match level.find(&request, &self.rules, &mut allowance).await {
             Found::Token(token) => return Ok(token),
             Found::Nothing(ticket) => ticket,
         };
+        let spent = level.allowance().spent_of(allowance);
         // Failed, or dropped, it gives the lease back: the others wait for nothing.
-        let token = self.inner.mint(request.clone()).await?;
+        let token = self.inner.mint(MintRequest { spent, ..request.clone() }).await?;
         level.learn(&token);
         if let Some(ticket) = ticket {
             ticket.put(&request, &token, &self.rules);

@@ -2,6 +2,9 @@
 //! failures is a request's.
 
 mod failing;
+mod revoking;
+mod spending;
+mod topologies;
 
 use std::collections::HashMap;
 use std::io;
@@ -70,6 +73,11 @@ impl Replica {
     }
 
     async fn with(world: &World, tables: &str, leading: u8, previous: Option<u8>) -> Self {
+        Self::under(world, "", tables, leading, previous).await
+    }
+
+    /// With more lines of `[clerk]`.
+    async fn under(world: &World, clerk: &str, tables: &str, leading: u8, previous: Option<u8>) -> Self {
         let mut vars = HashMap::from([
             ("CLERK_SECRET_KEY", world.emulator.secret_key().expose().to_owned()),
             ("MINTGATE_CACHE_KEY", key(leading)),
@@ -77,7 +85,8 @@ impl Replica {
         ]);
         vars.extend(previous.map(|previous| ("MINTGATE_CACHE_KEY_PREVIOUS", key(previous))));
         let shutdown = Shutdown::new();
-        let booted = in_place(parsed(&world.config("", tables, false), &Vars(vars)), Clock::system(), &shutdown).await;
+        let booted =
+            in_place(parsed(&world.config(clerk, tables, false), &Vars(vars)), Clock::system(), &shutdown).await;
         Self { booted, client: client(false), shutdown }
     }
 
@@ -228,8 +237,8 @@ async fn nothing_in_redis_can_be_read() {
     assert_eq!(redis.ask(&["SAVE"]), "OK");
     let file = redis.file("dump.rdb");
     let names = redis.names();
-    // Two values; the epochs of two sessions, of two users, and of everybody.
-    assert_eq!(names.len(), 7, "{names:?}");
+    // Two values; the epochs of two sessions, of two users, and of everybody; the budget.
+    assert_eq!(names.len(), 8, "{names:?}");
     assert!(names.iter().all(|name| name.starts_with("mintgate:1:{")), "{names:?}");
     for name in &names {
         let left: i64 = redis.ask(&["PTTL", name]).parse().unwrap();

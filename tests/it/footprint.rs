@@ -111,6 +111,7 @@ async fn fill_tokens() -> (u64, u64) {
             forced: false,
             trace: None,
             credential_issued_at: None,
+            spent: Duration::ZERO,
             deadline: clock.now().mono + LIFE,
         };
         tokens.get(request, &mint).await.1.unwrap();

@@ -51,7 +51,7 @@ tables! {
         per: String = "10s" as Duration,
         /// The part of the limit that all gateways together may use.
         share: f64 = 0.8,
-        /// How many gateways divide that part among them.
+        /// How many gateways divide that part among them; with `[cache.shared]` while Redis is down alone.
         replicas: i64 = 1 as Count(1, 100_000),
         /// The part of a gateway's own that renewals in the background leave to requests that wait.
         reserve: f64 = 0.2,

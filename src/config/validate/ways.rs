@@ -80,8 +80,13 @@ impl Ways {
         Some(TokenApi { way: way?, callers })
     }
 
-    /// `[webhooks]`
-    pub(crate) fn webhooks(&mut self, field: &Field<raw::Webhooks>, cx: &mut Context<'_>) -> Option<Webhooks> {
+    /// `[webhooks]`; `shared`: whether the other replicas hear what one of them hears.
+    pub(crate) fn webhooks(
+        &mut self,
+        field: &Field<raw::Webhooks>,
+        shared: bool,
+        cx: &mut Context<'_>,
+    ) -> Option<Webhooks> {
         let raw = field.get()?;
         let way = self.way("[webhooks]", raw, &raw.listen, &raw.tls, cx);
         let signing_secrets = signing_secrets(raw, cx);
@@ -90,10 +95,12 @@ impl Ways {
         {
             cx.error(&at.span, bad.to_string()).advice(format!("write \"{PATH}\""));
         }
-        cx.problems
-            .warning(raw.listen.get().map_or(&raw.span, |at| &at.span), "webhooks reach this process only")
-            .label("Clerk sends each event once")
-            .advice("without [cache.shared], other replicas go on taking a revoked session until it expires");
+        if !shared {
+            cx.problems
+                .warning(raw.listen.get().map_or(&raw.span, |at| &at.span), "webhooks reach this process only")
+                .label("Clerk sends each event once")
+                .advice("without [cache.shared], other replicas go on taking a revoked session until it expires");
+        }
         Some(Webhooks { way: way?, path: raw.path.or(PATH.to_owned()), signing_secrets })
     }
 

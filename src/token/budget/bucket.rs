@@ -34,14 +34,31 @@ pub(super) struct Paces {
     sweep_at: usize,
 }
 
+/// The size of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Measure {
+    pub(super) capacity: f64,
+    /// Units in a second.
+    pub(super) rate: f64,
+    pub(super) reserve: f64,
+}
+
+// === impl Measure ===
+
+impl Measure {
+    /// Of a bucket with so many units in a window.
+    pub(super) fn of(budget: &Budget, capacity: f64) -> Self {
+        let rate = capacity / budget.per.as_secs_f64().max(0.001);
+        Self { capacity, rate, reserve: (capacity * budget.reserve).min(capacity - 1.0) }
+    }
+}
+
 // === impl Bucket ===
 
 impl Bucket {
     /// Full: the burst is the whole window's share.
     pub(super) fn new(budget: &Budget, now: Instant) -> Self {
-        let capacity = budget.own_requests();
-        let rate = capacity / budget.per.as_secs_f64().max(0.001);
-        let reserve = (capacity * budget.reserve).min(capacity - 1.0);
+        let Measure { capacity, rate, reserve } = Measure::of(budget, budget.own_requests());
         Self { capacity, rate, reserve, available: capacity, filled_at: now }
     }
 
@@ -64,6 +81,12 @@ impl Bucket {
         }
         self.available -= 1.0;
         Ok(())
+    }
+
+    /// Takes a unit that somebody else has granted, also where there is none.
+    pub(super) fn debit(&mut self, now: Instant) {
+        self.fill(now);
+        self.available = (self.available - 1.0).max(0.0);
     }
 
     /// Whole units that are left.

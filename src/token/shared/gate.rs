@@ -36,6 +36,21 @@ pub struct Allowance(Duration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Skipped;
 
+// === impl Allowance ===
+
+impl Allowance {
+    /// What was spent of it, when that is left.
+    pub fn spent_of(self, left: Self) -> Duration {
+        self.0.saturating_sub(left.0)
+    }
+
+    /// What of it is left when so much was spent.
+    #[must_use]
+    pub fn after(self, spent: Duration) -> Self {
+        Self(self.0.saturating_sub(spent))
+    }
+}
+
 // === impl Gate ===
 
 impl<S: Store> Gate<S> {

@@ -5,28 +5,60 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::level::Level;
-use super::outbox::Outbox;
+use super::gate::Skipped;
+use super::journal::Journal;
+use super::level::{Level, random};
+use super::outbox::{Outbox, Word};
 use super::store::Store;
 use crate::lifecycle::Spawner;
+use crate::metrics::{SharedOperation as Operation, SharedResult as Outcome};
 
 /// Until a word is said again that was not heard.
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// Says every word, the oldest first, for as long as the level is used.
-pub fn begin<S: Store>(level: &Arc<Level<S>>, outbox: Arc<Outbox>, tasks: &Spawner) {
+pub fn begin<S: Store + Journal>(level: &Arc<Level<S>>, outbox: Arc<Outbox>, tasks: &Spawner) {
     drop(tasks.spawn(run(Arc::downgrade(level), outbox)));
 }
 
-async fn run<S: Store>(level: Weak<Level<S>>, outbox: Arc<Outbox>) {
+async fn run<S: Store + Journal>(level: Weak<Level<S>>, outbox: Arc<Outbox>) {
     loop {
         let word = outbox.first().await;
         let Some(level) = level.upgrade() else { return };
-        if level.say(&word).await.is_ok() {
+        // First what the store holds: who forgets a token because he hears of it takes no other one there than a new one.
+        let said = async {
+            renew(&level, &word).await?;
+            publish(&level, &word).await
+        };
+        if said.await.is_ok() {
             outbox.heard(&word);
         } else {
             drop(level);
             sleep(AGAIN).await;
         }
     }
+}
+
+/// Ends what the store holds of those whom a word is about.
+async fn renew<S: Store>(level: &Level<S>, word: &Word) -> Result<(), Skipped> {
+    let Some(scope) = word.scope() else { return Ok(()) };
+    let anew = level.seals().flat_map(|seal| seal.ending(&scope)).map(|name| Some((name, random()?)));
+    let anew = anew.collect::<Option<Vec<_>>>().ok_or(Skipped)?;
+    let (gate, mut allowance) = (level.gate(), level.gate().allowance());
+    gate.call(Operation::Renew, &mut allowance, gate.store.renew(&anew)).await?;
+    gate.count(Operation::Renew, Outcome::Ok);
+    Ok(())
+}
+
+/// Tells the other replicas.
+async fn publish<S: Store + Journal>(level: &Level<S>, word: &Word) -> Result<(), Skipped> {
+    let mark = random().ok_or(Skipped)?;
+    // Ours comes back to us too.
+    level.outbox().is_new(mark);
+    let (seal, said) = (level.leading(), word.encode(level.now()));
+    let entry = seal.seal_word(&mark, &said).map_err(|_| Skipped)?;
+    let (gate, mut allowance) = (level.gate(), level.gate().allowance());
+    gate.call(Operation::Publish, &mut allowance, gate.store.append(&seal.stream(), &entry)).await?;
+    gate.count(Operation::Publish, Outcome::Ok);
+    Ok(())
 }

@@ -1,16 +1,16 @@
 //! The second level: finds a token that another replica has minted, or the right to mint it for all of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::gate::{Allowance, Gate, Skipped};
-use super::outbox::{Outbox, Word};
+use super::outbox::Outbox;
 use super::seal::{EPOCHS, Epoch, Names, Seal, Unreadable, Value};
 use super::store::{Holder, Leased, Seen, Store, StoreError};
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Now, Wall};
 use crate::config;
 use crate::lifecycle::Spawner;
 use crate::metrics::{Common, SharedOperation as Operation, SharedResult as Outcome};
@@ -46,6 +46,8 @@ pub struct Level<S> {
     offset_ms: AtomicI64,
     /// What was purged here and may still be there.
     outbox: Arc<Outbox>,
+    /// Whether somebody hears what other replicas say.
+    heard: AtomicBool,
     clock: Clock,
     tasks: Spawner,
 }
@@ -104,6 +106,7 @@ impl<S: Store> Level<S> {
             lease: (mint_timeout * 2 / 5).min(LONGEST_LEASE),
             offset_ms: AtomicI64::new(UNKNOWN),
             outbox,
+            heard: AtomicBool::new(false),
             clock,
             tasks,
         })
@@ -114,29 +117,62 @@ impl<S: Store> Level<S> {
         self.gate.warm();
     }
 
-    /// Tells the store what was done here.
-    pub(super) async fn say(&self, word: &Word) -> Result<(), Skipped> {
-        let Some(scope) = word.scope() else { return Ok(()) };
-        let names = [Some(&self.leading), self.previous.as_ref()].into_iter().flatten();
-        let anew = names.flat_map(|seal| seal.ending(&scope)).map(|name| Some((name, random()?)));
-        let anew = anew.collect::<Option<Vec<_>>>().ok_or(Skipped)?;
-        let mut allowance = self.gate.allowance();
-        self.gate.call(Operation::Renew, &mut allowance, self.gate.store.renew(&anew)).await?;
-        self.gate.count(Operation::Renew, Outcome::Ok);
-        Ok(())
+    /// Whether nobody hears yet what other replicas say; whoever asks will.
+    pub fn is_unheard(&self) -> bool {
+        !self.heard.swap(true, Ordering::AcqRel)
+    }
+
+    /// What was purged here and may still be there; and what was followed.
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The wall clock.
+    pub(super) fn now(&self) -> Wall {
+        self.clock.wall()
+    }
+
+    /// The way to the store that costs nobody more than he has.
+    pub(super) fn gate(&self) -> &Arc<Gate<S>> {
+        &self.gate
+    }
+
+    /// What is written under.
+    pub(super) fn leading(&self) -> &Seal {
+        &self.leading
+    }
+
+    /// What is read under.
+    pub(super) fn seals(&self) -> impl Iterator<Item = &Seal> {
+        [Some(&self.leading), self.previous.as_ref()].into_iter().flatten()
+    }
+
+    /// What all calls for one mint may take.
+    pub(super) fn allowance(&self) -> Allowance {
+        self.gate.allowance()
     }
 
     /// A token that is there or arrives, or the way to mint it.
-    pub(super) async fn find(self: &Arc<Self>, request: &MintRequest, rules: &Rules) -> Found<S> {
-        self.search(request, rules).await.unwrap_or(Found::Nothing(None))
+    pub(super) async fn find(
+        self: &Arc<Self>,
+        request: &MintRequest,
+        rules: &Rules,
+        allowance: &mut Allowance,
+    ) -> Found<S> {
+        self.search(request, rules, allowance).await.unwrap_or(Found::Nothing(None))
     }
 
-    async fn search(self: &Arc<Self>, request: &MintRequest, rules: &Rules) -> Result<Found<S>, Skipped> {
+    async fn search(
+        self: &Arc<Self>,
+        request: &MintRequest,
+        rules: &Rules,
+        allowance: &mut Allowance,
+    ) -> Result<Found<S>, Skipped> {
         if self.outbox.covers(&request.key) {
             self.gate.count(Operation::Look, Outcome::Skipped);
             return Err(Skipped);
         }
-        let (names, mut allowance) = (self.leading.names(&request.key), self.gate.allowance());
+        let names = self.leading.names(&request.key);
         let before = self.previous.as_ref().map(|seal| (seal, seal.names(&request.key)));
         let now = self.clock.now();
         let both = async {
@@ -144,7 +180,7 @@ impl<S: Store> Level<S> {
             let Some((_, before)) = &before else { return Ok((store.look(&names).await?, Seen::default())) };
             futures_util::future::try_join(store.look(&names), store.look(before)).await
         };
-        let (seen, seen_before) = self.gate.call(Operation::Look, &mut allowance, both).await?;
+        let (seen, seen_before) = self.gate.call(Operation::Look, allowance, both).await?;
         let mut found = self.judge(&self.leading, &names, &seen, request, rules, now);
         if let (None | Some(Err(_)), Some((seal, before))) = (&found, &before) {
             found = self.judge(seal, before, &seen_before, request, rules, now).or(found);
@@ -156,13 +192,13 @@ impl<S: Store> Level<S> {
         let holder = random().ok_or(Skipped)?;
         // Whatever comes of it: cut short, the lease may be ours all the same.
         let mut ticket = Ticket { level: Arc::clone(self), names, epochs: seen.epochs, holder: Some(holder) };
-        let Ok(Leased { granted, seen }) = self.take(&ticket.names, &holder, &mut allowance).await else {
+        let Ok(Leased { granted, seen }) = self.take(&ticket.names, &holder, allowance).await else {
             return Ok(Found::Nothing(Some(ticket)));
         };
         ticket.epochs = seen.epochs;
         if !granted {
             ticket.holder = None;
-            return Ok(self.wait(ticket, seen, request, rules, &mut allowance).await);
+            return Ok(self.wait(ticket, seen, request, rules, allowance).await);
         }
         // Somebody may have put it there since we looked.
         let found = self.judge(&self.leading, &ticket.names, &seen, request, rules, self.clock.now());
@@ -267,7 +303,7 @@ impl<S: Store> Level<S> {
     }
 
     /// Makes a call that nobody waits for.
-    fn later<F>(self: &Arc<Self>, operation: Operation, call: impl FnOnce(Arc<Self>) -> F + Send + 'static)
+    pub(super) fn later<F>(self: &Arc<Self>, operation: Operation, call: impl FnOnce(Arc<Self>) -> F + Send + 'static)
     where
         F: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
@@ -283,7 +319,7 @@ impl<S: Store> Level<S> {
 }
 
 /// An epoch or the mark of a holder; `None` where the system has no randomness.
-fn random() -> Option<[u8; 16]> {
+pub(super) fn random() -> Option<[u8; 16]> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).ok().map(|()| bytes)
 }

@@ -4,10 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
-use super::seal::{EPOCHS, Epoch, Names};
+use super::journal::{Entries, Journal, Place};
+use super::seal::{EPOCHS, Epoch, FundNames, Names};
 use super::store::{Holder, Leased, Seen, Store, StoreError};
+use super::vault::{Drawn, Vault};
+use crate::token::budget::purse::Ask;
 
 /// An epoch outlives every value that was made under it.
 const EPOCH_LIFE: Duration = Duration::from_hours(7 * 24);
@@ -16,20 +20,40 @@ const EPOCH_LIFE: Duration = Duration::from_hours(7 * 24);
 const SWEEP_AT: usize = 1024;
 
 /// The store.
-#[derive(Debug, Default)]
-pub struct MemoryStore(Mutex<Kept>);
+#[derive(Debug)]
+pub struct MemoryStore {
+    kept: Mutex<Kept>,
+    told: Notify,
+    /// Its clock counts from here.
+    begun: Instant,
+}
 
 #[derive(Debug, Default)]
 struct Kept {
     entries: HashMap<String, (Vec<u8>, Instant)>,
     sweep_at: usize,
+    streams: HashMap<String, Entries>,
+    /// Counts what was ever appended.
+    appended: u64,
+    /// Units, and the moment as of which they were counted.
+    buckets: HashMap<String, (f64, u64)>,
 }
 
 // === impl MemoryStore ===
 
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), told: Notify::new(), begun: Instant::now() }
+    }
+}
+
 impl MemoryStore {
+    fn millis(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every name that is there, and its bytes: for tests that look for what must not be readable.
@@ -47,7 +71,10 @@ impl MemoryStore {
 
     /// Forgets everything, as a flushed Redis does.
     pub fn flush(&self) {
-        self.kept().entries.clear();
+        let mut kept = self.kept();
+        kept.entries.clear();
+        kept.streams.clear();
+        kept.appended = 0;
     }
 }
 
@@ -96,6 +123,71 @@ impl Store for MemoryStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+impl Journal for MemoryStore {
+    type Line = ();
+
+    async fn append(&self, stream: &str, entry: &[u8]) -> Result<(), StoreError> {
+        let mut kept = self.kept();
+        kept.appended += 1;
+        let place = Place { millis: kept.appended, number: 0 };
+        kept.streams.entry(stream.to_owned()).or_default().push((place, entry.to_vec()));
+        drop(kept);
+        self.told.notify_waiters();
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn last(&self, (): &mut (), stream: &str) -> Result<Option<Place>, StoreError> {
+        Ok(self.kept().streams.get(stream).and_then(|entries| entries.last()).map(|(place, _)| *place))
+    }
+
+    async fn read(&self, (): &mut (), stream: &str, after: Place, patience: Duration) -> Result<Entries, StoreError> {
+        let after = || {
+            let kept = self.kept();
+            let entries = kept.streams.get(stream).into_iter().flatten();
+            entries.filter(|(place, _)| *place > after).cloned().collect::<Entries>()
+        };
+        let told = self.told.notified();
+        tokio::pin!(told);
+        // Heard from now on, so that nothing is missed between the look and the wait.
+        told.as_mut().enable();
+        let there = after();
+        if there.is_empty() && timeout(patience, told).await.is_ok() { Ok(after()) } else { Ok(there) }
+    }
+}
+
+impl Vault for MemoryStore {
+    async fn draw(&self, at: &FundNames, ask: Ask) -> Result<Drawn, StoreError> {
+        let (now, mut kept) = (self.millis(), self.kept());
+        if let Some((pause, _)) = kept.get(&at.pause) {
+            return Ok(Drawn { wait: None, now, pause: Some(pause) });
+        }
+        let (before, at_ms) = kept.buckets.get(&at.bucket).copied().unwrap_or((ask.capacity, now));
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of a process")]
+        let flowed = now.saturating_sub(at_ms) as f64 * ask.rate;
+        let units = (before + flowed).min(ask.capacity);
+        let missing = 1.0 + ask.reserve - units;
+        let wait = (missing > 0.001).then(|| Duration::from_secs_f64((missing / ask.rate).ceil() / 1000.0));
+        kept.buckets.insert(at.bucket.clone(), (if wait.is_some() { units } else { units - 1.0 }, now));
+        Ok(Drawn { wait, now, pause: None })
+    }
+
+    async fn now(&self) -> Result<u64, StoreError> {
+        Ok(self.millis())
+    }
+
+    async fn pause(&self, at: &FundNames, pause: Vec<u8>, life: Duration) -> Result<(), StoreError> {
+        let mut kept = self.kept();
+        if kept.get(&at.pause).is_none_or(|(_, left)| left < life) {
+            kept.put(&at.pause, pause, life);
+        }
         Ok(())
     }
 }

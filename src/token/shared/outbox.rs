@@ -1,17 +1,27 @@
 //! What the other replicas have yet to hear: who was purged or refused here. It waits while the store is down.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use super::seal::Mark;
+use crate::clock::Wall;
+use crate::lapsing::Lapsing;
 use crate::session::{SessionId, UserId};
 use crate::token::TokenKey;
 use crate::token::scope::PurgeScope;
 
 /// Words that wait. When there are more, everybody's tokens are forgotten instead, and the oldest words are lost.
 const CAPACITY: usize = 10_000;
+
+/// Words of the stream of which it is remembered that they were followed: as many as a stream has, and for as long.
+const FOLLOWED: usize = 120_000;
+const FOLLOWED_FOR: Duration = Duration::from_hours(8 * 24);
 
 /// One thing that was done here, for the others to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +38,10 @@ pub enum Word {
     Admit(UserId, i64),
 }
 
+/// Does what another replica has done. Cheap to clone.
+#[derive(Clone)]
+pub struct Hear(Arc<dyn Fn(&Word, Duration) + Send + Sync>);
+
 /// The words, the oldest first. It outlives every configuration.
 #[derive(Debug)]
 pub struct Outbox {
@@ -35,6 +49,28 @@ pub struct Outbox {
     /// Whether somebody will hear them.
     open: AtomicBool,
     told: watch::Sender<()>,
+    /// Words of the stream that were followed, ours among them.
+    followed: Mutex<Lapsing<Mark, ()>>,
+}
+
+// === impl Hear ===
+
+impl Hear {
+    /// By this.
+    pub fn by(hear: impl Fn(&Word, Duration) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hear))
+    }
+
+    /// Follows a word, which was said so long ago.
+    pub(super) fn follow(&self, word: &Word, age: Duration) {
+        (self.0)(word, age);
+    }
+}
+
+impl fmt::Debug for Hear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hear")
+    }
 }
 
 // === impl Word ===
@@ -51,11 +87,49 @@ impl Word {
     }
 }
 
+impl Word {
+    /// For the stream: the kind, the moment `at` when it was said, what it is as of, and whose it is.
+    pub(super) fn encode(&self, at: Wall) -> Vec<u8> {
+        let (kind, as_of, whose) = match self {
+            Self::Purge(PurgeScope::All) => (0, 0, ""),
+            Self::Purge(PurgeScope::Session(sid)) => (1, 0, sid.as_str()),
+            Self::Purge(PurgeScope::User(sub)) => (2, 0, sub.as_str()),
+            Self::RevokeSession(sid) => (3, 0, sid.as_str()),
+            Self::RevokeUser(sub) => (4, 0, sub.as_str()),
+            Self::Bar(sub, as_of) => (5, *as_of, sub.as_str()),
+            Self::Admit(sub, as_of) => (6, *as_of, sub.as_str()),
+        };
+        [&[kind][..], &at.as_millis().to_be_bytes(), &i64::to_be_bytes(as_of), whose.as_bytes()].concat()
+    }
+
+    /// `None` for what a later version may say.
+    pub(super) fn decode(bytes: &[u8]) -> Option<(Self, Wall)> {
+        let (kind, rest) = bytes.split_first()?;
+        let (at, rest) = rest.split_first_chunk::<8>()?;
+        let (as_of, whose) = rest.split_first_chunk::<8>()?;
+        let (as_of, whose) = (i64::from_be_bytes(*as_of), std::str::from_utf8(whose).ok()?);
+        let session = || SessionId::new(whose).ok();
+        let user = || UserId::new(whose).ok();
+        let word = match kind {
+            0 => Self::Purge(PurgeScope::All),
+            1 => Self::Purge(PurgeScope::Session(session()?)),
+            2 => Self::Purge(PurgeScope::User(user()?)),
+            3 => Self::RevokeSession(session()?),
+            4 => Self::RevokeUser(user()?),
+            5 => Self::Bar(user()?, as_of),
+            6 => Self::Admit(user()?, as_of),
+            _ => return None,
+        };
+        Some((word, Wall::from_millis(i64::from_be_bytes(*at))))
+    }
+}
+
 // === impl Outbox ===
 
 impl Default for Outbox {
     fn default() -> Self {
-        Self { words: Mutex::default(), open: AtomicBool::new(false), told: watch::Sender::new(()) }
+        let followed = Mutex::new(Lapsing::new(FOLLOWED));
+        Self { words: Mutex::default(), open: AtomicBool::new(false), told: watch::Sender::new(()), followed }
     }
 }
 
@@ -114,6 +188,17 @@ impl Outbox {
         }
     }
 
+    /// Whether a word of the stream was not followed before; from now on it was.
+    pub fn is_new(&self, mark: Mark) -> bool {
+        let (now, mut followed) = (Instant::now(), self.followed.lock().unwrap_or_else(PoisonError::into_inner));
+        followed.sweep(now);
+        let new = followed.get(&mark, now).is_none();
+        if new {
+            followed.insert(mark, (), now + FOLLOWED_FOR);
+        }
+        new
+    }
+
     /// The store has heard it.
     pub fn heard(&self, word: &Word) {
         let mut words = self.words();
@@ -148,6 +233,26 @@ mod tests {
         assert!(outbox.covers(&key(1)) && !outbox.covers(&key(2)));
         outbox.heard(&purge(1));
         assert!(!outbox.covers(&key(1)));
+    }
+
+    #[test]
+    fn a_word_is_what_it_was() {
+        let (sid, sub) = (SessionId::new("sess_1").unwrap(), UserId::new("user_1").unwrap());
+        for word in [
+            Word::Purge(PurgeScope::All),
+            Word::Purge(PurgeScope::Session(sid.clone())),
+            Word::Purge(PurgeScope::User(sub.clone())),
+            Word::RevokeSession(sid),
+            Word::RevokeUser(sub.clone()),
+            Word::Bar(sub.clone(), -5),
+            Word::Admit(sub, 7),
+        ] {
+            let at = Wall::from_seconds(1_800_000_000);
+            assert_eq!(Word::decode(&word.encode(at)), Some((word, at)));
+        }
+        for bytes in [&[][..], &[9; 30], &[3; 17], &[3; 10]] {
+            assert_eq!(Word::decode(bytes), None);
+        }
     }
 
     /// Fails where a word is lost and nothing stands in for it.

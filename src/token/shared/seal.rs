@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::hmac;
+use aws_lc_rs::{constant_time, hmac};
 
 use crate::clock::Wall;
 use crate::config::MintKind;
@@ -22,6 +22,9 @@ use crate::token::{Scope, TokenKey};
 /// What the values of a session, of a user or of everybody are good under. A purge sets it anew, and what was made under
 /// another one counts for nothing.
 pub type Epoch = [u8; 16];
+
+/// Tells a word of the stream from every other one.
+pub type Mark = [u8; 16];
 
 /// Of the session, of its user, and of everybody.
 pub const EPOCHS: usize = 3;
@@ -40,6 +43,7 @@ pub struct Seal {
     prefix: String,
     names: hmac::Key,
     seals: hmac::Key,
+    words: hmac::Key,
 }
 
 /// Where everything of one token is kept.
@@ -52,6 +56,15 @@ pub struct Names {
     /// The epochs of its session, of its user, and of everybody.
     pub epochs: [String; EPOCHS],
     digest: [u8; 32],
+}
+
+/// The names of the bucket of all, and of the pause that one of them was told of.
+#[derive(Debug, Clone)]
+pub struct FundNames {
+    /// The bucket.
+    pub bucket: String,
+    /// The pause; in the same place of a cluster.
+    pub pause: String,
 }
 
 /// What is sealed: a token and what its life is judged by.
@@ -88,6 +101,7 @@ impl Seal {
             prefix: prefix.to_owned(),
             names: derived("mintgate 1 names of the shared cache"),
             seals: derived("mintgate 1 seals of the shared cache"),
+            words: derived("mintgate 1 words of the shared cache"),
         }
     }
 
@@ -154,6 +168,58 @@ impl Seal {
         }
     }
 
+    /// Where the budget of all is.
+    pub fn fund(&self) -> FundNames {
+        let tag = self.tag(&[b"fund"]);
+        FundNames { bucket: format!("{tag}:b"), pause: format!("{tag}:p") }
+    }
+
+    /// A pause that nobody else can put there: its end by the store's clock, in milliseconds.
+    pub fn seal_pause(&self, at: &str, until: u64) -> Vec<u8> {
+        [&until.to_be_bytes()[..], &self.digest(&[b"pause", at.as_bytes(), &until.to_be_bytes()])].concat()
+    }
+
+    /// When such a pause ends.
+    pub fn open_pause(&self, at: &str, sealed: &[u8]) -> Option<u64> {
+        let (until, _) = sealed.split_first_chunk::<8>()?;
+        let until = u64::from_be_bytes(*until);
+        let same = constant_time::verify_slices_are_equal(sealed, &self.seal_pause(at, until)).is_ok();
+        same.then_some(until)
+    }
+
+    /// Where it is told what was purged and refused.
+    pub fn stream(&self) -> String {
+        format!("{}:s", self.tag(&[b"stream"]))
+    }
+
+    /// Seals a word for the stream. Its mark tells it from every other one.
+    ///
+    /// # Errors
+    /// See [`Unsealable`].
+    pub fn seal_word(&self, mark: &Mark, word: &[u8]) -> Result<Vec<u8>, Unsealable> {
+        let mut nonce = [0; NONCE_LEN];
+        getrandom::fill(&mut nonce).map_err(|_| Unsealable)?;
+        let mut sealed = [&mark[..], &nonce].concat();
+        let (key, mut plain) = (word_key(&self.words, mark).ok_or(Unsealable)?, word.to_vec());
+        let (nonce, aad) = (Nonce::assume_unique_for_key(nonce), self.stream());
+        key.seal_in_place_append_tag(nonce, Aad::from(aad.as_bytes()), &mut plain).map_err(|_| Unsealable)?;
+        sealed.extend(plain);
+        Ok(sealed)
+    }
+
+    /// Opens a word of the stream.
+    ///
+    /// # Errors
+    /// When it was sealed under another key or for another stream, or not left as it was.
+    pub fn open_word(&self, sealed: &[u8]) -> Result<(Mark, Vec<u8>), Unreadable> {
+        let (mark, rest) = sealed.split_first_chunk::<{ size_of::<Mark>() }>().ok_or(Unreadable)?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>().ok_or(Unreadable)?;
+        let (key, mut sealed) = (word_key(&self.words, mark).ok_or(Unreadable)?, sealed.to_vec());
+        let (nonce, aad) = (Nonce::assume_unique_for_key(*nonce), self.stream());
+        let word = key.open_in_place(nonce, Aad::from(aad.as_bytes()), &mut sealed).map_err(|_| Unreadable)?;
+        Ok((*mark, word.to_vec()))
+    }
+
     /// Seals a value for its place.
     ///
     /// # Errors
@@ -202,6 +268,11 @@ impl Seal {
     fn tag(&self, parts: &[&[u8]]) -> String {
         format!("{}{VERSION}:{{{}}}", self.prefix, hex(&self.digest(parts)))
     }
+}
+
+/// A key for each word, as for each value.
+fn word_key(words: &hmac::Key, mark: &Mark) -> Option<LessSafeKey> {
+    UnboundKey::new(&AES_256_GCM, hmac::sign(words, mark).as_ref()).ok().map(LessSafeKey::new)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,8 +1,10 @@
 //! A fleet in one process, under paused time: what the second level promises, whatever the store does.
 
+mod budget;
 mod failing;
 mod fleet;
 mod life;
+mod words;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,11 +12,13 @@ use std::time::Duration;
 
 use tokio::time::{Instant, advance, sleep};
 
+use super::journal::{Entries, Journal, Place};
 use super::level::Means;
 use super::memory::MemoryStore;
-use super::outbox::{Outbox, Word};
-use super::seal::{EPOCHS, Epoch, Names, Seal};
+use super::outbox::{Hear, Outbox, Word};
+use super::seal::{EPOCHS, Epoch, FundNames, Names, Seal};
 use super::store::{Holder, Leased, Seen, StoreError};
+use super::vault::{Drawn, Vault};
 use super::*;
 use crate::clock::{Clock, Wall};
 use crate::config;
@@ -22,6 +26,7 @@ use crate::config::shared::{CacheKey, Node, Reach, Redis};
 use crate::lifecycle::Spawner;
 use crate::metrics::{Lookup, Metrics, MintResult, SharedOperation, SharedResult, TemplateId};
 use crate::session::UserId;
+use crate::token::budget::purse::Ask;
 use crate::token::cache::TokenCache;
 use crate::token::fake::{Fake, key, metrics, request, spec, unavailable};
 use crate::token::freshness::Jitter;
@@ -66,6 +71,10 @@ impl Wire {
 
     async fn pass(&self, writes: bool) -> Result<(), StoreError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
+        self.carry(writes).await
+    }
+
+    async fn carry(&self, writes: bool) -> Result<(), StoreError> {
         let mood = *self.mood.lock().unwrap();
         match mood {
             Mood::Slow(time) => {
@@ -117,6 +126,49 @@ impl Store for Wire {
     }
 }
 
+impl Journal for Wire {
+    type Line = ();
+
+    async fn append(&self, stream: &str, entry: &[u8]) -> Result<(), StoreError> {
+        self.carry(true).await?;
+        self.store.append(stream, entry).await
+    }
+
+    async fn open(&self) -> Result<(), StoreError> {
+        self.carry(false).await
+    }
+
+    async fn last(&self, line: &mut (), stream: &str) -> Result<Option<Place>, StoreError> {
+        self.carry(false).await?;
+        self.store.last(line, stream).await
+    }
+
+    async fn read(&self, line: &mut (), stream: &str, after: Place, patience: Duration) -> Result<Entries, StoreError> {
+        self.carry(false).await?;
+        let entries = self.store.read(line, stream, after, patience).await;
+        // What was waited for does not come over a wire that broke meanwhile.
+        self.carry(false).await?;
+        entries
+    }
+}
+
+impl Vault for Wire {
+    async fn draw(&self, at: &FundNames, ask: Ask) -> Result<Drawn, StoreError> {
+        self.pass(true).await?;
+        self.store.draw(at, ask).await
+    }
+
+    async fn now(&self) -> Result<u64, StoreError> {
+        self.pass(false).await?;
+        self.store.now().await
+    }
+
+    async fn pause(&self, at: &FundNames, pause: Vec<u8>, life: Duration) -> Result<(), StoreError> {
+        self.pass(true).await?;
+        self.store.pause(at, pause, life).await
+    }
+}
+
 fn cache_key(byte: u8) -> CacheKey {
     use base64::Engine as _;
     CacheKey::parse(&base64::engine::general_purpose::STANDARD.encode([byte; 32])).unwrap()
@@ -149,12 +201,17 @@ fn cache_config() -> config::Cache {
     config::Cache { max_bytes: 64 << 20, max_session_bytes: 0, min_remaining, max_lifetime, refresh_at, missing_ttl }
 }
 
+type Heard = Arc<Mutex<Vec<(Word, Duration)>>>;
+
 /// One gateway of a fleet.
 struct Replica {
     wire: Arc<Wire>,
     cache: Arc<TokenCache>,
     mint: Arc<Shared<Arc<Fake>, Arc<Wire>>>,
     outbox: Arc<Outbox>,
+    level: Arc<Level<Arc<Wire>>>,
+    /// What it was told by others, and how old that was.
+    heard: Heard,
     metrics: Arc<Metrics>,
 }
 
@@ -170,10 +227,13 @@ impl Replica {
         let (store, limit) = (Arc::clone(&wire), Duration::from_secs(5));
         let level = Level::telling(store, shared, limit, means, Arc::clone(&outbox));
         herald::begin(&level, Arc::clone(&outbox), &tasks);
-        let mint = Arc::new(Shared::new(Arc::clone(issuer), Some(level), rules()));
+        let heard = Heard::default();
+        let hears = Arc::clone(&heard);
+        follow::begin(&level, &Hear::by(move |word, age| hears.lock().unwrap().push((word.clone(), age))), &tasks);
+        let mint = Arc::new(Shared::new(Arc::clone(issuer), Some(Arc::clone(&level)), rules()));
         let (config, jitter) = (cache_config(), Jitter::fixed(0.0));
         let cache = TokenCache::new(&config, clock, tasks, jitter, Arc::clone(&metrics));
-        Self { wire, cache, mint, outbox, metrics }
+        Self { wire, cache, mint, outbox, level, heard, metrics }
     }
 
     async fn get(&self, number: usize) -> (Lookup, Result<Arc<Token>, MintError>) {

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use http::Method;
 use mintgate::config::validate::{self, Environment, Secrets};
@@ -116,6 +117,7 @@ async fn no_secret_and_no_token_is_in_what_debug_prints_of_a_gateway_that_serves
         forced: false,
         trace: None,
         credential_issued_at: None,
+        spent: Duration::ZERO,
         deadline: Instant::now() + PATIENCE,
     };
     let token = gateway.mint.mint(request.clone()).await.unwrap();

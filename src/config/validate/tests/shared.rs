@@ -109,6 +109,18 @@ fn a_password_in_clear_text_is_warned_of() {
     }
 }
 
+/// Fails where webhooks are said to reach one process while all of them hear it.
+#[test]
+fn with_it_webhooks_reach_every_replica() {
+    let outside = outside().var("KEY", KEY).var("WHSEC", "whsec_ZG9jdW1lbnRz");
+    let webhooks = "[webhooks]\nlisten = \"127.0.0.1:1\"\nsigning_secret = { env = \"WHSEC\" }\n";
+    let lines = "url = \"redis://127.0.0.1\"\nencryption_key = { env = \"KEY\" }";
+    for (text, alone) in [(format!("{webhooks}{ROUTE}"), true), (format!("{webhooks}{}", source(lines)), false)] {
+        let (_, warnings) = parse_in(&outside, &text).unwrap();
+        assert_eq!(warnings.render(false).contains("webhooks reach this process only"), alone);
+    }
+}
+
 /// Under `check` a key need not be there.
 #[test]
 fn a_key_that_is_not_there_is_told_of() {

@@ -1,0 +1,139 @@
+//! One budget for the fleet, and what becomes of it when the store fails.
+
+use super::*;
+use crate::config::{Budget as Config, Rate};
+use crate::token::budget::{Budget, Limiter};
+
+fn budget(replicas: u32) -> Config {
+    Config {
+        requests: 100,
+        per: Duration::from_secs(10),
+        share: 0.8,
+        replicas,
+        reserve: 0.25,
+        per_session: Rate { count: 20, per: Duration::from_secs(10) },
+        max_concurrent: 1000,
+        max_waiting: 1024,
+    }
+}
+
+/// What mints within the budget, one for each replica.
+fn spenders(fleet: &Fleet, issuer: &Arc<Fake>, replicas: u32) -> Vec<Budget<Arc<Fake>>> {
+    let spender = |replica: &Replica| {
+        let limiter = Limiter::new(&budget(replicas), Arc::clone(&replica.metrics));
+        limiter.share(Some(Arc::new(Arc::clone(&replica.level))));
+        Budget::new(Arc::clone(issuer), limiter)
+    };
+    fleet.replicas.iter().map(spender).collect()
+}
+
+/// How many of so many that hardly wait are minted, taken in turns.
+async fn burst(spenders: &[Budget<Arc<Fake>>], urgency: Urgency, count: usize) -> usize {
+    let mut minted = 0;
+    for number in 0..count {
+        let deadline = Instant::now() + 4 * LIMIT;
+        let request = MintRequest { urgency, deadline, ..request(&key(number)) };
+        minted += usize::from(spenders[number % spenders.len()].mint(request).await.is_ok());
+    }
+    minted
+}
+
+fn instant() -> Arc<Fake> {
+    Fake::new(|_, _| async { Ok(Token::new("t", Instant::now()).unwrap()) })
+}
+
+/// Fails where each replica has a bucket of its own, where they divide this one by their number, or without the reserve.
+#[tokio::test(start_paused = true)]
+async fn all_replicas_together_have_one_budget() {
+    let (fleet, issuer) = (Fleet::new(4), instant());
+    let spenders = spenders(&fleet, &issuer, 4);
+    assert_eq!(burst(&spenders, Urgency::Ahead, 200).await, 60, "80 units, of which 20 are kept for those who wait");
+    assert_eq!(burst(&spenders, Urgency::Waiting, 20).await, 20);
+    sleep(Duration::from_secs(1)).await;
+    // 8 in a second, and those that flow in while somebody waits.
+    let more = burst(&spenders, Urgency::Waiting, 20).await;
+    assert!((8..=20).contains(&more), "{more}");
+    assert_eq!(issuer.calls(), 80 + more);
+}
+
+/// Somebody who can wait gets a unit as soon as there is one.
+#[tokio::test(start_paused = true)]
+async fn who_waits_gets_the_next_unit() {
+    let (fleet, issuer) = (Fleet::new(2), instant());
+    let spenders = spenders(&fleet, &issuer, 1);
+    assert_eq!(burst(&spenders, Urgency::Waiting, 80).await, 80);
+    let begun = Instant::now();
+    let waits = spenders.iter().flat_map(|spender| (0..8).map(|number| spender.mint(request(&key(number)))));
+    assert!(futures_util::future::join_all(waits).await.iter().all(Result::is_ok));
+    let took = begun.elapsed();
+    assert!((Duration::from_millis(1900)..Duration::from_millis(2500)).contains(&took), "{took:?}");
+}
+
+/// Fails where a 429 is heard by one alone.
+#[tokio::test(start_paused = true)]
+async fn a_429_that_one_hears_is_respected_by_all() {
+    let fleet = Fleet::new(2);
+    let issuer = Fake::new(|call, _| async move {
+        if call == 0 {
+            Err(MintError::Throttled { retry_after: Duration::from_secs(20) })
+        } else {
+            Ok(Token::new("t", Instant::now()).unwrap())
+        }
+    });
+    let spenders = spenders(&fleet, &issuer, 1);
+    assert!(spenders[0].mint(request(&key(0))).await.is_err());
+    settle().await;
+    for spender in &spenders {
+        let Err(MintError::Throttled { retry_after }) = spender.mint(request(&key(1))).await else { panic!() };
+        assert!(retry_after > Duration::from_secs(19) && retry_after <= Duration::from_secs(20), "{retry_after:?}");
+    }
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(issuer.calls(), 1);
+    assert!(spenders[1].mint(request(&key(1))).await.is_ok());
+}
+
+/// Fails where nobody decides when the store does not, where that takes long, or where what was used is forgotten.
+#[tokio::test(start_paused = true)]
+async fn without_the_store_each_replica_has_its_part() {
+    let (fleet, issuer) = (Fleet::new(2), instant());
+    let spenders = spenders(&fleet, &issuer, 2);
+    assert_eq!(burst(&spenders, Urgency::Waiting, 20).await, 20);
+    for replica in &fleet.replicas {
+        replica.wire.feel(Mood::Hangs);
+    }
+    let begun = Instant::now();
+    // 40 for each, of which 10 were used.
+    assert_eq!(burst(&spenders, Urgency::Waiting, 60).await, 60);
+    assert!(begun.elapsed() <= 2 * LIMIT + Duration::from_millis(10), "{:?}", begun.elapsed());
+    assert_eq!(burst(&spenders, Urgency::Ahead, 10).await, 0);
+    for replica in &fleet.replicas {
+        replica.wire.feel(Mood::Well);
+    }
+    sleep(Duration::from_secs(5)).await;
+    assert!(burst(&spenders, Urgency::Waiting, 20).await == 20, "and the one of all when it is back");
+}
+
+/// What the look and the lease have cost is not to be had again.
+#[tokio::test(start_paused = true)]
+async fn the_budget_takes_what_is_left_of_the_time_limit() {
+    let (fleet, issuer) = (Fleet::new(1), instant());
+    let spenders = spenders(&fleet, &issuer, 1);
+    fleet.replicas[0].wire.feel(Mood::Slow(Duration::from_millis(40)));
+    let begun = Instant::now();
+    let spent = Duration::from_millis(45);
+    assert!(spenders[0].mint(MintRequest { spent, ..request(&key(1)) }).await.is_ok());
+    assert!(begun.elapsed() <= Duration::from_millis(7), "{:?}", begun.elapsed());
+}
+
+/// Fails without the seal of a pause.
+#[tokio::test(start_paused = true)]
+async fn a_planted_pause_stops_nobody() {
+    let (fleet, issuer) = (Fleet::new(1), instant());
+    let spenders = spenders(&fleet, &issuer, 1);
+    let at = seal().fund();
+    let foreign = Seal::new(&cache_key(9), "mintgate:").seal_pause(&at.pause, u64::MAX);
+    for planted in [b"1".to_vec(), foreign, Vec::new()] {
+        fleet.store.plant(&at.pause, Some((planted, Duration::from_hours(9))));
+        assert!(spenders[0].mint(request(&key(1))).await.is_ok());
+    }
+}
