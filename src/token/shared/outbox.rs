@@ -40,7 +40,9 @@ pub enum Word {
 
 /// Does what another replica has done. Cheap to clone.
 #[derive(Clone)]
-pub struct Hear(Arc<dyn Fn(&Word, Duration) + Send + Sync>);
+pub struct Hear(Arc<Follow>);
+
+type Follow = dyn Fn(&Word, Duration) + Send + Sync;
 
 /// The words, the oldest first. It outlives every configuration.
 #[derive(Debug)]
