@@ -10,6 +10,7 @@ pub mod case;
 mod fleet;
 mod issuer;
 mod keys;
+mod level;
 pub mod plot;
 pub mod sample;
 pub mod tally;

@@ -53,6 +53,13 @@ pub struct Args {
     /// A session's requests reach always the same replica, or any.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "any")]
     routing: Vec<Way>,
+    /// Tokens are kept in each replica's memory alone, or in a level that all share too ([cache.shared]); then they share the
+    /// budget as well.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "memory")]
+    level: Vec<Level>,
+    /// How long the shared level takes to answer.
+    #[arg(long, value_name = "DURATION", default_value = "1ms", value_parser = values::positive)]
+    shared_latency: Duration,
     /// How long the issuer takes to answer.
     #[arg(long, value_name = "FROM-TO", default_value = "250ms-300ms", value_parser = values::range)]
     latency: (Duration, Duration),
@@ -113,6 +120,13 @@ enum Way {
     Sticky,
 }
 
+/// `--level`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    Memory,
+    Shared,
+}
+
 /// Why nothing was simulated.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -160,7 +174,11 @@ impl Args {
             for &sessions in &self.sessions {
                 for &replicas in replicas {
                     for &routing in &self.routing {
-                        cases.push(self.case(base, lifetime, sessions, replicas, routing));
+                        for &level in &self.level {
+                            let shared = (level == Level::Shared).then_some(self.shared_latency);
+                            let case = self.case(base, lifetime, sessions, replicas, routing);
+                            cases.push(Case { shared, ..case });
+                        }
                     }
                 }
             }
@@ -195,6 +213,7 @@ impl Args {
             },
             cache: base.cache.clone(),
             budget: base.budget.clone(),
+            shared: None,
             timeout: base.timeout,
             cold: self.cold,
             warm_up: if self.cold { Duration::ZERO } else { self.warm_up.unwrap_or(lifetime) },

@@ -33,6 +33,9 @@ pub struct Case {
     pub cache: config::Cache,
     /// `[clerk.budget]`, of which `replicas` follows the case.
     pub budget: config::Budget,
+    /// How long the shared level takes to answer one question; `None`: there is no such level. Where there is, the budget is
+    /// shared too.
+    pub shared: Option<Duration>,
     /// `clerk.timeout`
     pub timeout: Duration,
     /// Whether the caches are empty at the start; else they hold what they would hold after a while.
@@ -103,12 +106,22 @@ impl Case {
         self.every.saturating_mul(self.templates.saturating_mul(self.homes()))
     }
 
-    /// Replicas that keep the tokens of a session.
+    /// Replicas that have the tokens of a session minted, each for itself.
     fn homes(&self) -> u32 {
         match self.routing {
-            Routing::Sticky => 1,
-            Routing::Any => self.replicas,
+            Routing::Any if self.shared.is_none() => self.replicas,
+            Routing::Sticky | Routing::Any => 1,
         }
+    }
+
+    /// Tokens in all memories at a time, where nothing is refused, and those in the shared level.
+    pub(crate) fn held(&self) -> f64 {
+        if self.shared.is_none() {
+            return self.live() * self.pairs();
+        }
+        // Of each token every replica that was asked for it has a copy, besides the shared level's, which holds more beside it.
+        let alone = Self { shared: None, ..self.clone() };
+        alone.live() * alone.pairs() + 2.0 * self.live() * self.pairs()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]

@@ -10,6 +10,7 @@ use super::arrivals::{Arrival, Arrivals, Routing};
 use super::case::Case;
 use super::issuer::{Aged, Issuer};
 use super::keys::{self, Keys};
+use super::level::Remote;
 use super::sample::Sample;
 use super::tally::Tally;
 use crate::clock::{Clock, Now, Wall};
@@ -20,21 +21,30 @@ use crate::token::budget::{Budget, Limiter};
 use crate::token::cache::TokenCache;
 use crate::token::freshness::Jitter;
 use crate::token::retry::Retry;
+use crate::token::shared::Shared;
+use crate::token::shared::level::Level;
 use crate::token::{Freshness, MintRequest, TokenKey, Urgency};
 
 /// A gateway forgets dead tokens so often.
 const SWEEP: Duration = Duration::from_mins(1);
 
+/// Time for the fleet to come to where it would be after a while; nothing is asked for meanwhile.
+const FILLING: Duration = Duration::from_secs(10);
+
+/// So much of that is done at the same time.
+const AT_ONCE: usize = 1000;
+
 /// Any moment will do.
 const BEGIN: Wall = Wall::from_millis(1_800_000_000_000);
 
 /// How a simulated gateway mints: as a real one does.
-type Mint = Retry<Breaker<Budget<Arc<Issuer>>>>;
+type Mint = Shared<Retry<Breaker<Budget<Arc<Issuer>>>>, Remote>;
 
 /// One gateway.
 struct Replica {
     cache: Arc<TokenCache>,
     mint: Arc<Mint>,
+    level: Option<Arc<Level<Remote>>>,
 }
 
 /// All that are simulated.
@@ -52,7 +62,7 @@ struct Fleet {
 pub(super) async fn drive(case: &Case, sample: &Sample, progress: &mut (dyn FnMut(f64) + Send)) -> Arc<Tally> {
     // So that there is a time at which a token could have been minted that is as old as one can be.
     sleep(case.lifetime + Duration::from_secs(1)).await;
-    let start = Instant::now();
+    let start = Instant::now() + FILLING;
     let begin = start + case.warm_up;
     let tally = Arc::new(Tally::new(begin, case.measured));
     let clock = Clock::following(BEGIN);
@@ -93,12 +103,17 @@ impl Fleet {
         let metrics = Arc::new(Metrics::new(Names { templates, ..Names::default() }));
         let (tasks, jitter) = (Spawner::current(), seeded(case.seed));
         let (budget, cache) = (sample.budget(case), sample.cache(case));
+        let remote = Remote::of(case);
+        let one = Limiter::new(&budget, Arc::clone(&metrics));
         let replica = |_| {
-            let limiter = Limiter::new(&budget, Arc::clone(&metrics));
+            // One budget for all, where they share a level.
+            let limiter = if remote.is_some() { Arc::clone(&one) } else { Limiter::new(&budget, Arc::clone(&metrics)) };
             let breaker = Breaker::new(Budget::new(Arc::clone(issuer), limiter), Health::new(Arc::clone(&metrics)));
-            let mint = Arc::new(Retry::new(breaker, clock.clone(), jitter.clone()));
+            let level = remote.as_ref().and_then(|remote| remote.level(case, &clock, &tasks, &metrics));
+            let retry = Retry::new(breaker, clock.clone(), jitter.clone());
+            let mint = Arc::new(Shared::new(retry, level.clone(), case.rules()));
             let (tasks, metrics) = (tasks.clone(), Arc::clone(&metrics));
-            Replica { cache: TokenCache::new(&cache, clock.clone(), tasks, jitter.clone(), metrics), mint }
+            Replica { cache: TokenCache::new(&cache, clock.clone(), tasks, jitter.clone(), metrics), mint, level }
         };
         let replicas = (0..sample.replicas).map(replica).collect();
         Self { replicas, keys: Keys::new(case.templates), clock, tasks, metrics, tally, timeout: case.timeout }
@@ -145,19 +160,28 @@ impl Fleet {
     async fn fill(&self, case: &Case, sample: &Sample, issuer: &Arc<Issuer>) {
         let oldest = case.rules().replaced_after(case.lifetime);
         let aged = Arc::new(Aged { issuer: Arc::clone(issuer), oldest });
+        let shared = |replica: &Replica| Arc::new(Shared::new(Arc::clone(&aged), replica.level.clone(), case.rules()));
+        let mints: Vec<_> = self.replicas.iter().map(shared).collect();
         let mut rng = Rng::with_seed(case.seed ^ 0x6669_6c6c);
         let live = case.live();
         for session in 0..sample.sessions {
             for template in 0..case.templates {
-                for replica in self.homes(case.routing, session) {
+                // Through one of them the shared level gets it too.
+                let routing = if case.shared.is_some() { Routing::Sticky } else { case.routing };
+                for replica in self.homes(routing, session) {
                     if rng.f64() < live {
                         let request = self.request(self.keys.of(session, template), template, Instant::now());
+                        let (cache, mint) = (Arc::clone(&self.replicas[replica].cache), Arc::clone(&mints[replica]));
                         // What cannot be is not there: the warm-up goes on without.
-                        drop(self.replicas[replica].cache.get(request, &aged).await);
+                        drop(self.tasks.spawn(async move { drop(cache.get(request, &mint).await) }));
+                    }
+                    if self.tasks.alive() > AT_ONCE {
+                        self.tasks.idle().await;
                     }
                 }
             }
         }
+        self.tasks.idle().await;
     }
 
     /// Which replicas may keep the tokens of a session.

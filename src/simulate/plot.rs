@@ -62,9 +62,9 @@ const PANELS: [Panel; 4] = [
         least: 1.0,
     },
     Panel {
-        title: "Requests that waited for their token",
+        title: "Requests that waited for a mint",
         unit: "%",
-        value: |column, _| percent(column.joined + column.minted + column.shared, column),
+        value: |column, _| percent(column.joined + column.minted, column),
         least: 1.0,
     },
     Panel { title: "The longest wait", unit: "s", value: |column, _| number(column.longest_ms) / 1000.0, least: 0.5 },

@@ -2,7 +2,8 @@
 //!
 //! A part is some of the replicas, each whole: with its own memory, its own share of the budget, the requests that reach it,
 //! and its part of the issuer's limit. Only where one replica alone is too large is it made smaller: a part of its sessions,
-//! with the same part of its budget and of its memory.
+//! with the same part of its budget and of its memory. What replicas share, a part of them cannot stand for: with a shared level
+//! all replicas are simulated, with a part of the sessions.
 
 use super::arrivals::{Plan, Routing};
 use super::case::Case;
@@ -37,10 +38,10 @@ impl Sample {
         let part = case.sample.map_or_else(|| fitting(case), |factor| 1.0 / f64::from(factor.max(1)));
         let whole = f64::from(case.replicas);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the replicas")]
-        let replicas = ((whole * part).round() as u32).clamp(1, case.replicas);
+        let some = ((whole * part).round() as u32).clamp(1, case.replicas);
+        let replicas = if case.shared.is_some() { case.replicas } else { some };
         let held = f64::from(replicas) / whole;
         let scale = (part / held).min(1.0);
-        // Below one request in ten there is nothing left to simulate.
         let sessions = |of: f64| {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the sessions")]
             let sessions = (case.sessions_f64() * of).round() as u64;
@@ -75,9 +76,14 @@ impl Sample {
         }
     }
 
-    /// What each simulated replica has of the budget.
+    /// What each simulated replica has of the budget; with a shared level what all of them have together.
     pub(super) fn budget(&self, case: &Case) -> config::Budget {
-        let budget = config::Budget { replicas: case.replicas, ..case.budget.clone() };
+        let mut budget = config::Budget { replicas: case.replicas, ..case.budget.clone() };
+        if case.shared.is_some() {
+            let all = usize::try_from(std::mem::replace(&mut budget.replicas, 1)).unwrap_or(1);
+            budget.max_concurrent = budget.max_concurrent.saturating_mul(all);
+            budget.max_waiting = budget.max_waiting.saturating_mul(all);
+        }
         if self.scale >= 1.0 {
             return budget;
         }
@@ -124,6 +130,8 @@ fn part(of: usize, part: f64, least: usize) -> usize {
 fn fitting(case: &Case) -> f64 {
     let seconds = (case.warm_up + case.measured).as_secs_f64();
     let requests = case.requests() * seconds;
-    let held = case.live() * case.pairs();
+    let held = case.held();
+    // A question to the shared level costs as much as thirty requests that are served from memory.
+    let requests = if case.shared.is_some() { requests * 15.0 } else { requests };
     (MOST_REQUESTS / requests.max(1.0)).min(MOST_TOKENS / held.max(1.0)).min(1.0)
 }

@@ -89,11 +89,13 @@ pub struct Figures {
     pub calls_per_second: f64,
     /// Of all requests, those that were served at once from memory, 0 to 1.
     pub hit_ratio: f64,
-    /// Of all requests, those that waited and got a token, 0 to 1.
+    /// Of all requests, those that the shared level alone has served, 0 to 1.
+    pub shared: f64,
+    /// Of all requests, those that waited for a mint and got a token, 0 to 1.
     pub waited: f64,
     /// Of all requests, those that got none, 0 to 1.
     pub refused: f64,
-    /// How long those waited who got a token, in milliseconds: half of them at most so long.
+    /// How long those waited for a mint who got a token, in milliseconds: half of them at most so long.
     pub wait_p50_ms: u64,
     /// 99 of 100.
     pub wait_p99_ms: u64,
@@ -160,7 +162,9 @@ impl Tally {
             } += 1;
             column.longest_ms = column.longest_ms.max(wait as u64);
         });
-        if let (Some(mut counts), None) = (counts, error) {
+        // A question to the shared level is short; of that the part of those served by it tells.
+        let minted = error.is_none() && lookup != Lookup::Shared;
+        if let (Some(mut counts), true) = (counts, minted) {
             counts.waits[wait] += 1;
         }
     }
@@ -197,7 +201,8 @@ impl Tally {
             mints_per_second: rate(total.calls_minted),
             calls_per_second: rate(total.calls()),
             hit_ratio: part(total.hits),
-            waited: part(total.joined + total.minted + total.shared),
+            shared: part(total.shared),
+            waited: part(total.joined + total.minted),
             refused: part(total.refused()),
             wait_p50_ms: quantile(&counts.waits, 0.5),
             wait_p99_ms: quantile(&counts.waits, 0.99),

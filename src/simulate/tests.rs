@@ -45,6 +45,7 @@ fn case() -> Case {
             max_concurrent: 32,
             max_waiting: 1024,
         },
+        shared: None,
         timeout: Duration::from_secs(5),
         cold: false,
         warm_up: MINUTE,
@@ -157,6 +158,32 @@ fn a_part_of_a_fleet_shows_what_the_whole_does() {
         let off = (part.hit_ratio - whole.hit_ratio).abs().max((part.refused - whole.refused).abs());
         assert!(off < 0.02, "{part:?}\n{whole:?}");
     }
+}
+
+/// Fails where each replica mints for itself although they share a level, or where all of them have but one share of the
+/// budget.
+#[test]
+fn what_replicas_share_is_minted_once() {
+    let alone = Case { replicas: 8, measured: 5 * MINUTE, ..case() };
+    let shared = Case { shared: Some(Duration::from_millis(1)), ..alone.clone() };
+    let (alone, shared) = (simulated(&alone).figures, simulated(&shared));
+    assert_near(shared.figures.mints_per_second, shared.expected, 0.05);
+    assert!(shared.figures.mints_per_second * 2.0 < alone.mints_per_second);
+    assert!(shared.figures.counted.shared > shared.figures.counted.minted && alone.counted.shared == 0);
+    assert_eq!(shared.figures.counted.refused(), 0);
+}
+
+/// Fails where a part of the sessions has all of the budget or of the memory.
+#[test]
+fn a_part_of_the_sessions_shows_what_all_of_them_do_with_a_shared_level() {
+    let budget = config::Budget { requests: 200, ..case().budget };
+    let shared = Some(Duration::from_millis(1));
+    let whole = Case { replicas: 8, sessions: 1500, shared, budget, measured: 3 * MINUTE, ..case() };
+    let part = Case { sample: Some(3), ..whole.clone() };
+    let (whole, part) = (simulated(&whole).figures, simulated(&part).figures);
+    assert_near(part.mints_per_second, whole.mints_per_second, 0.03);
+    let off = [(part.hit_ratio, whole.hit_ratio), (part.shared, whole.shared), (part.refused, whole.refused)];
+    assert!(off.iter().all(|(part, whole)| (part - whole).abs() < 0.03), "{part:?}\n{whole:?}");
 }
 
 /// A memory that is too small gives tokens away that were still good. Fails where `max_bytes` does not count.

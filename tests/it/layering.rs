@@ -273,6 +273,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("simulate/tally", (11, 3)),
     ("simulate/issuer", (11, 4)),
     ("simulate/plot", (11, 4)),
+    ("simulate/level", (11, 4)),
     ("simulate/fleet", (11, 5)),
     ("simulate", (11, 6)),
     // 12 to 15: the process

@@ -4,6 +4,7 @@
 
 mod authz;
 mod bounds;
+mod capacity;
 mod deployment;
 mod dev;
 mod differential;

@@ -19,16 +19,18 @@ pub(super) struct Row<'a> {
 /// Something that one case may have and another not.
 type Tell = fn(&Case) -> String;
 
-const HEAD: [&str; 14] = [
+const HEAD: [&str; 16] = [
     "replicas",
     "sessions",
     "lifetime",
     "routing",
+    "level",
     "requests/s",
     "mints/s",
     "expected",
     "calls/s",
     "hits",
+    "shared",
     "waited",
     "p50",
     "p99",
@@ -39,7 +41,7 @@ const HEAD: [&str; 14] = [
 // === impl Row ===
 
 impl<'a> Row<'a> {
-    fn cells(&self) -> [String; 14] {
+    fn cells(&self) -> [String; 16] {
         let Self { case, outcome } = self;
         let figures = &outcome.figures;
         [
@@ -47,11 +49,13 @@ impl<'a> Row<'a> {
             shown(case.sessions),
             time(case),
             routing(case.routing).to_owned(),
+            level(case),
             rate(figures.requests_per_second),
             rate(figures.mints_per_second),
             rate(outcome.expected),
             rate(figures.calls_per_second),
             percent(figures.hit_ratio),
+            percent(figures.shared),
             percent(figures.waited),
             format!("{} ms", figures.wait_p50_ms),
             format!("{} ms", figures.wait_p99_ms),
@@ -72,6 +76,7 @@ impl<'a> Row<'a> {
             "every_seconds": case.every.as_secs_f64(),
             "pattern": pattern(case.pattern),
             "routing": routing(case.routing),
+            "level": level(case),
             "measured_seconds": case.measured.as_secs_f64(),
             "sample": {
                 "factor": sample.factor,
@@ -89,11 +94,12 @@ impl<'a> Row<'a> {
     pub(super) fn line(&self, all: &[Row<'_>]) -> Line<'a> {
         let Self { case, outcome } = self;
         let differs = |of: Tell| all.iter().any(|row| of(row.case) != of(case));
-        let parts: [(&str, Tell); 4] = [
+        let parts: [(&str, Tell); 5] = [
             (" replicas", |case| case.replicas.to_string()),
             (" sessions", |case| shown(case.sessions)),
             (" tokens", time),
-            ("", |case| routing(case.routing).to_owned()),
+            (" routing", |case| routing(case.routing).to_owned()),
+            (" level", level),
         ];
         let name: Vec<String> =
             parts.iter().filter(|(_, of)| differs(*of)).map(|(what, of)| format!("{}{what}", of(case))).collect();
@@ -109,7 +115,7 @@ impl<'a> Row<'a> {
 
 /// The table, and what has to be known to read it.
 pub(super) fn text(rows: &[Row<'_>]) -> String {
-    let cells: Vec<[String; 14]> =
+    let cells: Vec<[String; 16]> =
         std::iter::once(HEAD.map(str::to_owned)).chain(rows.iter().map(Row::cells)).collect();
     let wide = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let mut text = String::new();
@@ -121,7 +127,9 @@ pub(super) fn text(rows: &[Row<'_>]) -> String {
     }
     for (number, row) in rows.iter().enumerate().filter(|(_, row)| !row.outcome.sample.is_whole()) {
         let (case, sample) = (row.case, &row.outcome.sample);
-        let part = if sample.scale < 1.0 {
+        let part = if case.shared.is_some() {
+            format!("{} of {} sessions, and that part of the budget and of each memory", sample.sessions, case.sessions)
+        } else if sample.scale < 1.0 {
             format!("a replica with one part in {:.0} of its sessions, budget and memory", 1.0 / sample.scale)
         } else {
             format!("{} of {} replicas", sample.replicas, case.replicas)
@@ -147,6 +155,10 @@ pub(super) fn title(cases: &[Case]) -> String {
 
 fn time(case: &Case) -> String {
     humantime::format_duration(case.lifetime).to_string()
+}
+
+fn level(case: &Case) -> String {
+    if case.shared.is_some() { "shared" } else { "memory" }.to_owned()
 }
 
 fn routing(of: Routing) -> &'static str {
