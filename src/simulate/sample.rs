@@ -41,7 +41,8 @@ impl Sample {
         let some = ((whole * part).round() as u32).clamp(1, case.replicas);
         let replicas = if case.shared.is_some() { case.replicas } else { some };
         let held = f64::from(replicas) / whole;
-        let scale = (part / held).min(1.0);
+        // Of one replica alone, or of all of them where they share a level.
+        let scale = if case.shared.is_some() { part } else { (whole * part).min(1.0) };
         let sessions = |of: f64| {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the sessions")]
             let sessions = (case.sessions_f64() * of).round() as u64;
