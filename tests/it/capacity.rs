@@ -78,7 +78,7 @@ async fn for_real(plan: Plan, seed: u64, lasting: Duration) -> Real {
     }
     let (mut passed, mut requests) = (Duration::ZERO, 0);
     for arrival in Arrivals::new(plan, seed).take_while(|arrival| arrival.at < lasting) {
-        clock.step(i64::try_from((arrival.at - passed).as_millis()).unwrap());
+        clock.step(i64::try_from(arrival.at.saturating_sub(passed).as_millis()).unwrap());
         passed = arrival.at;
         let gateway = &gateways[usize::try_from(arrival.replica).unwrap()];
         let session = &sessions[usize::try_from(arrival.session).unwrap()];
