@@ -282,6 +282,7 @@ fn every_configuration_to_deploy_loads_without_a_warning() {
         "debian/mintgate.toml",
         "docker/mintgate.toml",
         "fleet/hub/hub.toml",
+        "fleet/shared/gateway.toml",
         "fleet/hub/sidecar.toml",
         "kubernetes/example/mintgate.toml",
     ] {

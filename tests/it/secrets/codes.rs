@@ -13,6 +13,7 @@ use super::canaries::Canaries;
 use super::stage::{Ask, BODY, CALLER, COOKIE, Heard, QUERY, Stage, Way};
 use crate::harness::{call, client};
 use crate::status::Watcher;
+use crate::support::http2;
 use crate::support::websocket::{HANDSHAKE, masked};
 
 /// What no request to this version leads to: nothing tells it of a revocation yet.
@@ -242,6 +243,23 @@ impl Caller<'_> {
         }
     }
 
+    /// Another protocol on a stream; whoever asks for one knows that it may, by the settings before an answer.
+    async fn speak_otherwise(&mut self) -> Code {
+        for way in [Way::Plain2, Way::Tls2] {
+            let bearer = self.bearer(&json!({}));
+            let mut client = self.stage.streams(way).await;
+            let first = http::Request::get("http://a.test/none").body(http2::empty()).unwrap();
+            assert_eq!(client.ask(first).await.status, 404);
+            let path = format!("/good?{QUERY}");
+            let answer =
+                client.connect_as("connect-udp", &path, &[("authorization", &bearer), ("cookie", COOKIE)]).await;
+            let heard = Heard::of(&http2::Answer::whole(answer).await);
+            assert_eq!(heard.code, "protocol-unsupported");
+            self.heard.push((format!("another protocol {way:?}"), heard.text));
+        }
+        Code::ProtocolUnsupported
+    }
+
     /// A body that stands still.
     async fn stall(&mut self) -> Code {
         let bearer = self.bearer(&json!({}));
@@ -334,6 +352,7 @@ async fn no_code_and_no_page_and_no_line_tells_a_secret() {
     let mut forced: BTreeSet<&str> = cases.iter().filter_map(|case| case.code).map(Code::as_str).collect();
     caller.garble().await;
     caller.open_websockets().await;
+    forced.insert(caller.speak_otherwise().await.as_str());
     forced.insert(caller.stall().await.as_str());
     tokio::time::sleep(Duration::from_secs(11).saturating_sub(began.elapsed())).await;
     let mints = stage.mints();

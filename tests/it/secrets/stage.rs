@@ -220,17 +220,16 @@ impl Stage {
                     request = request.header(*name, value);
                 }
                 let body = if ask.body.is_empty() { http2::empty() } else { http2::full(ask.body.clone()) };
-                let mut client = match way {
-                    Way::Tls2 => http2::Client::over(self.tls(&["h2"]).await).await,
-                    _ => http2::Client::over(self.unix().await).await,
-                };
-                let answer = client.ask(request.body(body).unwrap()).await;
-                Heard {
-                    status: answer.status,
-                    code: answer.outcome().1.to_owned(),
-                    text: format!("{}\n{}", shown(&answer.headers), String::from_utf8_lossy(&answer.body)),
-                }
+                Heard::of(&self.streams(way).await.ask(request.body(body).unwrap()).await)
             }
+        }
+    }
+
+    /// A connection of HTTP/2.
+    pub(super) async fn streams(&self, way: Way) -> http2::Client {
+        match way {
+            Way::Tls1 | Way::Tls2 => http2::Client::over(self.tls(&["h2"]).await).await,
+            Way::Plain1 | Way::Plain2 => http2::Client::over(self.unix().await).await,
         }
     }
 
@@ -292,6 +291,15 @@ impl Heard {
                 text: String::from_utf8_lossy(&answer.raw).into_owned(),
             },
             Err(error) => Self { status: 0, code: String::new(), text: error.0 },
+        }
+    }
+
+    /// An answer of HTTP/2.
+    pub(super) fn of(answer: &http2::Answer) -> Self {
+        Self {
+            status: answer.status,
+            code: answer.outcome().1.to_owned(),
+            text: format!("{}\n{}", shown(&answer.headers), String::from_utf8_lossy(&answer.body)),
         }
     }
 }
