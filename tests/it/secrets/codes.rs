@@ -245,10 +245,10 @@ impl Caller<'_> {
 
     /// Another protocol on a stream; whoever asks for one knows that it may, by the settings before an answer.
     async fn speak_otherwise(&mut self) -> Code {
-        for way in [Way::Plain2, Way::Tls2] {
+        for (way, scheme) in [(Way::Plain2, "http"), (Way::Tls2, "https")] {
             let bearer = self.bearer(&json!({}));
             let mut client = self.stage.streams(way).await;
-            let first = http::Request::get("http://a.test/none").body(http2::empty()).unwrap();
+            let first = http::Request::get(format!("{scheme}://a.test/none")).body(http2::empty()).unwrap();
             assert_eq!(client.ask(first).await.status, 404);
             let path = format!("/good?{QUERY}");
             let answer =
