@@ -127,7 +127,7 @@ impl Issuance {
         Shared::new(retried, self.level.clone(), Rules::from(&config.cache))
     }
 
-    /// This is what counts from now on. What other replicas say is heard by `hear`.
+    /// This is what counts from now on. Other replicas are told, and what they say is heard by `hear`.
     pub fn engage(&self, means: &Means, hear: &Hear) {
         means.outbox.open(self.level.is_some());
         if self.level.is_none() {
@@ -135,8 +135,9 @@ impl Issuance {
         }
         let purse = self.level.clone().map(|level| -> Arc<dyn Purse> { Arc::new(level) });
         self.limiter.share(purse);
-        if let Some(level) = self.level.as_ref().filter(|level| level.is_unheard()) {
-            follow::begin(level, hear, &means.tasks.sibling());
+        if let Some(level) = self.level.as_ref().filter(|level| level.engage()) {
+            herald::begin(level, Arc::clone(&means.outbox), &means.tasks);
+            follow::begin(level, hear, &means.tasks);
         }
     }
 }
@@ -145,10 +146,9 @@ impl Issuance {
 fn level(config: &Config, means: &Means) -> Result<Option<Arc<Level<RedisStore>>>, IssuanceError> {
     let Some(configured) = &config.shared else { return Ok(None) };
     let (tasks, counts) = (means.tasks.sibling(), means.metrics.control().common());
-    let shared = shared::level::Means { clock: means.clock.clone(), tasks: tasks.clone(), counts };
+    let shared = shared::level::Means { clock: means.clock.clone(), tasks, counts };
     let (store, outbox) = (RedisStore::new(configured)?, Arc::clone(&means.outbox));
-    let level = Level::telling(store, configured, config.clerk.timeout, shared, Arc::clone(&outbox));
-    herald::begin(&level, outbox, &tasks);
+    let level = Level::telling(store, configured, config.clerk.timeout, shared, outbox);
     level.warm();
     Ok(Some(level))
 }

@@ -6,6 +6,7 @@ use super::arrivals::{Pattern, Routing};
 use super::case::{Model, Window};
 use super::*;
 use crate::config::{self, Rate};
+use crate::token::fake::budget;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -35,16 +36,7 @@ fn case() -> Case {
             refresh_at: Some(0.8),
             missing_ttl: Some(Duration::from_secs(5)),
         },
-        budget: config::Budget {
-            requests: 1000,
-            per: Duration::from_secs(10),
-            share: 0.8,
-            replicas: 1,
-            reserve: 0.2,
-            per_session: Rate { count: 20, per: Duration::from_secs(10) },
-            max_concurrent: 32,
-            max_waiting: 1024,
-        },
+        budget: budget(),
         shared: None,
         timeout: Duration::from_secs(5),
         cold: false,

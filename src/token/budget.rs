@@ -301,21 +301,11 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, Wall};
-    use crate::config::Rate;
     use crate::lifecycle::Spawner;
-    use crate::token::fake::{Fake, key, metrics, request};
+    use crate::token::fake::{Fake, budget, key, metrics, request};
 
     fn config() -> config::Budget {
-        config::Budget {
-            requests: 100,
-            per: Duration::from_secs(10),
-            share: 0.8,
-            replicas: 1,
-            reserve: 0.25,
-            per_session: Rate { count: 20, per: Duration::from_secs(10) },
-            max_concurrent: 1000,
-            max_waiting: 1024,
-        }
+        config::Budget { requests: 100, reserve: 0.25, max_concurrent: 1000, ..budget() }
     }
 
     struct Bench {

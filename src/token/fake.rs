@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::config::{MintKind, MintSpec, TemplateName};
+use crate::config::{self, MintKind, MintSpec, Rate, TemplateName};
 use crate::metrics::{Metrics, Names, TemplateId};
 use crate::session::{SessionId, UserId};
 use crate::token::{Issuer, Mint, MintError, MintRequest, Scope, Token, TokenKey, Urgency};
@@ -100,6 +100,20 @@ pub(crate) fn metrics() -> Arc<Metrics> {
 pub(crate) fn spec(template: &str, expires_in: Option<u32>) -> MintSpec {
     let kind = MintKind::Template(TemplateName::new(template).unwrap());
     MintSpec { id: TemplateId::new(0), kind, expires_in, expect: Vec::new(), vary: Vec::new() }
+}
+
+/// Clerk's of a production instance, with what is the default beside it.
+pub(crate) fn budget() -> config::Budget {
+    config::Budget {
+        requests: 1000,
+        per: Duration::from_secs(10),
+        share: 0.8,
+        replicas: 1,
+        reserve: 0.2,
+        per_session: Rate { count: 20, per: Duration::from_secs(10) },
+        max_concurrent: 32,
+        max_waiting: 1024,
+    }
 }
 
 /// The key of session `sess_{number}` of user `user_{number}`.

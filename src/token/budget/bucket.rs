@@ -143,18 +143,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::token::fake;
 
     fn budget(requests: u32, share: f64, replicas: u32, reserve: f64) -> Budget {
-        Budget {
-            requests,
-            per: Duration::from_secs(10),
-            share,
-            replicas,
-            reserve,
-            per_session: Rate { count: 20, per: Duration::from_secs(10) },
-            max_concurrent: 32,
-            max_waiting: 1024,
-        }
+        Budget { requests, share, replicas, reserve, ..fake::budget() }
     }
 
     #[test]

@@ -16,12 +16,12 @@ use tokio::time::{Instant, advance, sleep};
 
 use super::*;
 use crate::clock::Wall;
-use crate::config::{MintKind, MintSpec, Rate, TemplateName};
+use crate::config::{MintKind, MintSpec, TemplateName};
 use crate::secret::Digest;
 use crate::session::{SessionId, UserId};
 use crate::token::breaker::{Breaker, Health};
 use crate::token::budget::{Budget, Limiter};
-use crate::token::fake::{Fake, key, metrics, request, spec, unavailable};
+use crate::token::fake::{Fake, budget, key, metrics, request, spec, unavailable};
 use crate::token::retry::Retry;
 use crate::token::{Issuer, Scope};
 

@@ -9,10 +9,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::clock::Wall;
-use crate::config::{Budget, Clerk, KeySource, Rate};
+use crate::config::{Clerk, KeySource};
 use crate::secret::Secret;
 use crate::session::{SessionId, UserId};
-use crate::token::fake::{metrics, request as request_for, spec};
+use crate::token::fake::{budget, metrics, request as request_for, spec};
 use crate::token::{Issuer, Scope, TokenKey};
 
 /// What the server does with one request.
@@ -140,16 +140,7 @@ fn config(url: &str, keys: &[&str]) -> Clerk {
         connect_timeout: Duration::from_secs(2),
         timeout: Duration::from_secs(5),
         ca: None,
-        budget: Budget {
-            requests: 1000,
-            per: Duration::from_secs(10),
-            share: 0.8,
-            replicas: 1,
-            reserve: 0.2,
-            per_session: Rate { count: 20, per: Duration::from_secs(10) },
-            max_concurrent: 32,
-            max_waiting: 1024,
-        },
+        budget: budget(),
     }
 }
 

@@ -13,7 +13,7 @@ use super::journal::{Journal, Place};
 use super::level::Level;
 use super::outbox::{Hear, Word};
 use super::seal::Seal;
-use super::store::{Store, StoreError};
+use super::store::{EPOCH_LIFE, Store, StoreError};
 use crate::lifecycle::Spawner;
 use crate::metrics::{SharedOperation as Operation, SharedResult as Outcome};
 
@@ -29,9 +29,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// From where it is read again after a connection was lost.
 const AGAIN: Duration = Duration::from_hours(1);
-
-/// An older word is about nothing that is left: `session/revoked` remembers as long.
-const WORD_LIFE: Duration = Duration::from_hours(7 * 24);
 
 /// Why it is read no further.
 enum End {
@@ -107,7 +104,8 @@ fn follow_entry<S: Store>(level: &Level<S>, stream: &str, entry: &[u8], hear: &H
         return level.gate().count(Operation::Follow, Outcome::Unreadable);
     };
     let age = level.now().since(at);
-    if age < WORD_LIFE && level.outbox().is_new(mark) {
+    // An older word is about nothing that is left.
+    if age < EPOCH_LIFE && level.outbox().is_new(mark) {
         hear.follow(&word, age);
         level.gate().count(Operation::Follow, Outcome::Ok);
     }

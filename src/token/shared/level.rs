@@ -46,8 +46,8 @@ pub struct Level<S> {
     offset_ms: AtomicI64,
     /// What was purged here and may still be there.
     outbox: Arc<Outbox>,
-    /// Whether somebody hears what other replicas say.
-    heard: AtomicBool,
+    /// Whether it counts, so that other replicas are told and heard.
+    engaged: AtomicBool,
     clock: Clock,
     tasks: Spawner,
 }
@@ -106,7 +106,7 @@ impl<S: Store> Level<S> {
             lease: (mint_timeout * 2 / 5).min(LONGEST_LEASE),
             offset_ms: AtomicI64::new(UNKNOWN),
             outbox,
-            heard: AtomicBool::new(false),
+            engaged: AtomicBool::new(false),
             clock,
             tasks,
         })
@@ -117,9 +117,9 @@ impl<S: Store> Level<S> {
         self.gate.warm();
     }
 
-    /// Whether nobody hears yet what other replicas say; whoever asks will.
-    pub fn is_unheard(&self) -> bool {
-        !self.heard.swap(true, Ordering::AcqRel)
+    /// Says that this is what counts from now on; whether nobody had said so before.
+    pub fn engage(&self) -> bool {
+        !self.engaged.swap(true, Ordering::AcqRel)
     }
 
     /// What was purged here and may still be there; and what was followed.
@@ -168,7 +168,8 @@ impl<S: Store> Level<S> {
         rules: &Rules,
         allowance: &mut Allowance,
     ) -> Result<Found<S>, Skipped> {
-        if self.outbox.covers(&request.key) {
+        // While the store is down the words pile up, and nothing is taken from it in any case.
+        if !self.gate.is_down() && self.outbox.covers(&request.key) {
             self.gate.count(Operation::Look, Outcome::Skipped);
             return Err(Skipped);
         }

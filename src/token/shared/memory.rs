@@ -9,12 +9,9 @@ use tokio::time::{Instant, timeout};
 
 use super::journal::{Entries, Journal, Place};
 use super::seal::{EPOCHS, Epoch, FundNames, Names};
-use super::store::{Holder, Leased, Seen, Store, StoreError};
+use super::store::{EPOCH_LIFE, Holder, Leased, Seen, Store, StoreError};
 use super::vault::{Drawn, Vault};
 use crate::token::budget::purse::Ask;
-
-/// An epoch outlives every value that was made under it.
-const EPOCH_LIFE: Duration = Duration::from_hours(7 * 24);
 
 /// The map is swept when it has grown to this.
 const SWEEP_AT: usize = 1024;
@@ -54,27 +51,6 @@ impl MemoryStore {
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Every name that is there, and its bytes: for tests that look for what must not be readable.
-    pub fn dump(&self) -> Vec<(String, Vec<u8>)> {
-        self.kept().entries.iter().map(|(name, (bytes, _))| (name.clone(), bytes.clone())).collect()
-    }
-
-    /// Puts bytes under a name, or takes them away: for tests of what a stranger may do.
-    pub fn plant(&self, name: &str, bytes: Option<(Vec<u8>, Duration)>) {
-        match bytes {
-            Some((bytes, life)) => self.kept().put(name, bytes, life),
-            None => drop(self.kept().entries.remove(name)),
-        }
-    }
-
-    /// Forgets everything, as a flushed Redis does.
-    pub fn flush(&self) {
-        let mut kept = self.kept();
-        kept.entries.clear();
-        kept.streams.clear();
-        kept.appended = 0;
     }
 }
 
@@ -189,6 +165,31 @@ impl Vault for MemoryStore {
             kept.put(&at.pause, pause, life);
         }
         Ok(())
+    }
+}
+
+/// What tests look at and do.
+#[cfg(test)]
+impl MemoryStore {
+    /// Every name that is there, and its bytes.
+    pub fn dump(&self) -> Vec<(String, Vec<u8>)> {
+        self.kept().entries.iter().map(|(name, (bytes, _))| (name.clone(), bytes.clone())).collect()
+    }
+
+    /// Puts bytes under a name, or takes them away, as a stranger may.
+    pub fn plant(&self, name: &str, bytes: Option<(Vec<u8>, Duration)>) {
+        match bytes {
+            Some((bytes, life)) => self.kept().put(name, bytes, life),
+            None => drop(self.kept().entries.remove(name)),
+        }
+    }
+
+    /// Forgets everything, as a flushed Redis does.
+    pub fn flush(&self) {
+        let mut kept = self.kept();
+        kept.entries.clear();
+        kept.streams.clear();
+        kept.appended = 0;
     }
 }
 

@@ -15,11 +15,8 @@ use tokio::sync::Mutex;
 
 use self::way::{Way, Wire, is_read_only, is_useless, judged};
 use super::seal::{EPOCHS, Epoch, LONGEST_VALUE, Names};
-use super::store::{Holder, Leased, Seen, Store, StoreError};
+use super::store::{EPOCH_LIFE, Holder, Leased, Seen, Store, StoreError};
 use crate::config::Shared;
-
-/// An epoch outlives every value that was made under it.
-const EPOCH_LIFE: Duration = Duration::from_hours(7 * 24);
 
 /// Deletes a name that still holds what it is thought to.
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";

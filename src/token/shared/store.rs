@@ -4,6 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::seal::{EPOCHS, Epoch, Names};
+use crate::session::revoked;
+
+/// How long epochs and words are kept: an epoch outlives every value that was made under it, a word the tombstone that it
+/// is about.
+pub const EPOCH_LIFE: Duration = revoked::LIFE;
 
 /// Who holds a lease: random, so that nobody gives back another one's.
 pub type Holder = [u8; 16];

@@ -179,16 +179,7 @@ async fn a_failing_issuer_never_delays_or_loses_a_valid_token() {
             }
         })
     };
-    let budget = config::Budget {
-        requests: 100,
-        per: Duration::from_secs(10),
-        share: 0.8,
-        replicas: 1,
-        reserve: 0.2,
-        per_session: Rate { count: 20, per: Duration::from_secs(10) },
-        max_concurrent: 32,
-        max_waiting: 1024,
-    };
+    let budget = config::Budget { requests: 100, ..budget() };
     let limited = Budget::new(Arc::clone(&issuer), Limiter::new(&budget, Arc::clone(&bench.metrics)));
     let guarded = Breaker::new(limited, Health::new(Arc::clone(&bench.metrics)));
     let mint = Arc::new(Retry::new(guarded, bench.clock.clone(), Jitter::fixed(0.5)));

@@ -5,9 +5,9 @@ use std::time::Duration;
 use redis::{Value, cmd};
 
 use super::way::{Wire, judged};
-use super::{Answers, EPOCH_LIFE, RedisStore, command, millis};
+use super::{Answers, RedisStore, command, millis};
 use crate::token::shared::journal::{Entries, Journal, Place};
-use crate::token::shared::store::StoreError;
+use crate::token::shared::store::{EPOCH_LIFE, StoreError};
 
 /// Words that a stream keeps.
 const LONGEST_STREAM: usize = 100_000;

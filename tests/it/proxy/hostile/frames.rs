@@ -42,6 +42,29 @@ pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
+/// What came in a frame.
+pub(super) struct Arrived {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
+    pub(super) payload: Vec<u8>,
+}
+
+/// The next frame; `None` at the end. Every ping is answered at once, and is none.
+pub(super) async fn arrived(client: &mut Wire) -> Option<Arrived> {
+    loop {
+        let head = client.take(9).await.ok()?;
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let payload = client.take(length).await.ok()?;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let arrived = Arrived { kind: head[3], flags: head[4], stream, payload };
+        if (arrived.kind, arrived.flags) != (PING, 0) {
+            return Some(arrived);
+        }
+        client.send(frame(PING, 1, 0, &arrived.payload)).await;
+    }
+}
+
 /// A header field that enters no table, not Huffman-coded.
 pub(super) fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
     [&[0][..], &string(name), &string(value)].concat()

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::frames::{
-    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, ROOT, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, hello,
-    literal,
+    Arrived, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, ROOT, RST_STREAM, SETTINGS, WINDOW_UPDATE, arrived, frame,
+    hello, literal,
 };
 use crate::harness::{Binary, until};
 use crate::proxy::PUBLIC;
@@ -36,21 +36,17 @@ enum Came {
 
 /// The next thing that is about a stream or the end. Every ping is answered at once.
 async fn next(client: &mut Wire) -> Came {
-    loop {
-        let Ok(head) = client.take(9).await else { return Came::End };
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        let Ok(payload) = client.take(length).await else { return Came::End };
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        match head[3] {
-            PING if head[4] == 0 => client.send(frame(PING, 1, 0, &payload)).await,
+    while let Some(Arrived { kind, stream, payload, .. }) = arrived(client).await {
+        match kind {
             RST_STREAM => return Came::Reset(stream),
             // 200 out of the static table.
             HEADERS => return Came::Head(stream, payload[0] == 0x88),
-            DATA if length > 0 => return Came::Bytes(stream, payload),
+            DATA if !payload.is_empty() => return Came::Bytes(stream, payload),
             GOAWAY => return Came::Goodbye(u32::from_be_bytes(payload[4..8].try_into().unwrap())),
             _ => {}
         }
     }
+    Came::End
 }
 
 /// The same, which may take some minutes of paused time.

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, StreamBody};
 use tokio::time::Instant;
 
 use super::frames::{
-    DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, ROOT, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame,
+    Arrived, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, ROOT, RST_STREAM, SETTINGS, WINDOW_UPDATE, arrived, frame,
 };
 use crate::proxy::PUBLIC;
 use crate::support::eventually;
@@ -78,20 +78,16 @@ async fn next(client: &mut Wire) -> Came {
 }
 
 async fn within(client: &mut Wire) -> Came {
-    loop {
-        let Ok(head) = client.take(9).await else { return Came::End };
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
-        let Ok(payload) = client.take(length).await else { return Came::End };
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        match head[3] {
-            PING if head[4] == 0 => client.send(frame(PING, 1, 0, &payload)).await,
+    while let Some(Arrived { kind, stream, payload, .. }) = arrived(client).await {
+        match kind {
             RST_STREAM => return Came::Reset(stream),
             HEADERS => return Came::Head(stream),
-            DATA => return Came::Bytes(stream, length),
+            DATA => return Came::Bytes(stream, payload.len()),
             GOAWAY => return Came::End,
             _ => {}
         }
     }
+    Came::End
 }
 
 async fn paused(tables: &str, upstream: &Upstream) -> Gateway {
