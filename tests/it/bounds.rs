@@ -22,9 +22,9 @@ use crate::support::tls::{Authority, Client};
 use crate::support::upstream::{OK, Upstream};
 use crate::support::wire::Wire;
 
-/// What a process takes that has served nobody: its code, its threads. And what requests under way may add, with what
-/// the allocator keeps of them.
-const START_KIB: u64 = 24 * 1024;
+/// What a process allocates that has served nobody: its threads, its empty maps. Its code comes on top, and is as much as
+/// the build makes of it. And what requests under way may add, with what the allocator keeps of them.
+const START_KIB: u64 = 8 * 1024;
 const WORK_KIB: u64 = 8 * 1024;
 
 /// What an idle connection takes at most, in KiB: HTTP/1.1 and HTTP/2 in clear text, and over TLS.
@@ -91,9 +91,9 @@ impl Size {
     /// What the process may take: `[cache]` for entries that weigh what they take, give or take a seventh, so many
     /// times, and so many KiB for each connection.
     fn bound_kib(&self, binary: &Binary, times: u64, connection: u64) -> u64 {
-        let start = binary.resident_kib();
-        assert!(start <= START_KIB, "{start} KiB at the start");
-        start + WORK_KIB + self.cache_kib * 115 / 100 * times + self.connections * connection
+        let allocated = binary.allocated_kib();
+        assert!(allocated <= START_KIB, "{allocated} KiB at the start");
+        binary.resident_kib() + WORK_KIB + self.cache_kib * 115 / 100 * times + self.connections * connection
     }
 
     #[expect(clippy::print_stderr, reason = "what was measured")]

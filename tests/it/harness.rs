@@ -510,6 +510,11 @@ impl Binary {
         self.status_kib("VmRSS:")
     }
 
+    /// What of it is no part of a file, such as its own code, in KiB.
+    pub(crate) fn allocated_kib(&self) -> u64 {
+        self.status_kib("RssAnon:")
+    }
+
     fn status_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
