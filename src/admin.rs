@@ -325,7 +325,7 @@ mod tests {
     use super::*;
     use crate::admin::testing::config;
     use crate::clock::Wall;
-    use crate::lifecycle::Shutdown;
+    use crate::lifecycle::{Needs, Shutdown};
     use crate::metrics::{CacheName, Metrics, Names};
 
     struct Test {
@@ -336,7 +336,7 @@ mod tests {
 
     fn test() -> Test {
         let shutdown = Shutdown::new();
-        let readiness = Readiness::new(shutdown.clone(), true);
+        let readiness = Readiness::new(shutdown.clone(), Needs { key: true, others: false });
         let admin = Admin {
             ledger: Arc::new(Ledger::new(Arc::new(Metrics::new(Names::default())))),
             readiness: readiness.clone(),

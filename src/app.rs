@@ -28,13 +28,14 @@ use crate::app::ways::Ways;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::{Control, Levers};
-use crate::lifecycle::{Readiness, Shutdown, Spawner};
+use crate::lifecycle::{Needs, Readiness, Shutdown, Spawner};
 use crate::listener::bound::{self, Inherited};
 use crate::live::Live;
 use crate::metrics::ledger::Ledger;
 use crate::metrics::{CacheName, Metrics};
 use crate::proxy::gateway::{Gateway, Plans};
 use crate::server::{DataListener, Door, Pulse, Terms, Workers};
+use crate::token::shared::follow::CaughtUp;
 use crate::token::shared::outbox::Hear;
 use crate::transport::tls::client::Upstreams;
 use crate::transport::tls::reload::{self, Reload, Watchlist};
@@ -47,6 +48,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Between two sweeps of what has died in memory.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
+
+/// A gateway that starts is ready without knowing whom the others refuse when they have not told in so long.
+const HEARING: Duration = Duration::from_secs(5);
+
+/// At its end a gateway tells the others what they have not heard, for so long.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Tells how many log lines were lost.
 pub type DroppedLines = Box<dyn Fn() -> u64 + Send + Sync>;
@@ -94,7 +101,8 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
         outbox: lasting.outbox(),
     };
     let issuance = Issuance::new(&config, &means)?;
-    let readiness = Readiness::new(process.shutdown.clone(), needs_key(&config));
+    let needs = Needs { key: needs_key(&config), others: config.shared.is_some() };
+    let readiness = Readiness::new(process.shutdown.clone(), needs);
     let (jwks, mint) = (issuance.jwks.clone(), issuance.mint(&config, &process.clock));
     let plans = Plans::new(&config, &upstream_tls.live).map_err(StartError::Value)?;
     let tracing = Tracing::new(&means);
@@ -122,7 +130,9 @@ pub fn bind(config: Config, mut process: Process) -> Result<Bound, StartError> {
         let revocation = revocation.clone();
         Hear::by(move |word, age| revocation.hear(word, age))
     };
-    issuance.load().engage(&means, &hear);
+    if let Some(caught_up) = issuance.load().engage(&means, Duration::ZERO, &hear) {
+        watch_others(caught_up, &readiness, &means.tasks);
+    }
     if let Some(configured) = &config.admin {
         let router = Admin {
             ledger: Arc::clone(&ledger),
@@ -252,6 +262,7 @@ impl Bound {
         let (shutdown, control) = (process.shutdown.clone(), process.control.clone());
         let background = control.sibling();
         let (crew, server) = (Arc::clone(&renewal.crew), renewal.config.server.clone());
+        let outbox = renewal.lasting.outbox();
         let traces = renewal.tracing.clone();
         watch_keys(&crew, &readiness, &background);
         sweep(&crew, &process.clock, &background, &shutdown);
@@ -307,6 +318,10 @@ impl Bound {
                 false
             }
         };
+        let left = outbox.left_after(if at_once { Duration::ZERO } else { LAST_WORDS }).await;
+        if left > 0 {
+            tracing::warn!(words = left, "other gateways were not told of all purges and revocations: Redis is away");
+        }
         shutdown.stop();
         workers.join();
         match &crew.gateway().tracer {
@@ -334,6 +349,17 @@ fn watch_keys(crew: &Arc<Crew>, readiness: &Readiness, tasks: &Spawner) {
                 return;
             }
         }
+    }));
+}
+
+/// Tells the probes when it is known whom other replicas refuse; or that nobody tells, since Redis may fail.
+fn watch_others(caught_up: CaughtUp, readiness: &Readiness, tasks: &Spawner) {
+    let readiness = readiness.clone();
+    drop(tasks.spawn(async move {
+        if !caught_up.within(HEARING).await {
+            tracing::warn!("it takes long to hear whom other gateways refuse: serving meanwhile");
+        }
+        readiness.set_others_heard();
     }));
 }
 

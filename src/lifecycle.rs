@@ -24,7 +24,7 @@ pub struct Shutdown {
     announced: Arc<AtomicBool>,
 }
 
-/// What the probes tell. Both facts are latched: once true they never turn false, and least of all because of the
+/// What the probes tell. Every fact is latched: once true it never turns false, and least of all because of the
 /// issuer, since live tokens and known keys go on serving. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Readiness {
@@ -36,6 +36,16 @@ pub struct Readiness {
 struct Facts {
     listening: AtomicBool,
     key_known: AtomicBool,
+    others_heard: AtomicBool,
+}
+
+/// What has to be there before requests are welcome, beside the listeners.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Needs {
+    /// Some route verifies sessions with keys that must be fetched first.
+    pub key: bool,
+    /// Other replicas may have revoked somebody while this one was away.
+    pub others: bool,
 }
 
 /// Why the process should get no traffic.
@@ -47,6 +57,9 @@ pub enum NotReady {
     /// A route needs a session and no verification key has been fetched yet.
     #[error("waiting for the issuer's verification keys")]
     NoKey,
+    /// It is not known yet whom other replicas refuse.
+    #[error("waiting for what other gateways have revoked")]
+    NotHeard,
     /// A drain has begun.
     #[error("draining")]
     Draining,
@@ -115,9 +128,13 @@ impl Shutdown {
 // === impl Readiness ===
 
 impl Readiness {
-    /// Nothing is bound. `needs_key`: some route verifies sessions with keys that must be fetched first.
-    pub fn new(shutdown: Shutdown, needs_key: bool) -> Self {
-        let facts = Facts { listening: AtomicBool::new(false), key_known: AtomicBool::new(!needs_key) };
+    /// Nothing is bound, and nothing of what is needed is there.
+    pub fn new(shutdown: Shutdown, needs: Needs) -> Self {
+        let facts = Facts {
+            listening: AtomicBool::new(false),
+            key_known: AtomicBool::new(!needs.key),
+            others_heard: AtomicBool::new(!needs.others),
+        };
         Self { facts: Arc::new(facts), shutdown }
     }
 
@@ -129,6 +146,11 @@ impl Readiness {
     /// A verification key is known.
     pub fn set_key_known(&self) {
         self.facts.key_known.store(true, Ordering::Release);
+    }
+
+    /// It is known whom other replicas refuse, or that nobody tells.
+    pub fn set_others_heard(&self) {
+        self.facts.others_heard.store(true, Ordering::Release);
     }
 
     /// Whether the listeners are bound.
@@ -148,7 +170,9 @@ impl Readiness {
             return Err(NotReady::Draining);
         }
         self.started()?;
-        if self.facts.key_known.load(Ordering::Acquire) { Ok(()) } else { Err(NotReady::NoKey) }
+        let facts = [(&self.facts.key_known, NotReady::NoKey), (&self.facts.others_heard, NotReady::NotHeard)];
+        let missing = facts.into_iter().find(|(fact, _)| !fact.load(Ordering::Acquire));
+        missing.map_or(Ok(()), |(_, why)| Err(why))
     }
 }
 
@@ -223,7 +247,7 @@ mod tests {
     #[test]
     fn ready_means_bound_with_a_key_and_not_draining() {
         let shutdown = Shutdown::new();
-        let readiness = Readiness::new(shutdown.clone(), true);
+        let readiness = Readiness::new(shutdown.clone(), Needs { key: true, others: false });
         readiness.set_key_known();
         assert_eq!((readiness.started(), readiness.ready()), (Err(NotReady::Starting), Err(NotReady::Starting)));
         readiness.set_listening();
@@ -233,11 +257,19 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_waited_for_only_where_one_is_needed() {
-        for (needs_key, ready) in [(true, Err(NotReady::NoKey)), (false, Ok(()))] {
-            let readiness = Readiness::new(Shutdown::new(), needs_key);
+    fn what_is_needed_is_waited_for_and_nothing_else() {
+        for (key, others) in [(false, false), (true, false), (false, true), (true, true)] {
+            let readiness = Readiness::new(Shutdown::new(), Needs { key, others });
             readiness.set_listening();
-            assert_eq!(readiness.ready(), ready);
+            if key {
+                assert_eq!(readiness.ready(), Err(NotReady::NoKey));
+                readiness.set_key_known();
+            }
+            if others {
+                assert_eq!(readiness.ready(), Err(NotReady::NotHeard));
+                readiness.set_others_heard();
+            }
+            assert_eq!(readiness.ready(), Ok(()));
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod freshness;
 pub mod retry;
 pub mod scope;
 pub mod shared;
+pub mod spent;
 
 use std::fmt;
 use std::hash::{BuildHasher as _, Hash, Hasher, RandomState};
@@ -32,6 +33,7 @@ use crate::traces::mint::Origin;
 use self::expect::{Expected, Named};
 pub use self::freshness::Freshness;
 use self::freshness::{Life, Rules};
+use self::spent::Spent;
 
 /// What a token is minted and kept for. A structured value, never joined strings: two different keys share neither an
 /// entry nor a flight. Cheap to clone; hashed once, when made. The hash stands beside the parts and not among them: a hit
@@ -114,8 +116,8 @@ pub struct MintRequest {
     pub credential_issued_at: Option<Wall>,
     /// When waiting has no more use.
     pub deadline: Instant,
-    /// What the cache that replicas share has cost it already.
-    pub spent: Duration,
+    /// What the cache that replicas share has cost it, with all that is done anew for it.
+    pub spent: Spent,
     /// The sampled request that asks, which has the span of a mint that begins with it.
     pub trace: Option<Box<Origin>>,
 }

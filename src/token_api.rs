@@ -36,6 +36,7 @@ use crate::revocation::{Ended, Revocation, Whom};
 use crate::session::SessionId;
 use crate::token::budget::Limiter;
 use crate::token::clerk::ClerkClient;
+use crate::token::spent::Spent;
 use crate::token::{Mint, MintRequest, Scope, TokenKey, Urgency};
 
 /// For the body of a mint, which has a few bytes.
@@ -175,7 +176,7 @@ impl<M: Mint> Snapshot<M> {
             urgency: Urgency::Waiting,
             forced,
             credential_issued_at: None,
-            spent: Duration::ZERO,
+            spent: Spent::default(),
             deadline: clock.now().mono + gateway.mint_timeout,
             trace: None,
         };

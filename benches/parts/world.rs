@@ -30,6 +30,7 @@ use mintgate::session::jwks::Jwks;
 use mintgate::session::jwks::keys::KeySet;
 use mintgate::session::memory::Remembered;
 use mintgate::session::{Session, SessionId, UserId};
+use mintgate::token::spent::Spent;
 use mintgate::token::{Mint, MintError, MintRequest, Token, TokenKey, Urgency};
 use serde_json::value::RawValue;
 use tokio::runtime::Runtime;
@@ -212,7 +213,7 @@ impl World {
             forced: false,
             trace: None,
             credential_issued_at: None,
-            spent: Duration::ZERO,
+            spent: Spent::default(),
             deadline: now.mono + Duration::from_mins(1),
         };
         self.gateway.tokens.get(request, &self.gateway.mint).await.1.unwrap();

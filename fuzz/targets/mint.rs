@@ -25,6 +25,7 @@ use mintgate::token::cache::TokenCache;
 use mintgate::token::clerk::Answer;
 use mintgate::token::clerk::judge::{self, Judge, Minted};
 use mintgate::token::freshness::{Freshness, Jitter};
+use mintgate::token::spent::Spent;
 use mintgate::token::{Issuer, Mint, MintError, MintRequest, Token, TokenKey, Urgency};
 use mintgate_fuzz::json::{self, Json};
 use mintgate_fuzz::{base64url, unbase64url};
@@ -421,7 +422,7 @@ async fn run(case: Case) {
         urgency: Urgency::Waiting,
         forced: false,
         credential_issued_at: None,
-        spent: Duration::ZERO,
+        spent: Spent::default(),
         deadline: Instant::now() + Duration::from_secs(60),
         trace: None,
     };

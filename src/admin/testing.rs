@@ -12,7 +12,7 @@ use super::traffic::Sample;
 use crate::clock::{Clock, Wall};
 use crate::config::Config;
 use crate::config::validate::{self, Secrets};
-use crate::lifecycle::{Readiness, Shutdown};
+use crate::lifecycle::{Needs, Readiness, Shutdown};
 use crate::live::Live;
 use crate::metrics::ledger::Ledger;
 use crate::metrics::{Metrics, Names};
@@ -59,7 +59,7 @@ pub(super) fn status(shutdown: &Shutdown, hooks: Vec<Hook>) -> (Arc<Status>, Arc
         ..Names::default()
     };
     let metrics = Arc::new(Metrics::new(names));
-    let readiness = Readiness::new(shutdown.clone(), false);
+    let readiness = Readiness::new(shutdown.clone(), Needs::default());
     readiness.set_listening();
     let status = Status {
         ledger: Arc::new(Ledger::new(Arc::clone(&metrics))),

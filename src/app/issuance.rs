@@ -2,6 +2,7 @@
 //! another configuration keeps.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -17,6 +18,7 @@ use crate::token::budget::{Budget, Limiter};
 use crate::token::clerk::{BuildError, ClerkClient};
 use crate::token::freshness::{Jitter, Rules};
 use crate::token::retry::Retry;
+use crate::token::shared::follow::CaughtUp;
 use crate::token::shared::level::Level;
 use crate::token::shared::outbox::{Hear, Outbox};
 use crate::token::shared::redis::{self, RedisStore};
@@ -127,18 +129,18 @@ impl Issuance {
         Shared::new(retried, self.level.clone(), Rules::from(&config.cache))
     }
 
-    /// This is what counts from now on. Other replicas are told, and what they say is heard by `hear`.
-    pub fn engage(&self, means: &Means, hear: &Hear) {
+    /// This is what counts from now on. Other replicas are told, and what they say is heard by `hear`, of purges what concerns
+    /// tokens no older than `age`; with what tells that all of it was heard, where that has just begun.
+    pub fn engage(&self, means: &Means, age: Duration, hear: &Hear) -> Option<CaughtUp> {
         means.outbox.open(self.level.is_some());
         if self.level.is_none() {
             means.metrics.control().shared_up.set(-1);
         }
         let purse = self.level.clone().map(|level| -> Arc<dyn Purse> { Arc::new(level) });
         self.limiter.share(purse);
-        if let Some(level) = self.level.as_ref().filter(|level| level.engage()) {
-            herald::begin(level, Arc::clone(&means.outbox), &means.tasks);
-            follow::begin(level, hear, &means.tasks);
-        }
+        let level = self.level.as_ref().filter(|level| level.engage())?;
+        herald::begin(level, Arc::clone(&means.outbox), &means.tasks);
+        Some(follow::begin(level, age, hear, &means.tasks))
     }
 }
 

@@ -167,7 +167,8 @@ impl Renewal {
         if issuance.jwks.is_ready() || !needs_key(&config) {
             self.readiness.set_key_known();
         }
-        issuance.engage(&self.means, &self.hear);
+        // Who serves already serves on while it is heard.
+        drop(issuance.engage(&self.means, self.config.cache.max_lifetime, &self.hear));
         self.issuance.replace(issuance);
         self.facts.replace(Facts::of(&config, number));
         self.config = config;

@@ -3,7 +3,6 @@
 //! What is in memory is taken in one pass; only what is not there is waited for, all of it at once.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::HeaderValue;
@@ -22,6 +21,7 @@ use crate::session::credential::TokenText;
 use crate::session::memory::Remembered;
 use crate::session::named::Named;
 use crate::token::freshness::{Border, Freshness};
+use crate::token::spent::Spent;
 use crate::token::{Mint, MintError, MintRequest, Token, TokenKey, Urgency};
 use crate::traces::mint::Origin;
 
@@ -329,7 +329,7 @@ pub fn request<M: Mint>(
         urgency: Urgency::Waiting,
         forced: false,
         credential_issued_at,
-        spent: Duration::ZERO,
+        spent: Spent::default(),
         deadline: now.mono + gateway.mint_timeout,
         trace: None,
     }

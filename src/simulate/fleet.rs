@@ -23,6 +23,7 @@ use crate::token::freshness::Jitter;
 use crate::token::retry::Retry;
 use crate::token::shared::Shared;
 use crate::token::shared::level::Level;
+use crate::token::spent::Spent;
 use crate::token::{Freshness, MintRequest, TokenKey, Urgency};
 
 /// A gateway forgets dead tokens so often.
@@ -126,7 +127,7 @@ impl Fleet {
             urgency: Urgency::Waiting,
             forced: false,
             credential_issued_at: None,
-            spent: Duration::ZERO,
+            spent: Spent::default(),
             deadline: now + self.timeout,
             trace: None,
         }

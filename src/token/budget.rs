@@ -16,10 +16,15 @@ use self::place::Place;
 use self::purse::{Answer, Ask, Purse};
 use crate::config;
 use crate::metrics::Metrics;
+use crate::token::freshness::Jitter;
+use crate::token::spent::Spent;
 use crate::token::{Mint, MintError, MintRequest, Token, Urgency};
 
 /// A longer pause is cut: a slip in one `Retry-After` must not end minting for good.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+
+/// A pause of all replicas ends at most so much later, and by no more than a tenth of it.
+const SPREAD: Duration = Duration::from_secs(1);
 
 /// What somebody is told who finds the line full.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -57,6 +62,7 @@ pub struct Limiter {
     purse: Mutex<Option<Arc<dyn Purse>>>,
     /// What all replicas together may use.
     whole: Measure,
+    jitter: Jitter,
     metrics: Arc<Metrics>,
 }
 
@@ -125,6 +131,7 @@ impl Limiter {
             paused_until,
             purse: Mutex::new(None),
             whole: Measure::of(budget, budget.all_requests()),
+            jitter: Jitter::random(),
             metrics,
         };
         limiter.observe();
@@ -175,7 +182,7 @@ impl Limiter {
         if let Err(wait) = locked(&self.paces).take(&request.key.parts().sid, now, now) {
             return throttled(wait);
         }
-        match self.unit(true, request.spent).await {
+        match self.unit(true, &request.spent).await {
             Ok(()) => Ok(permit),
             Err(at) => throttled(at.saturating_duration_since(now)),
         }
@@ -196,7 +203,7 @@ impl Limiter {
             if from > now {
                 sleep_until(from).await;
             }
-            self.turn(request.spent).await
+            self.turn(&request.spent).await
         };
         tokio::pin!(turn);
         loop {
@@ -216,7 +223,7 @@ impl Limiter {
     }
 
     /// Waits in line, and at its head for everything that a call needs.
-    async fn turn(&self, spent: Duration) -> Result<OwnedSemaphorePermit, MintError> {
+    async fn turn(&self, spent: &Spent) -> Result<OwnedSemaphorePermit, MintError> {
         let closed = |_| MintError::Throttled { retry_after: FULL_RETRY_AFTER };
         let _head = self.head.acquire().await.map_err(closed)?;
         let permit = Arc::clone(&self.under_way).acquire_owned().await.map_err(closed)?;
@@ -233,11 +240,12 @@ impl Limiter {
     }
 
     /// A unit out of the bucket of all, or out of the own one where there is none, or nobody answers there.
-    async fn unit(&self, ahead: bool, spent: Duration) -> Result<(), Instant> {
+    async fn unit(&self, ahead: bool, spent: &Spent) -> Result<(), Instant> {
         let Some(purse) = locked(&self.purse).clone() else { return self.take(ahead) };
         let Measure { capacity, rate, reserve } = self.whole;
-        let ask = Ask { capacity, rate: rate / 1000.0, reserve: if ahead { reserve } else { 0.0 }, spent };
-        let answer = purse.ask(ask).await;
+        let ask = Ask { capacity, rate: rate / 1000.0, reserve: if ahead { reserve } else { 0.0 } };
+        let asked = Instant::now();
+        let answer = purse.ask(ask, spent).await;
         let now = Instant::now();
         match answer {
             // Counted here as well: when nobody answers any more, the own bucket knows what was used.
@@ -245,8 +253,9 @@ impl Limiter {
                 locked(&self.bucket).debit(now);
                 Ok(())
             }
-            Some(Answer::After(wait)) => Err(now + wait),
+            Some(Answer::After(wait)) => Err(asked + wait),
             Some(Answer::Paused(wait)) => {
+                let wait = self.spread(wait);
                 self.pause(wait);
                 Err(now + wait)
             }
@@ -272,10 +281,14 @@ impl Limiter {
 
     /// A 429: nothing is sent before that, here and by the others.
     fn hear(&self, retry_after: Duration) {
-        self.pause(retry_after);
-        if let Some(purse) = locked(&self.purse).clone() {
-            purse.pause(retry_after.min(LONGEST_PAUSE));
-        }
+        let Some(purse) = locked(&self.purse).clone() else { return self.pause(retry_after) };
+        self.pause(self.spread(retry_after));
+        purse.pause(retry_after.min(LONGEST_PAUSE));
+    }
+
+    /// A pause of all replicas ends for each at a moment of its own: the later ones meet the next pause, where there is one.
+    fn spread(&self, pause: Duration) -> Duration {
+        pause + (pause / 10).min(SPREAD).mul_f64(self.jitter.next().clamp(0.0, 1.0))
     }
 
     fn pause(&self, retry_after: Duration) {

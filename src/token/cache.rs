@@ -23,6 +23,7 @@ use crate::metrics::{CacheName, Lookup, Metrics, MintResult, TemplateId};
 use crate::token::expect;
 use crate::token::freshness::{Border, Jitter};
 pub use crate::token::scope::PurgeScope;
+use crate::token::spent::Spent;
 use crate::token::{Freshness, Mint, MintError, MintRequest, Token, TokenKey, Urgency};
 use crate::traces::mint::MintSpan;
 
@@ -269,13 +270,22 @@ impl TokenCache {
         let template = settings.known(request.template);
         let name = &settings.metrics.names().templates[template.index()];
         let span = request.trace.take().map(|origin| MintSpan::begin(origin, name, request.reason()));
+        let cache = Arc::clone(self);
         let mut landing = Landing { cache: Arc::clone(self), flight: Some(flight), settings, template, span };
         let mint = Arc::clone(mint);
+        let patience = request.deadline.saturating_duration_since(Instant::now());
         // Not awaited: the outcome is told through the flight.
         drop(self.tasks.spawn(async move {
-            let minting = timeout_at(request.deadline, landing.mint(request, &*mint));
+            let minting = timeout_at(request.deadline, landing.mint(request.clone(), &*mint));
             let minted = minting.await.unwrap_or(Err(MintError::Timeout));
+            let shared = minted.as_ref().is_ok_and(|token| token.shared);
             landing.land(minted);
+            if shared {
+                // Where many replicas see a session rarely, this may be the last one that meets this token: were it not
+                // renewed now, where it is due, somebody would have to wait for the next one.
+                let deadline = Instant::now() + patience;
+                cache.refresh(MintRequest { deadline, forced: false, spent: Spent::default(), ..request }, &mint);
+            }
         }));
     }
 

@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::config::{self, MintKind, MintSpec, Rate, TemplateName};
 use crate::metrics::{Metrics, Names, TemplateId};
 use crate::session::{SessionId, UserId};
+use crate::token::spent::Spent;
 use crate::token::{Issuer, Mint, MintError, MintRequest, Scope, Token, TokenKey, Urgency};
 
 type Answer = Pin<Box<dyn Future<Output = Result<Token, MintError>> + Send>>;
@@ -132,7 +133,7 @@ pub(crate) fn request(key: &TokenKey) -> MintRequest {
         forced: false,
         trace: None,
         credential_issued_at: None,
-        spent: Duration::ZERO,
+        spent: Spent::default(),
         deadline: Instant::now() + Duration::from_secs(5),
     }
 }

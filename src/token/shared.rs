@@ -43,14 +43,12 @@ impl<M, S> Shared<M, S> {
 impl<M: Mint, S: Store> Mint for Shared<M, S> {
     async fn mint(&self, request: MintRequest) -> Result<Token, MintError> {
         let Some(level) = &self.level else { return self.inner.mint(request).await };
-        let mut allowance = level.allowance();
-        let ticket = match level.find(&request, &self.rules, &mut allowance).await {
+        let ticket = match level.find(&request, &self.rules).await {
             Found::Token(token) => return Ok(token),
             Found::Nothing(ticket) => ticket,
         };
-        let spent = level.allowance().spent_of(allowance);
         // Failed, or dropped, it gives the lease back: the others wait for nothing.
-        let token = self.inner.mint(MintRequest { spent, ..request.clone() }).await?;
+        let token = self.inner.mint(request.clone()).await?;
         level.learn(&token);
         if let Some(ticket) = ticket {
             ticket.put(&request, &token, &self.rules);

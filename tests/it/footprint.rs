@@ -20,6 +20,7 @@ use mintgate::session::memory::{Memory, Slots};
 use mintgate::session::{KeyId, Session, SessionId, UserId};
 use mintgate::token::cache::TokenCache;
 use mintgate::token::freshness::Jitter;
+use mintgate::token::spent::Spent;
 use mintgate::token::{Issuer, Mint, MintError, MintRequest, Token, TokenKey, Urgency};
 use serde_json::value::RawValue;
 
@@ -111,7 +112,7 @@ async fn fill_tokens() -> (u64, u64) {
             forced: false,
             trace: None,
             credential_issued_at: None,
-            spent: Duration::ZERO,
+            spent: Spent::default(),
             deadline: clock.now().mono + LIFE,
         };
         tokens.get(request, &mint).await.1.unwrap();

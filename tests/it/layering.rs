@@ -116,6 +116,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("session/revoked", (3, 0)),
     ("token/freshness", (3, 0)),
     ("token/expect", (3, 0)),
+    ("token/spent", (3, 0)),
     ("token", (3, 1)),
     ("token/scope", (3, 2)),
     ("listener/refusals", (3, 0)),

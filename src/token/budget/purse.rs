@@ -5,6 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use crate::token::spent::Spent;
+
 /// How a unit is asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ask {
@@ -14,8 +16,6 @@ pub struct Ask {
     pub rate: f64,
     /// Units that have to be left.
     pub reserve: f64,
-    /// What the shared level has cost this mint already.
-    pub spent: Duration,
 }
 
 /// What was answered.
@@ -34,8 +34,8 @@ pub type Asking<'a> = Pin<Box<dyn Future<Output = Option<Answer>> + Send + 'a>>;
 
 /// A bucket that all replicas share.
 pub trait Purse: fmt::Debug + Send + Sync {
-    /// Asks for a unit, within what the mint may yet wait for the shared level.
-    fn ask(&self, ask: Ask) -> Asking<'_>;
+    /// Asks for a unit, within what the mint may yet wait for the shared level. A wait counts from when it was asked.
+    fn ask(&self, ask: Ask, spent: &Spent) -> Asking<'_>;
 
     /// Tells the others that nothing may be sent for so long.
     fn pause(&self, pause: Duration);

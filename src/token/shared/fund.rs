@@ -7,19 +7,31 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::gate::Skipped;
 use super::level::Level;
 use super::store::{Store, StoreError};
-use super::vault::Vault;
+use super::vault::{Drawn, Vault};
 use crate::metrics::{SharedOperation as Operation, SharedResult as Outcome};
 use crate::token::budget::purse::{Answer, Ask, Asking, Purse};
+use crate::token::spent::Spent;
 
 /// No pause is longer.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 impl<S: Store + Vault + fmt::Debug> Purse for Arc<Level<S>> {
-    fn ask(&self, ask: Ask) -> Asking<'_> {
-        Box::pin(async move { self.draw(ask).await.ok() })
+    fn ask(&self, ask: Ask, spent: &Spent) -> Asking<'_> {
+        let spent = spent.clone();
+        Box::pin(async move {
+            let begun = Instant::now();
+            let answer = self.draw(ask, &spent).await.ok();
+            // Who is told to wait does so from when he asked: until then there was nothing to be had in any case.
+            if let Some(Answer::After(_) | Answer::Paused(_)) = answer {
+                spent.give_back(begun.elapsed());
+            }
+            answer
+        })
     }
 
     fn pause(&self, pause: Duration) {
@@ -29,31 +41,23 @@ impl<S: Store + Vault + fmt::Debug> Purse for Arc<Level<S>> {
 }
 
 impl<S: Store + Vault> Level<S> {
-    async fn draw(self: &Arc<Self>, ask: Ask) -> Result<Answer, Skipped> {
+    async fn draw(self: &Arc<Self>, ask: Ask, spent: &Spent) -> Result<Answer, Skipped> {
         let at = self.leading().fund();
-        let (gate, mut allowance) = (self.gate(), self.gate().allowance().after(ask.spent));
-        let drawn = gate.call(Operation::Budget, &mut allowance, gate.store.draw(&at, ask)).await?;
-        let paused = drawn.pause.as_ref().map(|pause| self.leading().open_pause(&at.pause, pause));
-        match (paused, drawn.wait) {
-            (Some(Some(until)), _) if until > drawn.now => {
-                let left = Duration::from_millis(until - drawn.now).min(LONGEST_PAUSE);
-                gate.count(Operation::Budget, Outcome::Held);
-                Ok(Answer::Paused(left))
-            }
-            // Somebody has put there what is no pause: then nothing is known of the bucket either.
-            (Some(_), _) => {
-                gate.count(Operation::Budget, Outcome::Unreadable);
-                Err(Skipped)
-            }
-            (None, Some(wait)) => {
-                gate.count(Operation::Budget, Outcome::Miss);
-                Ok(Answer::After(wait))
-            }
-            (None, None) => {
-                gate.count(Operation::Budget, Outcome::Ok);
-                Ok(Answer::Taken)
-            }
-        }
+        let (gate, allowance) = (self.gate(), self.gate().allowance_of(spent));
+        let drawn = gate.call(Operation::Budget, &allowance, gate.store.draw(&at, ask)).await?;
+        let (outcome, answer) = match drawn {
+            Drawn::Taken => (Outcome::Ok, Ok(Answer::Taken)),
+            Drawn::After(wait) => (Outcome::Miss, Ok(Answer::After(wait))),
+            Drawn::Paused { sealed, now } => match self.leading().open_pause(&at.pause, &sealed) {
+                Some(until) if until > now => {
+                    (Outcome::Held, Ok(Answer::Paused(Duration::from_millis(until - now).min(LONGEST_PAUSE))))
+                }
+                // Somebody has put there what is no pause: then nothing is known of the bucket either.
+                Some(_) | None => (Outcome::Unreadable, Err(Skipped)),
+            },
+        };
+        gate.count(Operation::Budget, outcome);
+        answer
     }
 
     async fn put_pause(&self, pause: Duration) -> Result<(), StoreError> {

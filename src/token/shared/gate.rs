@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::store::{Store, StoreError};
 use crate::lifecycle::Spawner;
 use crate::metrics::{Common, SharedOperation as Operation, SharedResult as Outcome};
+use crate::token::spent::Spent;
 
 /// Between two looks whether a store that was down is back; it doubles.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
@@ -29,8 +30,11 @@ pub struct Gate<S> {
 }
 
 /// What the store may still cost one mint: each call spends of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Allowance(Duration);
+#[derive(Debug, Clone)]
+pub struct Allowance {
+    whole: Duration,
+    spent: Spent,
+}
 
 /// The store did not do it, in time or at all. That was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,15 +43,8 @@ pub struct Skipped;
 // === impl Allowance ===
 
 impl Allowance {
-    /// What was spent of it, when that is left.
-    pub fn spent_of(self, left: Self) -> Duration {
-        self.0.saturating_sub(left.0)
-    }
-
-    /// What of it is left when so much was spent.
-    #[must_use]
-    pub fn after(self, spent: Duration) -> Self {
-        Self(self.0.saturating_sub(spent))
+    fn left(&self) -> Duration {
+        self.whole.saturating_sub(self.spent.get())
     }
 }
 
@@ -79,7 +76,12 @@ impl<S: Store> Gate<S> {
 
     /// A whole allowance.
     pub fn allowance(&self) -> Allowance {
-        Allowance(self.timeout)
+        self.allowance_of(&Spent::default())
+    }
+
+    /// What is left to a mint.
+    pub fn allowance_of(&self, spent: &Spent) -> Allowance {
+        Allowance { whole: self.timeout, spent: spent.clone() }
     }
 
     /// Whether it is not asked just now.
@@ -94,19 +96,20 @@ impl<S: Store> Gate<S> {
     pub async fn call<T>(
         self: &Arc<Self>,
         operation: Operation,
-        allowance: &mut Allowance,
+        allowance: &Allowance,
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, Skipped> {
         let counted = |outcome| {
             self.counts.shared_operations(operation, outcome).add();
             Skipped
         };
-        if self.is_down() || allowance.0.is_zero() {
+        let left = allowance.left();
+        if self.is_down() || left.is_zero() {
             return Err(counted(Outcome::Skipped));
         }
-        let (begun, whole) = (Instant::now(), allowance.0 >= self.timeout);
-        let answer = timeout(allowance.0, call).await;
-        allowance.0 = allowance.0.saturating_sub(begun.elapsed());
+        let begun = Instant::now();
+        let answer = timeout(left, call).await;
+        allowance.spent.add(begun.elapsed());
         match answer {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => {
@@ -114,10 +117,11 @@ impl<S: Store> Gate<S> {
                     StoreError::Lost(_) => Outcome::Lost,
                     StoreError::Unusable(_) => Outcome::Unusable,
                     StoreError::Refused(_) => Outcome::Refused,
+                    StoreError::Unreadable => Outcome::Unreadable,
                 };
                 match &error {
                     StoreError::Lost(_) | StoreError::Unusable(_) => self.fell(Some(&error)),
-                    StoreError::Refused(_) => {
+                    StoreError::Refused(_) | StoreError::Unreadable => {
                         let error: &dyn std::error::Error = &error;
                         tracing::debug!(error, operation = operation.as_str(), "the shared cache refused");
                     }
@@ -126,7 +130,7 @@ impl<S: Store> Gate<S> {
             }
             Err(_) => {
                 // Who had less time than that knows only that it was slow.
-                if whole {
+                if left >= self.timeout {
                     self.fell(None);
                 }
                 Err(counted(Outcome::Timeout))

@@ -147,26 +147,17 @@ impl<S: Store> Level<S> {
         [Some(&self.leading), self.previous.as_ref()].into_iter().flatten()
     }
 
-    /// What all calls for one mint may take.
-    pub(super) fn allowance(&self) -> Allowance {
-        self.gate.allowance()
-    }
-
     /// A token that is there or arrives, or the way to mint it.
-    pub(super) async fn find(
-        self: &Arc<Self>,
-        request: &MintRequest,
-        rules: &Rules,
-        allowance: &mut Allowance,
-    ) -> Found<S> {
-        self.search(request, rules, allowance).await.unwrap_or(Found::Nothing(None))
+    pub(super) async fn find(self: &Arc<Self>, request: &MintRequest, rules: &Rules) -> Found<S> {
+        let allowance = self.gate.allowance_of(&request.spent);
+        self.search(request, rules, &allowance).await.unwrap_or(Found::Nothing(None))
     }
 
     async fn search(
         self: &Arc<Self>,
         request: &MintRequest,
         rules: &Rules,
-        allowance: &mut Allowance,
+        allowance: &Allowance,
     ) -> Result<Found<S>, Skipped> {
         // While the store is down the words pile up, and nothing is taken from it in any case.
         if !self.gate.is_down() && self.outbox.covers(&request.key) {
@@ -213,7 +204,7 @@ impl<S: Store> Level<S> {
         mut seen: Seen,
         request: &MintRequest,
         rules: &Rules,
-        allowance: &mut Allowance,
+        allowance: &Allowance,
     ) -> Found<S> {
         let until = (Instant::now() + self.lease).min(request.deadline);
         for pause in LOOKS.into_iter().chain(std::iter::repeat(LOOKS[LOOKS.len() - 1])) {
@@ -237,12 +228,7 @@ impl<S: Store> Level<S> {
         Found::Nothing(Some(ticket))
     }
 
-    async fn take(
-        self: &Arc<Self>,
-        names: &Names,
-        holder: &Holder,
-        allowance: &mut Allowance,
-    ) -> Result<Leased, Skipped> {
+    async fn take(self: &Arc<Self>, names: &Names, holder: &Holder, allowance: &Allowance) -> Result<Leased, Skipped> {
         let mut fresh = [[0; 16]; EPOCHS];
         for epoch in &mut fresh {
             *epoch = random().ok_or(Skipped)?;
@@ -310,8 +296,8 @@ impl<S: Store> Level<S> {
     {
         let level = Arc::clone(self);
         drop(self.tasks.spawn(async move {
-            let mut allowance = level.gate.allowance();
-            let done = level.gate.call(operation, &mut allowance, call(Arc::clone(&level))).await;
+            let allowance = level.gate.allowance();
+            let done = level.gate.call(operation, &allowance, call(Arc::clone(&level))).await;
             if done.is_ok() {
                 level.gate.count(operation, Outcome::Ok);
             }

@@ -30,8 +30,8 @@ struct Kept {
     entries: HashMap<String, (Vec<u8>, Instant)>,
     sweep_at: usize,
     streams: HashMap<String, Entries>,
-    /// Counts what was ever appended.
-    appended: u64,
+    /// From when on the places in streams are counted, in milliseconds of its clock.
+    streams_begun: u64,
     /// Units, and the moment as of which they were counted.
     buckets: HashMap<String, (f64, u64)>,
 }
@@ -107,10 +107,15 @@ impl Journal for MemoryStore {
     type Line = ();
 
     async fn append(&self, stream: &str, entry: &[u8]) -> Result<(), StoreError> {
-        let mut kept = self.kept();
-        kept.appended += 1;
-        let place = Place { millis: kept.appended, number: 0 };
-        kept.streams.entry(stream.to_owned()).or_default().push((place, entry.to_vec()));
+        let (now, mut kept) = (self.millis(), self.kept());
+        // None is at the place before all others.
+        let millis = now - kept.streams_begun + 1;
+        let entries = kept.streams.entry(stream.to_owned()).or_default();
+        let place = match entries.last() {
+            Some((last, _)) if last.millis >= millis => Place { number: last.number + 1, ..*last },
+            _ => Place { millis, number: 0 },
+        };
+        entries.push((place, entry.to_vec()));
         drop(kept);
         self.told.notify_waiters();
         Ok(())
@@ -142,8 +147,8 @@ impl Journal for MemoryStore {
 impl Vault for MemoryStore {
     async fn draw(&self, at: &FundNames, ask: Ask) -> Result<Drawn, StoreError> {
         let (now, mut kept) = (self.millis(), self.kept());
-        if let Some((pause, _)) = kept.get(&at.pause) {
-            return Ok(Drawn { wait: None, now, pause: Some(pause) });
+        if let Some((sealed, _)) = kept.get(&at.pause) {
+            return Ok(Drawn::Paused { sealed, now });
         }
         let (before, at_ms) = kept.buckets.get(&at.bucket).copied().unwrap_or((ask.capacity, now));
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of a process")]
@@ -152,7 +157,7 @@ impl Vault for MemoryStore {
         let missing = 1.0 + ask.reserve - units;
         let wait = (missing > 0.001).then(|| Duration::from_secs_f64((missing / ask.rate).ceil() / 1000.0));
         kept.buckets.insert(at.bucket.clone(), (if wait.is_some() { units } else { units - 1.0 }, now));
-        Ok(Drawn { wait, now, pause: None })
+        Ok(wait.map_or(Drawn::Taken, Drawn::After))
     }
 
     async fn now(&self) -> Result<u64, StoreError> {
@@ -184,12 +189,12 @@ impl MemoryStore {
         }
     }
 
-    /// Forgets everything, as a flushed Redis does.
+    /// Forgets everything, as a Redis does that is flushed and has a clock that is behind.
     pub fn flush(&self) {
-        let mut kept = self.kept();
+        let (now, mut kept) = (self.millis(), self.kept());
         kept.entries.clear();
         kept.streams.clear();
-        kept.appended = 0;
+        kept.streams_begun = now;
     }
 }
 

@@ -38,6 +38,15 @@ pub const LONGEST_VALUE: usize = 96 << 10;
 /// Before the token in an opened value: the epochs, its end and its life.
 const HEAD: usize = EPOCHS * size_of::<Epoch>() + 16;
 
+/// What a word is about has a stream of its own: many of one kind push none of the other out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// Who is refused, or let in again. Whoever starts has to know all of it.
+    Refusals,
+    /// Whose tokens are forgotten. Whoever starts has none.
+    Purges,
+}
+
 /// One key: its names, and what it seals.
 pub struct Seal {
     prefix: String,
@@ -187,35 +196,39 @@ impl Seal {
         same.then_some(until)
     }
 
-    /// Where it is told what was purged and refused.
-    pub fn stream(&self) -> String {
-        format!("{}:s", self.tag(&[b"stream"]))
+    /// Where it is told who was refused, or whose tokens were purged.
+    pub fn stream(&self, channel: Channel) -> String {
+        let part: &[u8] = match channel {
+            Channel::Refusals => b"stream",
+            Channel::Purges => b"purges",
+        };
+        format!("{}:s", self.tag(&[part]))
     }
 
-    /// Seals a word for the stream. Its mark tells it from every other one.
+    /// Seals a word for its stream. Its mark tells it from every other one.
     ///
     /// # Errors
     /// See [`Unsealable`].
-    pub fn seal_word(&self, mark: &Mark, word: &[u8]) -> Result<Vec<u8>, Unsealable> {
+    pub fn seal_word(&self, channel: Channel, mark: &Mark, word: &[u8]) -> Result<Vec<u8>, Unsealable> {
         let mut nonce = [0; NONCE_LEN];
         getrandom::fill(&mut nonce).map_err(|_| Unsealable)?;
         let mut sealed = [&mark[..], &nonce].concat();
         let (key, mut plain) = (word_key(&self.words, mark).ok_or(Unsealable)?, word.to_vec());
-        let (nonce, aad) = (Nonce::assume_unique_for_key(nonce), self.stream());
+        let (nonce, aad) = (Nonce::assume_unique_for_key(nonce), self.stream(channel));
         key.seal_in_place_append_tag(nonce, Aad::from(aad.as_bytes()), &mut plain).map_err(|_| Unsealable)?;
         sealed.extend(plain);
         Ok(sealed)
     }
 
-    /// Opens a word of the stream.
+    /// Opens a word of a stream.
     ///
     /// # Errors
     /// When it was sealed under another key or for another stream, or not left as it was.
-    pub fn open_word(&self, sealed: &[u8]) -> Result<(Mark, Vec<u8>), Unreadable> {
+    pub fn open_word(&self, channel: Channel, sealed: &[u8]) -> Result<(Mark, Vec<u8>), Unreadable> {
         let (mark, rest) = sealed.split_first_chunk::<{ size_of::<Mark>() }>().ok_or(Unreadable)?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>().ok_or(Unreadable)?;
         let (key, mut sealed) = (word_key(&self.words, mark).ok_or(Unreadable)?, sealed.to_vec());
-        let (nonce, aad) = (Nonce::assume_unique_for_key(*nonce), self.stream());
+        let (nonce, aad) = (Nonce::assume_unique_for_key(*nonce), self.stream(channel));
         let word = key.open_in_place(nonce, Aad::from(aad.as_bytes()), &mut sealed).map_err(|_| Unreadable)?;
         Ok((*mark, word.to_vec()))
     }

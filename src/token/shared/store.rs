@@ -45,6 +45,9 @@ pub enum StoreError {
     /// It refused this one thing: it takes no writes, has no room, or forbids the command.
     #[error("the shared cache refused")]
     Refused(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// It answered something else than what was asked.
+    #[error("the answer of the shared cache makes no sense")]
+    Unreadable,
 }
 
 /// Keeps sealed values for a while, and grants leases. Whoever calls it bounds how long a call takes, and may drop it.

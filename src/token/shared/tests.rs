@@ -44,8 +44,14 @@ enum Mood {
     Slow(Duration),
     Hangs,
     Lost,
-    /// Takes no writes.
+    /// Takes no writes, or has no room for them.
     ReadOnly,
+    /// Has another password.
+    Unusable,
+    /// Answers something else than what was asked.
+    Confused,
+    /// Has lost everything, again and again.
+    Forgets,
 }
 
 /// The way to one store.
@@ -54,6 +60,8 @@ struct Wire {
     store: Arc<MemoryStore>,
     mood: Mutex<Mood>,
     calls: AtomicUsize,
+    /// The mood from so many calls on.
+    later: Mutex<Option<(usize, Mood)>>,
 }
 
 fn error() -> Arc<dyn std::error::Error + Send + Sync> {
@@ -70,7 +78,11 @@ impl Wire {
     }
 
     async fn pass(&self, writes: bool) -> Result<(), StoreError> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
+        let before = self.calls.fetch_add(1, Ordering::SeqCst);
+        let later = *self.later.lock().unwrap();
+        if let Some((_, mood)) = later.filter(|(calls, _)| before >= *calls) {
+            self.feel(mood);
+        }
         self.carry(writes).await
     }
 
@@ -84,6 +96,12 @@ impl Wire {
             Mood::Hangs => std::future::pending().await,
             Mood::Lost => Err(StoreError::Lost(error())),
             Mood::ReadOnly if writes => Err(StoreError::Refused(error())),
+            Mood::Unusable => Err(StoreError::Unusable(error())),
+            Mood::Confused => Err(StoreError::Unreadable),
+            Mood::Forgets => {
+                self.store.flush();
+                Ok(())
+            }
             Mood::Well | Mood::ReadOnly => Ok(()),
         }
     }
@@ -212,14 +230,19 @@ struct Replica {
     level: Arc<Level<Arc<Wire>>>,
     /// What it was told by others, and how old that was.
     heard: Heard,
+    caught_up: Mutex<Option<follow::CaughtUp>>,
     metrics: Arc<Metrics>,
 }
 
 impl Replica {
     fn of(store: &Arc<MemoryStore>, issuer: &Arc<Fake>, clock: Clock, shared: &config::Shared) -> Self {
         let (tasks, metrics) = (Spawner::current(), metrics());
-        let wire =
-            Arc::new(Wire { store: Arc::clone(store), mood: Mutex::new(Mood::Well), calls: AtomicUsize::new(0) });
+        let wire = Arc::new(Wire {
+            store: Arc::clone(store),
+            mood: Mutex::new(Mood::Well),
+            calls: AtomicUsize::new(0),
+            later: Mutex::default(),
+        });
         let counts = metrics.control().common();
         let means = Means { clock: clock.clone(), tasks: tasks.clone(), counts };
         let outbox = Arc::new(Outbox::default());
@@ -229,11 +252,13 @@ impl Replica {
         herald::begin(&level, Arc::clone(&outbox), &tasks);
         let heard = Heard::default();
         let hears = Arc::clone(&heard);
-        follow::begin(&level, &Hear::by(move |word, age| hears.lock().unwrap().push((word.clone(), age))), &tasks);
+        let hear = Hear::by(move |word, age| hears.lock().unwrap().push((word.clone(), age)));
+        let caught_up = follow::begin(&level, Duration::ZERO, &hear, &tasks);
         let mint = Arc::new(Shared::new(Arc::clone(issuer), Some(Arc::clone(&level)), rules()));
         let (config, jitter) = (cache_config(), Jitter::fixed(0.0));
         let cache = TokenCache::new(&config, clock, tasks, jitter, Arc::clone(&metrics));
-        Self { wire, cache, mint, outbox, level, heard, metrics }
+        let caught_up = Mutex::new(Some(caught_up));
+        Self { wire, cache, mint, outbox, level, heard, caught_up, metrics }
     }
 
     async fn get(&self, number: usize) -> (Lookup, Result<Arc<Token>, MintError>) {

@@ -9,13 +9,18 @@ use crate::token::budget::purse::Ask;
 
 /// What the store says of a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Drawn {
-    /// How long until there is a unit; `None`: it was taken.
-    pub wait: Option<Duration>,
-    /// The store's clock, in milliseconds.
-    pub now: u64,
-    /// The pause that is there; nothing was taken then, if it is one.
-    pub pause: Option<Vec<u8>>,
+pub enum Drawn {
+    /// A unit was taken.
+    Taken,
+    /// There is none before that.
+    After(Duration),
+    /// Nothing was taken: something stands where a pause does.
+    Paused {
+        /// As somebody has put it there.
+        sealed: Vec<u8>,
+        /// The store's clock, in milliseconds.
+        now: u64,
+    },
 }
 
 /// Keeps a bucket.

@@ -169,3 +169,14 @@ async fn a_gateway_starts_without_redis() {
     redis.restart().await;
     is_used(&world, &redis, &replica).await;
 }
+
+/// Fails where what other gateways refuse is waited for without end.
+#[tokio::test]
+async fn a_gateway_starts_while_redis_hangs() {
+    let (redis, world) = (Redis::start().await, World::new(Options::default()));
+    redis.pause();
+    let replica = replica(&world, &redis, "").await;
+    serves(&world, &replica, 5).await;
+    redis.resume();
+    is_used(&world, &redis, &replica).await;
+}

@@ -116,3 +116,39 @@ async fn a_purge_at_one_gateway_forgets_the_tokens_of_all() {
     })
     .await;
 }
+
+/// Fails where a gateway is ready before it has read the stream once: the last word of a long one comes late.
+#[tokio::test]
+async fn a_gateway_that_is_ready_knows_who_was_revoked_before() {
+    let (redis, world) = (Redis::start().await, World::new(Options::default()));
+    let (told, bob) = (Told::start("fleet-ready", &world, &redis).await, world.bearer(BOB));
+    told.revokes("session=sess_of_somebody").await;
+    let stream = || redis.names().into_iter().find(|name| name.ends_with(":s"));
+    eventually("Redis has heard it", || stream().is_some()).await;
+    let stream = stream().unwrap();
+    // One word again and again: it is read each time, and followed once.
+    let again = "local word = redis.call('XRANGE', KEYS[1], '-', '+')[1][2] \
+                 for _ = 1, 20000 do redis.call('XADD', KEYS[1], '*', unpack(word)) end return 1";
+    redis.ask(&["EVAL", again, "1", &stream]);
+    told.revokes(&format!("session={BOB}")).await;
+    eventually("Redis has heard it", || redis.ask(&["XLEN", &stream]) == "20002").await;
+    let late = Replica::boot(&world, &redis).await;
+    assert_eq!(late.get(&bob).await.code(), "session-revoked");
+}
+
+/// Fails where nothing is waited for at the end, or nothing is said of it.
+#[tokio::test]
+async fn what_could_not_be_told_at_the_end_is_logged() {
+    let (mut redis, world) = (Redis::start().await, World::new(Options::default()));
+    let mut told = Told::start("fleet-last-words", &world, &redis).await;
+    redis.kill();
+    told.revokes("user=user_1").await;
+    told.revokes("user=user_2").await;
+    told.binary.terminate();
+    crate::harness::until("it has ended", || told.binary.ended().is_some()).await;
+    eventually("it is said", || {
+        let log = told.binary.log();
+        log.contains("other gateways were not told") && log.contains("\"words\":2")
+    })
+    .await;
+}

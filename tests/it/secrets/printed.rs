@@ -3,13 +3,13 @@
 use std::fmt::Debug;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use http::Method;
 use mintgate::config::validate::{self, Environment, Secrets};
 use mintgate::config::{MintKind, MintSpec, TemplateName};
 use mintgate::session::credential::{Credential, Found, Place, TokenText};
 use mintgate::session::memory::Slots;
+use mintgate::token::spent::Spent;
 use mintgate::token::{Mint as _, MintRequest, TokenKey, Urgency};
 use tokio::time::Instant;
 
@@ -117,7 +117,7 @@ async fn no_secret_and_no_token_is_in_what_debug_prints_of_a_gateway_that_serves
         forced: false,
         trace: None,
         credential_issued_at: None,
-        spent: Duration::ZERO,
+        spent: Spent::default(),
         deadline: Instant::now() + PATIENCE,
     };
     let token = gateway.mint.mint(request.clone()).await.unwrap();

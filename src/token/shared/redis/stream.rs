@@ -1,4 +1,4 @@
-//! The stream of words in Redis.
+//! The streams of words in Redis.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl Journal for RedisStore {
     }
 
     async fn open(&self) -> Result<Line, StoreError> {
-        self.way.connect().await.map(Line).map_err(judged)
+        self.way.line().await.map(Line).map_err(judged)
     }
 
     async fn last(&self, Line(wire): &mut Line, stream: &str) -> Result<Option<Place>, StoreError> {

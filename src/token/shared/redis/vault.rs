@@ -39,6 +39,23 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('SET', KEYS[1
 return 0
 ";
 
+/// What [`DRAW`] brought.
+fn drawn(answer: Value) -> Option<Drawn> {
+    let Value::Array(parts) = answer else { return None };
+    let mut parts = parts.into_iter();
+    let mut number = || match parts.next()? {
+        Value::Int(number) => u64::try_from(number).ok(),
+        _ => None,
+    };
+    let (taken, wait, now) = (number()?, number()?, number()?);
+    match (taken, parts.next()) {
+        (1, None) => Some(Drawn::Taken),
+        (0, None) => Some(Drawn::After(Duration::from_millis(wait.max(1)))),
+        (0, Some(Value::BulkString(sealed))) => Some(Drawn::Paused { sealed, now }),
+        _ => None,
+    }
+}
+
 /// What is not asked for in so long is full again, or is not there.
 const BUCKET_LIFE: Duration = Duration::from_hours(24);
 
@@ -47,35 +64,48 @@ impl Vault for RedisStore {
         let mut asked = cmd("EVAL");
         asked.arg(DRAW).arg(2).arg(&at.bucket).arg(&at.pause);
         asked.arg(ask.capacity).arg(ask.rate).arg(1.0 + ask.reserve).arg(millis(BUCKET_LIFE));
-        let answer = match self.ask(vec![vec![asked]]).await?.next() {
-            Some(Ok(answer)) => answer,
-            Some(Err(refused)) => return Err(judged(refused)),
-            None => Value::Nil,
-        };
-        let Value::Array(parts) = answer else { return Ok(Drawn { wait: None, now: 0, pause: Some(Vec::new()) }) };
-        let mut parts = parts.into_iter();
-        let mut number = || match parts.next() {
-            Some(Value::Int(number)) => u64::try_from(number).unwrap_or(0),
-            _ => 0,
-        };
-        let (taken, wait, now) = (number() == 1, Duration::from_millis(number().max(1)), number());
-        let pause = match parts.next() {
-            Some(Value::BulkString(pause)) => Some(pause),
-            _ => None,
-        };
-        Ok(Drawn { wait: (!taken).then_some(wait), now, pause })
+        let answer = self.ask(vec![vec![asked]]).await?.next().ok_or(StoreError::Unreadable)?;
+        drawn(answer.map_err(judged)?).ok_or(StoreError::Unreadable)
     }
 
     async fn now(&self) -> Result<u64, StoreError> {
-        let answer = self.ask(vec![vec![cmd("TIME")]]).await?.next();
-        let Some(Ok(Value::Array(parts))) = answer else { return Ok(0) };
-        let numbers: Vec<u64> = parts.into_iter().filter_map(|part| redis::from_redis_value(part).ok()).collect();
-        Ok(numbers.first().zip(numbers.get(1)).map_or(0, |(seconds, micros)| seconds * 1000 + micros / 1000))
+        let answer = self.ask(vec![vec![cmd("TIME")]]).await?.next().ok_or(StoreError::Unreadable)?;
+        let (seconds, micros): (u64, u64) =
+            redis::from_redis_value(answer.map_err(judged)?).map_err(|_| StoreError::Unreadable)?;
+        Ok(seconds * 1000 + micros / 1000)
     }
 
     async fn pause(&self, at: &FundNames, pause: Vec<u8>, life: Duration) -> Result<(), StoreError> {
         let mut asked = command("EVAL", PAUSE);
         asked.arg(1).arg(&at.pause).arg(pause).arg(millis(life));
         done(self.ask(vec![vec![asked]]).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails where an answer that makes no sense stands for one that does.
+    #[test]
+    fn an_answer_is_a_unit_a_wait_a_pause_or_none_of_them() {
+        let int = Value::Int;
+        let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let of = |parts: &[Value]| drawn(Value::Array(parts.to_vec()));
+        assert_eq!(of(&[int(1), int(0), int(7)]), Some(Drawn::Taken));
+        assert_eq!(of(&[int(0), int(0), int(7)]), Some(Drawn::After(Duration::from_millis(1))));
+        assert_eq!(of(&[int(0), int(0), int(7), text("")]), Some(Drawn::Paused { sealed: Vec::new(), now: 7 }));
+        for answer in [
+            &[][..],
+            &[int(1), int(0)],
+            &[int(2), int(0), int(7)],
+            &[int(0), int(-1), int(7)],
+            &[int(1), int(0), int(7), text("p")],
+            &[int(0), int(0), int(7), int(1)],
+            &[text("1"), int(0), int(7)],
+        ] {
+            assert_eq!(of(answer), None, "{answer:?}");
+        }
+        assert_eq!(drawn(Value::Nil), None);
     }
 }

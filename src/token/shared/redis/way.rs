@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster::ClusterClient;
+use redis::cluster::{ClusterClient, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
@@ -20,6 +20,9 @@ use crate::token::shared::store::StoreError;
 
 /// For a connection, with all that is said at its beginning. Whoever waits for one has less time.
 const CONNECT: Duration = Duration::from_secs(2);
+
+/// For an answer on a connection on which something is waited for.
+const LONG: Duration = Duration::from_secs(10);
 
 /// How a connection is made.
 pub(super) enum Way {
@@ -91,6 +94,14 @@ impl Way {
                 Ok(Self::Sentinel(Box::new(Mutex::new(builder.build()?))))
             }
         }
+    }
+
+    /// A connection on which something may be waited for.
+    pub(super) async fn line(&self) -> RedisResult<Wire> {
+        let Self::Cluster(client) = self else { return self.connect().await };
+        // Of its own it gives up what it waits for after [`CONNECT`].
+        let config = ClusterConfig::new().set_connection_timeout(CONNECT).set_response_timeout(LONG);
+        client.get_async_connection_with_config(config).await.map(Wire::Cluster)
     }
 
     pub(super) async fn connect(&self) -> RedisResult<Wire> {

@@ -1,6 +1,9 @@
 //! The store fails, and no request does.
 
+use super::budget::budget;
 use super::*;
+use crate::token::budget::{Budget, Limiter};
+use crate::token::retry::Retry;
 
 /// How long a mint of its own takes with a store in this mood.
 async fn took(replica: &Replica, number: usize) -> Duration {
@@ -135,4 +138,62 @@ async fn what_was_purged_here_is_not_taken_from_a_store_that_has_not_heard_it() 
     sleep(Duration::from_secs(1)).await;
     assert!(one.outbox.is_empty());
     assert_eq!((fleet.fresh().get(1).await.0, fleet.fresh().get(2).await.0), (Lookup::Mint, Lookup::Shared));
+}
+
+/// Of a mint: how often the issuer fails before it answers, and whether all units of the budget are used up.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    failures: usize,
+    drained: bool,
+}
+
+/// How long a whole mint takes, with its attempts, over a store that gets into this mood after so many calls; `None`: without a
+/// shared level.
+async fn minted_in(case: Case, mood: Option<(usize, Mood)>) -> Duration {
+    let fleet = Fleet::new(1);
+    let (replica, clock) = (&fleet.replicas[0], fleet.clock.clone());
+    let reading = clock.clone();
+    let issuer = Fake::new(move |call, _| {
+        let sent = reading.now();
+        async move {
+            sleep(LATENCY).await;
+            let exp = sent.wall.plus(Duration::from_mins(1));
+            let token = Token::new("t", sent.mono).unwrap().dated(exp, Some(sent.wall), sent.wall, 0);
+            if call < case.failures { Err(unavailable()) } else { Ok(token) }
+        }
+    });
+    let limiter = Limiter::new(&budget(1), Arc::clone(&replica.metrics));
+    if case.drained {
+        let ask = Ask { capacity: 80.0, rate: 0.008, reserve: 0.0 };
+        for _ in 0..80 {
+            assert_eq!(fleet.store.draw(&seal().fund(), ask).await.unwrap(), Drawn::Taken);
+            limiter.spend();
+        }
+    }
+    let level = mood.map(|later| {
+        *replica.wire.later.lock().unwrap() = Some(later);
+        limiter.share(Some(Arc::new(Arc::clone(&replica.level))));
+        Arc::clone(&replica.level)
+    });
+    let retry = Retry::new(Budget::new(issuer, limiter), clock, Jitter::fixed(0.0));
+    let begun = Instant::now();
+    Shared::new(retry, level, rules()).mint(request(&key(1))).await.unwrap();
+    begun.elapsed()
+}
+
+/// Case 35: whatever the store does, and whenever it begins to, a mint takes what it takes by itself and the time limit.
+/// Fails where each attempt has an allowance of its own, or the budget has one.
+#[tokio::test(start_paused = true)]
+async fn no_failure_of_the_store_costs_a_mint_more_than_the_time_limit() {
+    let slow = [1, 5, 20, 49, 60, 5000].map(|millis| Mood::Slow(Duration::from_millis(millis)));
+    let moods = [Mood::Well, Mood::Hangs, Mood::Lost, Mood::ReadOnly, Mood::Unusable, Mood::Confused, Mood::Forgets];
+    for case in [(0, false), (3, false), (0, true), (3, true)].map(|(failures, drained)| Case { failures, drained }) {
+        let own = minted_in(case, None).await;
+        for mood in moods.into_iter().chain(slow) {
+            for calls in 0..10 {
+                let took = minted_in(case, Some((calls, mood))).await;
+                assert!(took <= own + LIMIT + TICK, "{case:?} {mood:?} after {calls}: {took:?}, by itself {own:?}");
+            }
+        }
+    }
 }

@@ -277,3 +277,41 @@ async fn a_purge_of_a_user_reaches_what_names_no_user() {
         sleep(Duration::from_secs(1)).await;
     }
 }
+
+/// Many replicas that see a session rarely. Fails where the look-up that takes a due token does not renew it: the last one would
+/// wait for a mint.
+#[tokio::test(start_paused = true)]
+async fn a_due_token_that_is_taken_is_renewed_by_one_for_all() {
+    let fleet = Fleet::new(6);
+    fleet.replicas[0].get(1).await.1.unwrap();
+    // At 50 s of 60 it is due, and alive.
+    sleep(Duration::from_secs(50)).await;
+    for (number, replica) in fleet.replicas[1..5].iter().enumerate() {
+        let (lookup, token) = replica.get(1).await;
+        assert_eq!(lookup, Lookup::Shared);
+        // Served at once with what is there: the first one with the old one, the others with the new one.
+        let text = token.unwrap().bare().to_str().unwrap().to_owned();
+        assert_eq!(text, format!("sess_1.{}", number.min(1)));
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(fleet.issuer.calls(), 2);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(fleet.replicas[5].get(1).await.0, Lookup::Shared, "nobody has to wait for a mint");
+    assert_eq!(fleet.issuer.calls(), 2);
+}
+
+/// All of them at one time: one renews, and nobody waits for it. Fails where each of them mints.
+#[tokio::test(start_paused = true)]
+async fn of_many_who_take_a_due_token_one_renews_it() {
+    let fleet = Fleet::new(6);
+    fleet.replicas[0].get(1).await.1.unwrap();
+    sleep(Duration::from_secs(50)).await;
+    let begun = Instant::now();
+    let got = futures_util::future::join_all(fleet.replicas[1..].iter().map(|replica| replica.get(1))).await;
+    assert!(got.iter().all(|(lookup, _)| *lookup == Lookup::Shared));
+    assert!(begun.elapsed() < Duration::from_millis(5), "{:?}", begun.elapsed());
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!(fleet.issuer.calls(), 2);
+    let texts: Vec<_> = futures_util::future::join_all(fleet.replicas[1..].iter().map(|replica| replica.text(1))).await;
+    assert!(texts.iter().all(|text| text == "sess_1.1"), "{texts:?}");
+}
