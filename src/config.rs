@@ -3,6 +3,7 @@
 //! Made by [`validate`] out of [`raw`] alone. Durations that may be `"off"` are `Option`s; names are resolved to ids;
 //! headers, origins and URLs are parsed. Nothing here reads the outside.
 
+mod connection_init;
 mod listening;
 pub mod raw;
 pub mod reference;
@@ -19,6 +20,7 @@ mod ways;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::connection_init::{ConnectionInit, InPayload};
 pub use self::listening::{ClientAuth, Tls, Trusted};
 pub use self::route::{
     BadTemplateName, CallerToken, Claim, CloseAt, Expectation, HostPattern, Injection, Matcher, MintKind, MintSpec,

@@ -82,7 +82,11 @@ fn normal(byte: u8) -> u8 {
 
 /// Whether some server takes one name for the other.
 pub fn are_twins(one: &HeaderName, other: &HeaderName) -> bool {
-    let (one, other) = (one.as_str(), other.as_str());
+    are_twin_names(one.as_str(), other.as_str())
+}
+
+/// The same of what need not be a header's name.
+pub fn are_twin_names(one: &str, other: &str) -> bool {
     one.len() == other.len() && one.bytes().zip(other.bytes()).all(|(a, b)| same(a, b))
 }
 

@@ -14,6 +14,7 @@ pub mod forward;
 pub mod gateway;
 pub mod grpc;
 pub mod inject;
+pub mod opening;
 pub mod owner;
 pub mod pool;
 pub mod request;
@@ -175,7 +176,7 @@ fn exchange<'a, M: Mint>(
         let now = finish.record.upstream_begins(upstream);
         let exchange = Exchange { pool, aim, connection: &finish.connection, fate: finish.body.as_deref(), patience };
         if let (Some(handshake), Some(mut member)) = (wish.and_then(Wish::handshake), member) {
-            handshake.ask(&mut head.headers);
+            handshake.ask(&mut head.headers, plan.route.connection_init.is_none());
             request::fits(&head, 0, pool.upstream().max_header_bytes)?;
             let waiting = Waiting::new(&exchange, &snapshot.gateway, plan, worker.clock(), &finish.aging);
             let asked = Box::pin(switch::ask(waiting, handshake, head, &mut member, &mut finish.record));

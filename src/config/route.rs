@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 
+use crate::config::connection_init::ConnectionInit;
 use crate::config::url::Origin;
 use crate::headers::NameSet;
 use crate::metrics::{ListenerId, RouteId, TemplateId, UpstreamId};
@@ -50,6 +51,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// Whether WebSockets are opened, and what ends them; `None`: none are.
     pub websocket: Option<WebSocket>,
+    /// What is done with the first message of one; `None`: it passes like every other.
+    pub connection_init: Option<ConnectionInit>,
     /// Whether requests of this route may be logged.
     pub log_access: bool,
     /// Whether answers tell how the tokens were come by, in `x-mintgate-token`.

@@ -4,6 +4,7 @@
 //! its own. Only this layer reads the outside: the file, the environment, and the files that secrets are kept in.
 
 pub(crate) mod clerk;
+pub(crate) mod connection_init;
 pub(crate) mod context;
 pub(crate) mod diagnostics;
 pub(crate) mod guards;

@@ -88,7 +88,8 @@ impl<'a, M: Mint> Waiting<'a, M> {
         let Self { plan, gateway, .. } = self;
         let whole = self.exchange.patience.whole;
         let origin = record.origin();
-        let found = tokens::minted(gateway, plan, self.aging.whose.owner(), self.clock, whole, origin.as_deref()).await;
+        let found =
+            tokens::minted(gateway, &plan.slots, self.aging.whose.owner(), self.clock, whole, origin.as_deref()).await;
         let (mut end, mut ours) = (None, 0);
         for (slot, found) in found {
             let token = match found {

@@ -139,6 +139,13 @@ impl Cleaner {
         }
     }
 
+    /// Whether a header of this name, in whatever letter case, is taken from no caller.
+    pub fn takes(&self, name: &str) -> bool {
+        self.always.contains_str(name)
+            || (self.upstream.contains_str(name) && !self.keep.contains_str(name))
+            || (self.drop_authorization && headers::are_twin_names(name, header::AUTHORIZATION.as_str()))
+    }
+
     /// Removes everything that must not reach the upstream. `trusted` peers keep their forwarding headers.
     ///
     /// # Errors

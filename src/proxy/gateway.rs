@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{self, HeaderName, HeaderValue};
 
 use crate::clock::{Clock, Now};
-use crate::config::{Config, Log, Origin, Route, SessionSource, Trusted, Upstream};
+use crate::config::{Config, ConnectionInit, Log, Origin, Route, SessionSource, Trusted, Upstream};
 use crate::headers::{HEAD_ONLY, NameSet};
 use crate::live::Live;
 use crate::metrics::Metrics;
@@ -135,6 +135,8 @@ pub struct Plan {
     pub response_timeout: Option<Duration>,
     /// For the bodies that `retry_rejected` keeps, of all requests together.
     pub kept: Arc<Room>,
+    /// Which of the slots is the token of `route.connection_init`.
+    first: Option<usize>,
 }
 
 /// Why a credential proves no session.
@@ -223,6 +225,15 @@ impl<M: Mint> Gateway<M> {
     }
 }
 
+// === impl Plan ===
+
+impl Plan {
+    /// What is done with the first message of a WebSocket, and the token for it.
+    pub fn connection_init(&self) -> Option<(&ConnectionInit, &Slot)> {
+        Some((self.route.connection_init.as_ref()?, self.slots.get(self.first?)?))
+    }
+}
+
 // === impl Plans ===
 
 impl Plans {
@@ -238,7 +249,11 @@ impl Plans {
             let upstream = config.upstream_of(route);
             let cleaner = Cleaner::new(route, upstream, &config.routes);
             let mut slots = Vec::with_capacity(route.inject.len());
-            for injection in &route.inject {
+            let mut first = None;
+            for (number, injection) in route.inject.iter().enumerate() {
+                if route.connection_init.as_ref().is_some_and(|init| init.injection == number) {
+                    first = Some(slots.len());
+                }
                 slots.extend(index.compile(injection)?);
             }
             let limits = &config.server.limits;
@@ -250,6 +265,7 @@ impl Plans {
             routes.push(Plan {
                 guard: index.guard(&route.rules),
                 vary: vary(route),
+                first,
                 cleaner,
                 slots: slots.into(),
                 body,

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header;
 use http::request::Parts;
 use http::{Request, Response, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::clock::Now;
@@ -19,15 +20,18 @@ use crate::config::{CloseAt, WebSocket};
 use crate::listener::connection::Connection;
 use crate::listener::opened::Opened;
 use crate::listener::rest::Rest;
+use crate::metrics::RouteId;
 use crate::proxy::aging::Waiting;
 use crate::proxy::error::Error;
 use crate::proxy::finish::{Body, Finish};
 use crate::proxy::forward::{Answer, ForwardError};
 use crate::proxy::gateway::{Gateway, Plan};
 use crate::proxy::inject::{self, Injected, Slot};
+use crate::proxy::opening::Opening;
+use crate::proxy::owner::Aging;
 use crate::proxy::pool::Place;
 use crate::proxy::pool::exchange::Want;
-use crate::proxy::upgrade::handshake::{self, Handshake, Wish};
+use crate::proxy::upgrade::handshake::{self, BadAgreement, Handshake, Wish};
 use crate::proxy::upgrade::registry::{Expiry, Farewell, Member};
 use crate::proxy::upgrade::tunnel::{Broken, Ending, Tunnel};
 use crate::proxy::worker::{Snapshot, Worker};
@@ -59,6 +63,8 @@ pub struct Agreed {
     pub connection: OnUpgrade,
     /// That connection's place in its pool.
     pub place: Place,
+    /// The route, where it has a say in the first message.
+    pub opens: Option<RouteId>,
 }
 
 /// Sends the handshake on a connection of its own, and judges the answer.
@@ -90,8 +96,13 @@ pub async fn ask<M: Mint>(
     if !handshake.is_agreed(&response).map_err(ForwardError::from)? {
         return Ok(Asked::Refused(Box::new(exchange.accept(response, lease)?)));
     }
+    let route = &waiting.plan.route;
+    let opens = route.connection_init.is_some().then_some(route.id);
+    if opens.is_some() && response.headers().contains_key(header::SEC_WEBSOCKET_EXTENSIONS) {
+        return Err(ForwardError::from(BadAgreement::EXTENSION).into());
+    }
     let connection = hyper::upgrade::on(&mut response);
-    Ok(Asked::Agreed(Box::new(Agreed { response: response.map(drop), connection, place: lease.into_place() })))
+    Ok(Asked::Agreed(Box::new(Agreed { response: response.map(drop), connection, place: lease.into_place(), opens })))
 }
 
 /// What will end the tunnel beside its two ends.
@@ -122,15 +133,15 @@ pub fn member<M: Mint>(
 /// Tells the caller of the upstream's agreement. The tunnel begins when that is written; the record and its connection's
 /// count go with it.
 pub fn open<M: Mint>(
-    worker: &Worker<M>,
-    snapshot: &Snapshot<M>,
+    worker: &Arc<Worker<M>>,
+    snapshot: &Arc<Snapshot<M>>,
     connection: &Connection,
     wish: Wish,
     agreed: Agreed,
     member: Member,
     mut finish: Box<Finish>,
 ) -> Response<Body> {
-    let Agreed { mut response, connection: upstream, place } = agreed;
+    let Agreed { mut response, connection: upstream, place, opens } = agreed;
     clean::response(response.headers_mut(), &snapshot.gateway.plans.response);
     handshake::agree(&mut response, wish.is_stream);
     *response.version_mut() = Version::HTTP_11;
@@ -140,9 +151,10 @@ pub fn open<M: Mint>(
     let member = worker.tunnels().add(member);
     // Not the whole wish: its key is a part of the buffer from which the head was read.
     let Wish { connection: caller, is_stream, .. } = wish;
+    let opening = opens.map(|route| Box::new(Opening::new(worker, snapshot, route)));
     connection.sequel.leave(async move {
-        let on = is_stream.then_some(&*finish.connection);
-        let ending = join(caller, on, upstream, place, member).await;
+        let on = is_stream.then(|| Arc::clone(&finish.connection));
+        let ending = join(caller, on.as_deref(), upstream, place, member, opening, &mut finish).await;
         finish.tunnel_ends(ending);
     });
     response.map(|()| ResponseBody::nothing())
@@ -150,24 +162,53 @@ pub fn open<M: Mint>(
 
 /// Carries the tunnel from the moment that HTTP is over at both ends to its own end. `on`: the connection of HTTP/2 on which
 /// the caller's end is a stream.
-async fn join(
+async fn join<M: Mint>(
     caller: OnUpgrade,
     on: Option<&Connection>,
     upstream: OnUpgrade,
     place: Place,
     member: Arc<Member>,
+    opening: Option<Box<Opening<M>>>,
+    finish: &mut Finish,
 ) -> Ending {
     let broken = |by| Ending { sent: 0, received: 0, broken: Some(by), rest: Rest::UNKNOWN };
     let Ok(caller) = caller.await else { return broken(Broken::Caller) };
     let Ok(upstream) = upstream.await else { return broken(Broken::Upstream) };
     let (caller, upstream) = (TokioIo::new(caller), TokioIo::new(upstream));
     let ending = match on {
-        None => Tunnel::new(caller, upstream, member).await,
+        None => carry(caller, upstream, member, opening, finish).await,
         // What waits for an upstream that takes nothing holds up the other streams of the caller's connection.
-        Some(on) => Tunnel::new(Opened::new(caller, on), Opened::new(upstream, on), member).await,
+        Some(on) => carry(Opened::new(caller, on), Opened::new(upstream, on), member, opening, finish).await,
     };
     drop(place);
     ending
+}
+
+/// From the first frame to the last.
+async fn carry<C, U, M>(
+    caller: C,
+    upstream: U,
+    member: Arc<Member>,
+    opening: Option<Box<Opening<M>>>,
+    finish: &mut Finish,
+) -> Ending
+where
+    C: AsyncRead + AsyncWrite + Unpin + Send,
+    U: AsyncRead + AsyncWrite + Unpin + Send,
+    M: Mint,
+{
+    let mut tunnel = Tunnel::new(caller, upstream, member);
+    if let Some(opening) = opening {
+        opening.begin(&mut tunnel);
+        let Finish { aging, record, .. } = finish;
+        // Over soon, and big: boxed, so that an open tunnel holds nothing of it.
+        if let Some(ending) = Box::pin(opening.run(&mut tunnel, &aging.whose, record)).await {
+            return ending;
+        }
+        finish.aging = Aging::NONE;
+    }
+    // Where it is: to move it would keep it twice.
+    (&mut tunnel).await
 }
 
 /// The answer is not a 101. Says whether the connection ends with it, so that nothing which the caller took for frames is

@@ -120,7 +120,7 @@ async fn injected_after_mint<M: Mint>(
 ) -> Result<(Injected, Option<Border>), Error> {
     record.waits_for_tokens();
     let origin = record.origin();
-    let found = minted(gateway, plan, Some(subject.owner()), clock, None, origin.as_deref()).await;
+    let found = minted(gateway, &plan.slots, Some(subject.owner()), clock, None, origin.as_deref()).await;
     let (now, owner) = (clock.now(), subject.owner());
     let (mut injected, mut first) = (Injected::new(), None);
     for (slot, found) in found {
@@ -143,11 +143,11 @@ async fn injected_after_mint<M: Mint>(
     Ok((injected, first))
 }
 
-/// Every token of a route, out of memory or minted, waited for all at once, until `whole` at most; `None` for what is no
+/// Every token of these slots, out of memory or minted, waited for all at once, until `whole` at most; `None` for what is no
 /// token. What has died while others were waited for is asked for once more.
 pub async fn minted<'a, M: Mint>(
     gateway: &Gateway<M>,
-    plan: &'a Plan,
+    slots: &'a [Slot],
     owner: Option<Owner<'_>>,
     clock: &Clock,
     whole: Option<Instant>,
@@ -162,7 +162,7 @@ pub async fn minted<'a, M: Mint>(
         asked.trace = origin.cloned().map(Box::new);
         Some(asked)
     };
-    let waits = plan.slots.iter().map(|slot| async move {
+    let waits = slots.iter().map(|slot| async move {
         match asked(slot) {
             None => (slot, None),
             Some(asked) => (slot, Some(gateway.tokens.get(asked, &gateway.mint).await)),

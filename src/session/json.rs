@@ -30,11 +30,17 @@ pub(crate) enum Value<'a> {
 /// The same where what it holds does not matter.
 pub(crate) struct Unique;
 
+/// The members of an object, in their order, each as it is written. That no two names are equal is for
+/// [`is_strict_object`] to say.
+pub(crate) struct Members<'a>(pub(crate) Vec<(Text<'a>, &'a RawValue)>);
+
 struct TextVisitor;
 
 struct ValueVisitor;
 
 struct UniqueVisitor;
+
+struct MembersVisitor;
 
 /// Whether the text is one JSON object without duplicate keys, at any depth. Keys count as they are read, so an
 /// escaped twin is a duplicate. Numbers beyond a double and unpaired surrogates are refused too.
@@ -235,6 +241,30 @@ impl<'de> Visitor<'de> for UniqueVisitor {
             keys.push(key);
         }
         if are_distinct(&mut keys) { Ok(()) } else { Err(Error::custom("duplicate key")) }
+    }
+}
+
+// === impl Members ===
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(MembersVisitor)
+    }
+}
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Members(members))
     }
 }
 

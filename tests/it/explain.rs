@@ -446,7 +446,10 @@ fn written(name: &str, tables: &str) -> PathBuf {
 fn a_websocket_is_told_from_what_only_looks_like_one() {
     let tables = "[[routes]]\nname = \"live\"\nupstream = \"up\"\nwebsocket = { close_at = \"session\", max_lifetime = \"12h\" }\n\
                   [[routes]]\nname = \"off\"\nmatch = { path = \"/off\" }\nupstream = \"up\"\nwebsocket = false\n\
-                  [[routes]]\nname = \"open\"\nmatch = { path = \"/open\" }\nupstream = \"up\"\nsession = []\n";
+                  [[routes]]\nname = \"open\"\nmatch = { path = \"/open\" }\nupstream = \"up\"\nsession = []\n\
+                  [[routes]]\nname = \"first\"\nmatch = { path = \"/first\" }\nupstream = \"up\"\n\
+                  inject = [{ header = \"x-token\", template = \"t\" }]\n\
+                  websocket = { rewrite_connection_init = { pointer = \"/headers/x-token\" } }\n";
     let config = written("explain-websocket.toml", tables);
     let token = unsigned(&json!({
         "iss": "https://clerk.example.com", "azp": "https://app.example.com", "sid": "sess_1", "sub": "user_1",
@@ -461,6 +464,13 @@ fn a_websocket_is_told_from_what_only_looks_like_one() {
         ("GET", "wss://api.example.com/", &[], opens),
         ("GET", "ws://api.example.com/", &[], opens),
         ("GET", "wss://api.example.com/open", &[], "is closed  at no expiry"),
+        (
+            "GET",
+            "wss://api.example.com/first",
+            &["Sec-WebSocket-Extensions: permessage-deflate"],
+            "first      connection_init gets the token of x-token at payload / headers / x-token; no extension is agreed to\n\
+             removed      authorization, sec-websocket-extensions\n",
+        ),
         ("GET", "wss://api.example.com/", &["Sec-WebSocket-Version: 8"], "none: Sec-WebSocket-Version is not 13"),
         ("POST", "wss://api.example.com/", &[], "none: its method is not GET"),
         ("GET", "wss://api.example.com/off", &[], "none: the route says websocket = false"),

@@ -6,6 +6,7 @@ mod counted;
 mod deadlines;
 mod expect;
 mod extended;
+mod first_message;
 mod hostile;
 mod identity;
 mod issuer_faults;

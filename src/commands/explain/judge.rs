@@ -235,7 +235,7 @@ async fn explain(
         return report.refused(Step::Clean, &Error::Malformed(bad.reason()));
     }
     if let Some(handshake) = handshake {
-        handshake.ask(&mut left);
+        handshake.ask(&mut left, admitted.plan.route.connection_init.is_none());
     }
     if let Some(WebSocket::Opens { verified, .. }) = &mut report.websocket {
         *verified = matches!(admitted.caller, Found::Session(..));

@@ -63,6 +63,8 @@ pub(super) enum WebSocket {
         max_lifetime: Option<u64>,
         /// Whether there is a verified session, so that `close_at` has something to go by.
         verified: bool,
+        /// What is done with the first message; `None`: it passes like every other.
+        first_message: Option<String>,
     },
     /// The request goes on as an ordinary one.
     Ordinary { because: &'static str },
@@ -293,7 +295,7 @@ impl Report {
             Some(WebSocket::Ordinary { because }) => {
                 row(out, "websocket", &format!("none: {because}; without Upgrade it is a request like any other"))
             }
-            Some(WebSocket::Opens { close_at, max_lifetime, verified }) => {
+            Some(WebSocket::Opens { close_at, max_lifetime, verified, first_message }) => {
                 row(
                     out,
                     "websocket",
@@ -308,7 +310,8 @@ impl Report {
                     (_, true) => "4401 when the session token expires (close_at = \"session\")",
                 };
                 let oldest = max_lifetime.map(|seconds| format!(", 1001 after {seconds} s (max_lifetime)"));
-                row(out, "  is closed", &format!("{expiry}{}", oldest.unwrap_or_default()))
+                row(out, "  is closed", &format!("{expiry}{}", oldest.unwrap_or_default()))?;
+                first_message.as_ref().map_or(Ok(()), |done| row(out, "  first", done))
             }
         }
     }

@@ -3,7 +3,7 @@
 use http::header::{self, HeaderMap};
 use http::request::Parts;
 
-use crate::config::{CloseAt, Route};
+use crate::config::{CloseAt, ConnectionInit, Route};
 use crate::proxy::upgrade::handshake::{Handshake, Protocol};
 
 use super::report::WebSocket;
@@ -26,9 +26,17 @@ pub(super) fn judge(head: &Parts, route: &Route) -> Option<(WebSocket, Option<Ha
                 CloseAt::Session => "session",
             };
             let max_lifetime = rules.max_lifetime.map(|limit| limit.as_secs());
-            Some((WebSocket::Opens { close_at, max_lifetime, verified: false }, Some(handshake)))
+            let first_message = route.connection_init.as_ref().map(|init| first_message(route, init));
+            Some((WebSocket::Opens { close_at, max_lifetime, verified: false, first_message }, Some(handshake)))
         }
     }
+}
+
+/// What is done with `connection_init`.
+fn first_message(route: &Route, init: &ConnectionInit) -> String {
+    let place = init.token.steps.join(" / ");
+    let header = &route.inject[init.injection].header;
+    format!("connection_init gets the token of {header} at payload / {place}; no extension is agreed to")
 }
 
 /// A request that is explained has no body, but may say that it has one.

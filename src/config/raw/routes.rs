@@ -73,6 +73,18 @@ tables! {
         close_at: String = "never" as Words(&["never", "token", "session"]),
         /// Since it was opened.
         max_lifetime: String = "0" as Limit,
+        /// The first message of GraphQL's protocols, `connection_init`, gets the minted token too.
+        rewrite_connection_init: RewriteInit,
+    }
+
+    /// Where in the first message of a WebSocket the minted token is put. The message is held back until it is whole.
+    RewriteInit at "routes[].websocket.rewrite_connection_init" {
+        /// A JSON pointer into the message's `payload`: `"/headers/Authorization"`.
+        pointer: String = required,
+        /// Stands before the token: `"Bearer "`.
+        prefix: String,
+        /// Which of the tokens that the route injects. Left out, the only one.
+        template: String,
     }
 
     /// Which requests a route takes.

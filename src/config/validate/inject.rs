@@ -80,7 +80,8 @@ pub(crate) fn read(
     injections
 }
 
-fn prefix(field: &Field<String>, cx: &mut Context<'_>) -> String {
+/// What stands before a value.
+pub(crate) fn prefix(field: &Field<String>, cx: &mut Context<'_>) -> String {
     let Some(at) = field.get() else { return String::new() };
     if secret::sensitive(at.value.clone()).is_err() || at.starts_with([' ', '\t']) {
         cx.error(&at.span, "this cannot stand at the beginning of a header's value")

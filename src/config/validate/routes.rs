@@ -16,7 +16,7 @@ use super::clerk::{Draft, Needs};
 use super::context::Context;
 use super::names::{LABEL, MOST, is_label};
 use super::upstreams::Upstreams;
-use super::{guards, headers, inject, net, retry, session_id, websocket};
+use super::{connection_init, guards, headers, inject, net, retry, session_id, websocket};
 
 /// Those that callers use, out of IANA's registry.
 const KNOWN_METHODS: [&str; 18] = [
@@ -169,6 +169,7 @@ fn route(
     let timeout = cx.limit(&raw.timeout, None);
     let websocket =
         websocket::read(&raw.websocket, &session, &inject, cx).filter(|_| !session_id::is_named(&raw.session));
+    let connection_init = connection_init::read(&raw, &inject, cx);
     let retry_rejected = retry::read(&raw.retry_rejected, &inject, cx);
     let upstream = upstream.map(|id| id.map(|id| upstreams.get(id)));
     let removed = upstream.flatten().map(|upstream| &upstream.remove_headers);
@@ -195,6 +196,7 @@ fn route(
         keep_headers,
         timeout,
         websocket,
+        connection_init,
         log_access,
         show_token: raw.show_token.or(false),
         inject,

@@ -135,6 +135,17 @@ impl Code {
         StatusCode::from_u16(self.row().status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
+    /// What a WebSocket is closed with that is open when this comes out: what GraphQL's protocols say where there is no
+    /// session, or one that may not; else whether it is worth another try (RFC 6455 section 7.4).
+    pub fn close(self) -> u16 {
+        match self.row().status {
+            400 | 401 => 4401,
+            403 => 4403,
+            503 | 504 => 1013,
+            _ => 1011,
+        }
+    }
+
     /// What it is called in an answer.
     pub fn title(self) -> &'static str {
         self.row().title

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::first::{First, Status};
 use super::frames::Frames;
 
 /// Bytes of one read.
@@ -30,6 +31,8 @@ pub struct Flow {
     failure: Option<Failure>,
     /// See [`Flow::heard_out`].
     hears_out: bool,
+    /// See [`Flow::hold`]; `None`: nothing is held back, or not any more.
+    first: Option<Box<First>>,
 }
 
 /// Which end broke.
@@ -65,6 +68,30 @@ impl Flow {
     /// To let go of a socket with something unread resets it, and takes with it what is on its way to that end.
     pub fn heard_out() -> Self {
         Self { hears_out: true, ..Self::default() }
+    }
+
+    /// Holds the first message back: when it is whole nothing more is read until [`Flow::pass`] says what is passed on in
+    /// its place.
+    pub fn hold(&mut self, first: First) {
+        self.first = Some(Box::new(first));
+    }
+
+    /// How far the message is that is held back; `None`: none is. A caller that has ended has said its farewell.
+    pub fn first(&self) -> Option<Status> {
+        let status = self.first.as_ref()?.status();
+        Some(if self.ended && status == Status::Awaited { Status::Closed } else { status })
+    }
+
+    /// Takes out the message that is whole.
+    pub fn take_message(&mut self) -> Option<String> {
+        self.first.as_mut().filter(|first| first.status() == Status::Whole).map(|first| first.take_message())
+    }
+
+    /// Passes on this frame in the place of the first message, and then whatever comes.
+    pub fn pass(&mut self, message: &[u8]) {
+        if let Some(first) = self.first.take() {
+            self.held.extend(first.pass(message));
+        }
     }
 
     /// Bytes that were passed on.
@@ -144,7 +171,11 @@ impl Flow {
             None => Stage::Cutting,
         };
         let held = std::mem::take(&mut self.held);
-        self.frames.advance(&held[self.at..]);
+        match self.first.take() {
+            // What was written is a part of what was read.
+            Some(first) => self.frames = first.frames(),
+            None => self.frames.advance(&held[self.at..]),
+        }
         self.at = 0;
     }
 
@@ -171,6 +202,10 @@ impl Flow {
             self.stage = Stage::Over;
             return Poll::Ready(());
         }
+        if self.first.as_ref().is_some_and(|first| matches!(first.status(), Status::Whole | Status::Wrong(_))) {
+            // Whoever has asked for the message goes on from here.
+            return Poll::Pending;
+        }
         let mut scratch = [MaybeUninit::<u8>::uninit(); CHUNK];
         let mut read = ReadBuf::uninit(&mut scratch);
         match Pin::new(&mut *from).poll_read(cx, &mut read) {
@@ -191,6 +226,11 @@ impl Flow {
             Poll::Ready(Ok(())) if read.filled().is_empty() => self.end(None),
             Poll::Ready(Ok(())) => {
                 let bytes = read.filled();
+                if let Some(first) = &mut self.first {
+                    first.read(bytes);
+                    self.held = first.take_control();
+                    return Poll::Ready(());
+                }
                 let written = match self.poll_write(cx, to, bytes) {
                     Poll::Ready(written) => written,
                     Poll::Pending => 0,

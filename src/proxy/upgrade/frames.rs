@@ -5,6 +5,8 @@
 
 use aws_lc_rs::rand;
 
+/// The opcode of a text message.
+const TEXT: u8 = 0x1;
 /// The opcode of a close frame.
 const CLOSE: u8 = 0x8;
 
@@ -131,14 +133,35 @@ pub fn close(code: u16, reason: &str) -> Vec<u8> {
     frame
 }
 
-/// A close frame as a client sends it: masked (RFC 6455 section 5.3). `None`: the system has no random numbers.
+/// A close frame as a client sends it. `None`: the system has no random numbers.
 pub fn masked_close(code: u16, reason: &str) -> Option<Vec<u8>> {
+    masked(0x80 | CLOSE, &close(code, reason)[2..])
+}
+
+/// A text message in one frame, as a client sends it. `None`: the system has no random numbers.
+pub fn masked_text(text: &str) -> Option<Vec<u8>> {
+    masked(0x80 | TEXT, text.as_bytes())
+}
+
+/// A frame with a mask of its own (RFC 6455 section 5.3) and the shortest form of its length.
+fn masked(first: u8, payload: &[u8]) -> Option<Vec<u8>> {
     let mut key = [0; 4];
     rand::fill(&mut key).ok()?;
-    let plain = close(code, reason);
-    let mut frame = vec![plain[0], 0x80 | plain[1]];
+    let mut frame = Vec::with_capacity(payload.len() + 14);
+    frame.push(first);
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(short), _) if short < 126 => frame.push(0x80 | short),
+        (_, Ok(length)) => {
+            frame.push(0x80 | 0x7e);
+            frame.extend_from_slice(&length.to_be_bytes());
+        }
+        _ => {
+            frame.push(0x80 | 0x7f);
+            frame.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+        }
+    }
     frame.extend_from_slice(&key);
-    frame.extend(plain[2..].iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     Some(frame)
 }
 
@@ -238,5 +261,23 @@ mod tests {
         let keys: std::collections::HashSet<_> =
             (0..8).map(|_| masked_close(1001, "").unwrap()[2..6].to_vec()).collect();
         assert!(keys.len() > 1);
+    }
+
+    #[test]
+    fn a_message_of_ours_has_the_shortest_form_of_its_length() {
+        for (length, head) in [
+            (0, &[0x81, 0x80][..]),
+            (125, &[0x81, 0xfd]),
+            (126, &[0x81, 0xfe, 0, 126]),
+            (65_535, &[0x81, 0xfe, 0xff, 0xff]),
+            (65_536, &[0x81, 0xff, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let text = "a".repeat(length);
+            let framed = masked_text(&text).unwrap();
+            assert_eq!(framed[..head.len()], *head);
+            let (key, payload) = framed[head.len()..].split_at(4);
+            let unmasked: Vec<u8> = payload.iter().zip(key.iter().cycle()).map(|(a, b)| a ^ b).collect();
+            assert!(unmasked == text.as_bytes(), "{length}");
+        }
     }
 }

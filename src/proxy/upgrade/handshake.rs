@@ -141,6 +141,13 @@ impl Wish {
     }
 }
 
+// === impl BadAgreement ===
+
+impl BadAgreement {
+    /// It agrees to an extension that it was not offered: what its frames say, nobody here could tell.
+    pub const EXTENSION: Self = Self("it agrees to an extension that it was not offered");
+}
+
 // === impl Handshake ===
 
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
@@ -172,8 +179,11 @@ impl Handshake {
     }
 
     /// Puts the handshake into a cleaned head, as our own to the upstream: nothing that the caller's `Connection` named
-    /// can be missing from it.
-    pub fn ask(&self, headers: &mut HeaderMap) {
+    /// can be missing from it. Without `extensions` none is offered: what is read must not be compressed.
+    pub fn ask(&self, headers: &mut HeaderMap, extensions: bool) {
+        if !extensions {
+            headers.remove(header::SEC_WEBSOCKET_EXTENSIONS);
+        }
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, WEBSOCKET);
         headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
+use super::first::{First, Status};
 use super::flow::{Failure, Flow};
 use super::frames;
 use super::registry::Member;
@@ -28,6 +29,8 @@ pub struct Tunnel<C, U> {
     /// From the caller to the upstream.
     up: Flow,
     member: Arc<Member>,
+    /// Nothing of the upstream passes yet.
+    silent: bool,
     /// It was told to end.
     parting: bool,
     caller_done: bool,
@@ -71,12 +74,52 @@ impl<C, U> Tunnel<C, U> {
             down: Flow::default(),
             up: Flow::heard_out(),
             member,
+            silent: false,
             parting: false,
             caller_done: false,
             upstream_done: false,
             timer: None,
             progress: 0,
         }
+    }
+
+    /// Holds the caller's first message back, before anything has come. `silent`: as all that the upstream says, until then.
+    pub fn hold(&mut self, first: First, silent: bool) {
+        self.up.hold(first);
+        self.silent = silent;
+    }
+
+    /// How far the message is that is held back; `None`: none is.
+    pub fn first(&self) -> Option<Status> {
+        self.up.first()
+    }
+
+    /// Takes out the message that is whole. It is held back all the same.
+    pub fn take_message(&mut self) -> Option<String> {
+        self.up.take_message()
+    }
+
+    /// Passes on this frame in the place of the message, and then whatever comes either way. `member`: what ends the tunnel
+    /// from now on, where that is another one.
+    pub fn pass(&mut self, message: &[u8], member: Option<Arc<Member>>) {
+        self.up.pass(message);
+        self.silent = false;
+        if let Some(member) = member {
+            self.member = member;
+        }
+    }
+
+    /// Tells the caller why its message is not passed on, and the upstream that there is no more. It ends with that.
+    pub fn refuse(&mut self, code: u16, reason: &str) {
+        if !self.parting {
+            self.part(frames::close(code, reason), frames::masked_close(1001, "the caller was not let in"));
+        }
+    }
+
+    fn part(&mut self, caller: Vec<u8>, upstream: Option<Vec<u8>>) {
+        (self.parting, self.silent, self.timer) = (true, false, None);
+        self.down.part(Some(caller));
+        self.up.part(upstream);
     }
 
     fn ending(&self) -> Ending {
@@ -134,12 +177,9 @@ where
             && let Some(farewell) = this.member.told(cx)
         {
             let (code, reason) = farewell.close();
-            this.parting = true;
-            this.down.part(Some(frames::close(code, reason)));
-            this.up.part(frames::masked_close(code, reason));
-            this.timer = None;
+            this.part(frames::close(code, reason), frames::masked_close(code, reason));
         }
-        let down = this.down.poll(cx, &mut this.upstream, &mut this.caller).is_ready();
+        let down = !this.silent && this.down.poll(cx, &mut this.upstream, &mut this.caller).is_ready();
         let up = this.up.poll(cx, &mut this.caller, &mut this.upstream).is_ready();
         // Each end that has been told and has answered is let go, the caller by its server first (RFC 6455 section 7.1.1).
         if !this.caller_done && this.down.has_said() && this.up.has_heard() {

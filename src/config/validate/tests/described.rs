@@ -28,7 +28,8 @@ const PARTS: [(&str, &str); 20] = [
 ];
 
 /// Tables that a line cannot simply be added to: their keys have tests of their own.
-const ELSEWHERE: [&str; 4] = ["", "server.listen[]", "server.tls", "routes[].session[]"];
+const ELSEWHERE: [&str; 5] =
+    ["", "server.listen[]", "server.tls", "routes[].session[]", "routes[].websocket.rewrite_connection_init"];
 
 /// The configuration with a further line in one table, in the place of the same key and of the table that it stands for.
 fn with(at: &str, key: &str, value: Option<&str>) -> String {

@@ -148,3 +148,48 @@ fn a_websocket_that_would_not_last_is_warned_of() {
         assert_eq!(warned(keys, expires_in), (false, false), "{keys} {expires_in}");
     }
 }
+
+fn rewriting(inject: &str, table: &str) -> String {
+    with(&format!("websocket = {{ rewrite_connection_init = {{ {table} }} }}"))
+        .replace("[{ header = \"x-token\", template = \"t\" }]", inject)
+}
+
+#[test]
+fn the_first_message_gets_the_one_token_or_the_named_one() {
+    let one = "[{ header = \"x-id\", claim = \"sub\" }, { header = \"x-token\", template = \"t\" }]";
+    let two = "[{ header = \"x-token\", template = \"t\" }, { header = \"x-other\", template = \"u\" }]";
+    for (inject, table, steps, injection) in [
+        (one, "pointer = \"/headers/Authorization\", prefix = \"Bearer \"", &["headers", "Authorization"][..], 1),
+        (one, "pointer = \"/a~1b~0c\"", &["a/b~c"], 1),
+        (two, "pointer = \"/token\", template = \"u\"", &["token"], 1),
+        (two, "pointer = \"/token\", template = \"t\"", &["token"], 0),
+    ] {
+        let source = rewriting(inject, table);
+        let (config, _) = parse_in(&outside(), &source).unwrap_or_else(|problems| panic!("{problems}"));
+        let init = config.routes[0].connection_init.as_ref().unwrap();
+        assert_eq!(
+            (&init.token.steps[..], init.injection),
+            (&steps.iter().map(|&s| s.to_owned()).collect::<Vec<_>>()[..], injection)
+        );
+        assert_eq!(init.token.prefix.is_empty(), !table.contains("prefix"));
+    }
+    let nothing = "[{ header = \"x-id\", claim = \"sub\" }]";
+    for (inject, table, problem) in [
+        (two, "pointer = \"/token\"", "add template = "),
+        (two, "pointer = \"/token\", template = \"v\"", "no token of this template"),
+        (nothing, "pointer = \"/token\"", "no minted token that could be put there"),
+        (one, "prefix = \"Bearer \"", "a `pointer` says where"),
+        (one, "pointer = \"\"", "not a JSON pointer to a member"),
+        (one, "pointer = \"token\"", "not a JSON pointer to a member"),
+        (one, "pointer = \"/a//b\"", "not a JSON pointer to a member"),
+        (one, "pointer = \"/a~2\"", "not a JSON pointer to a member"),
+        (one, "pointer = \"/token\", prefix = \" a\"", "cannot stand at the beginning"),
+        (one, "pointer = \"/token\", to = 1", "unknown"),
+    ] {
+        let said = said(&rewriting(inject, table));
+        assert!(said.contains(problem), "{table}: {said}");
+    }
+    let carried = rewriting(one, "pointer = \"/token\"").replace("upstream = \"http://127.0.0.1:1\"\n", "")
+        + "[authz]\nlisten = \"127.0.0.1:6473\"\n";
+    assert!(said(&carried).contains("opens no WebSocket here"), "{}", said(&carried));
+}
