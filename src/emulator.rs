@@ -16,6 +16,7 @@ pub mod limit;
 mod model;
 mod own_key;
 mod params;
+mod ring;
 pub mod seed;
 mod sessions;
 mod shapes;
@@ -208,9 +209,9 @@ impl Emulator {
         &self.instance.secret_key
     }
 
-    /// The `kid` of its key.
-    pub fn key_id(&self) -> &str {
-        &self.instance.id
+    /// The `kid` of the key that signs.
+    pub fn key_id(&self) -> String {
+        self.instance.keys.signing().kid.clone()
     }
 
     /// The public key, PEM: what Clerk's dashboard calls the JWT public key.
@@ -218,7 +219,7 @@ impl Emulator {
     /// # Errors
     /// When the cryptography library refuses.
     pub fn jwt_key(&self) -> Result<String, CryptoError> {
-        self.instance.key.pem()
+        self.instance.keys.signing().key.pem()
     }
 
     /// A fresh session token, as a browser would hold it.

@@ -1,12 +1,12 @@
 //! `/_emulator`: what Clerk's API does not have. A fresh session token as a browser would hold it, the counts, what
-//! users and administrators do, and what became of the events.
+//! users, administrators and Clerk itself do, and what became of the events.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::emulator::error::{ApiError, json_response};
 use crate::emulator::model::Status;
 use crate::emulator::params::{Params, QueryParams};
+use crate::emulator::ring::Kept;
 use crate::emulator::sessions::EXPIRES_IN;
 use crate::emulator::state::Instance;
 use crate::emulator::state::people::MembershipChange;
@@ -27,6 +28,8 @@ pub(crate) fn routes() -> Router<Arc<Instance>> {
         .route("/_emulator/token", get(token))
         .route("/_emulator/state", get(state))
         .route("/_emulator/webhooks", get(webhooks))
+        .route("/_emulator/keys", get(shown_keys).post(rotate))
+        .route("/_emulator/keys/{kid}", delete(retire))
         .route("/_emulator/sessions", post(begin))
         .route("/_emulator/sessions/{id}", patch(change_session))
         .route("/_emulator/users/{id}", get(user).patch(change_user).delete(remove_user))
@@ -62,6 +65,35 @@ async fn state(State(instance): State<Arc<Instance>>) -> Response {
 async fn webhooks(State(instance): State<Arc<Instance>>) -> Response {
     let shown = instance.outbox.as_ref().map_or(Value::Null, Outbox::shown);
     json_response(StatusCode::OK, &shown)
+}
+
+/// The `kid`s of the JWKS; the first one signs.
+async fn shown_keys(State(instance): State<Arc<Instance>>) -> Response {
+    ok(&kids(&instance))
+}
+
+/// A new key signs. Nothing else is served for the some hundred milliseconds that making it takes.
+async fn rotate(State(instance): State<Arc<Instance>>, params: Params) -> Result<Response, ApiError> {
+    params.end()?;
+    instance.keys.rotate()?;
+    Ok(ok(&kids(&instance)))
+}
+
+/// A key before the one that signs leaves the JWKS.
+async fn retire(State(instance): State<Arc<Instance>>, Path(kid): Path<String>) -> Result<Response, ApiError> {
+    let kept = |kept| match kept {
+        Kept::Unknown => "no key has it",
+        Kept::Signs => "this one signs; POST /_emulator/keys makes another one first",
+    };
+    let retired = instance.keys.retire(&kid);
+    retired.map_err(|why| ApiError::Helper { param: "kid", reason: kept(why).to_owned() })?;
+    Ok(ok(&kids(&instance)))
+}
+
+fn kids(instance: &Instance) -> Value {
+    let shown = instance.keys.jwks();
+    let kids = shown["keys"].as_array().map(|keys| keys.iter().map(|key| key["kid"].clone()).collect::<Vec<_>>());
+    json!({ "keys": kids })
 }
 
 /// Signs a user in, also in production.

@@ -13,9 +13,10 @@ use crate::clock::Clock;
 use crate::emulator::claims::{self, SESSION_CATEGORY, Stamp, TEMPLATE_CATEGORY};
 use crate::emulator::error::ApiError;
 use crate::emulator::faults::Faults;
-use crate::emulator::keys::{self, CryptoError, SigningKey};
+use crate::emulator::keys::{self, CryptoError};
 use crate::emulator::limit::{Limiter, RateLimit};
 use crate::emulator::model::Template;
+use crate::emulator::ring::Ring;
 use crate::emulator::seed::Records;
 use crate::emulator::version::TokenVersion;
 use crate::emulator::webhooks::Outbox;
@@ -36,7 +37,7 @@ pub(crate) struct Instance {
     /// Events for the application, when it wants them.
     pub(crate) outbox: Option<Outbox>,
     pub(crate) clock: Clock,
-    pub(crate) key: SigningKey,
+    pub(crate) keys: Ring,
     tables: Mutex<Tables>,
     faults: Mutex<Faults>,
 }
@@ -94,10 +95,12 @@ pub(crate) enum Wanted<'a> {
 
 impl Instance {
     pub(crate) fn new(start: Start, clock: Clock) -> Result<Self, CryptoError> {
+        // Another one at each start, as the key is: a verifier that still holds the old key meets an unknown
+        // `kid` and fetches, where a known one with another key would be a bad signature.
+        let id = keys::random_id("ins_")?;
         Ok(Self {
-            // Another one at each start, as the key is: a verifier that still holds the old key meets an unknown
-            // `kid` and fetches, where a known one with another key would be a bad signature.
-            id: keys::random_id("ins_")?,
+            keys: Ring::new(id.clone())?,
+            id,
             issuer: format!("https://{}", start.frontend_api),
             publishable_key: start.publishable_key,
             secret_key: start.secret_key,
@@ -107,7 +110,6 @@ impl Instance {
             token_version: start.token_version,
             outbox: start.outbox,
             clock,
-            key: SigningKey::generate()?,
             tables: Mutex::new(Tables {
                 records: start.records,
                 limiter: Limiter::new(start.rate_limit),
@@ -140,7 +142,7 @@ impl Instance {
     /// The public keys.
     pub(crate) fn jwks(&self) -> Value {
         self.tables().calls.jwks += 1;
-        json!({ "keys": [self.key.jwk(&self.id)] })
+        self.keys.jwks()
     }
 
     /// Mints through the API: a session that is signed in, a known template, and the call is counted.
@@ -203,8 +205,9 @@ impl Instance {
             let header = json!({ "alg": own.algorithm(), "cat": category, "typ": "JWT" });
             return Ok(own.sign(&header, &claims)?);
         }
-        let header = json!({ "alg": "RS256", "cat": category, "kid": self.id, "typ": "JWT" });
-        Ok(self.key.sign(&header, &claims)?)
+        let named = self.keys.signing();
+        let header = json!({ "alg": "RS256", "cat": category, "kid": named.kid, "typ": "JWT" });
+        Ok(named.key.sign(&header, &claims)?)
     }
 
     /// The template with this id, as the API shows it.

@@ -249,6 +249,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("emulator/limit", (11, 0)),
     ("emulator/error", (11, 1)),
     ("emulator/own_key", (11, 1)),
+    ("emulator/ring", (11, 1)),
     ("emulator/webhooks", (11, 1)),
     ("emulator/webhooks/courier", (11, 2)),
     ("emulator/model", (11, 2)),

@@ -225,3 +225,29 @@ async fn calls_that_are_no_calls_are_refused_in_clerks_shape() {
         assert_eq!(error(&call(&emulator, Method::POST, &target, body).await).1, code, "{body}");
     }
 }
+
+/// Fails when the old key goes on signing, leaves the JWKS with the rotation, or stays after it was retired.
+#[tokio::test]
+async fn a_rotated_key_is_shown_until_it_is_retired_and_signs_nothing() {
+    let emulator = emulator();
+    let old = emulator.key_id();
+    let shown = |answer: Answer| answer.body["keys"].as_array().unwrap().clone();
+    let rotated = shown(help(&emulator, Method::POST, "/_emulator/keys", "").await);
+    let new = emulator.key_id();
+    assert_ne!(old, new);
+    assert_eq!(rotated, [&*new, &*old], "the one that signs is first");
+    for template in ["", "/plain"] {
+        let (header, _) = read(&mint(&emulator, ALICE, template, "").await.body["jwt"]);
+        assert_eq!(header["kid"], new);
+    }
+    let jwks = async || shown(help(&emulator, Method::GET, "/.well-known/jwks.json", "").await);
+    let both = jwks().await;
+    assert_eq!(both.iter().map(|key| &key["kid"]).collect::<Vec<_>>(), [&*new, &*old]);
+    assert_ne!(both[0]["n"], both[1]["n"]);
+    assert_eq!(shown(help(&emulator, Method::DELETE, &format!("/_emulator/keys/{old}"), "").await), [&*new]);
+    assert_eq!(jwks().await, both[..1]);
+    for (kid, why) in [(&old, "no key has it"), (&new, "this one signs")] {
+        let refused = help(&emulator, Method::DELETE, &format!("/_emulator/keys/{kid}"), "").await;
+        assert!(refused.status == 422 && error(&refused).2.contains(why), "{kid}: {:?}", refused.body);
+    }
+}
