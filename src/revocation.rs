@@ -168,6 +168,7 @@ pub(crate) mod testing {
     use crate::config::Cache;
     use crate::lifecycle::Spawner;
     use crate::metrics::{Metrics, Names};
+    use crate::proxy::upgrade::registry::Dialect;
     use crate::token::freshness::Jitter;
 
     /// The words that tunnels were told.
@@ -192,7 +193,7 @@ pub(crate) mod testing {
                 Whose::User(sub) => sub.as_str(),
                 Whose::Everybody => "everybody",
             };
-            hears.lock().unwrap().push(format!("{whose} {}", farewell.close().0));
+            hears.lock().unwrap().push(format!("{whose} {}", farewell.close(Dialect::default()).0));
             1
         });
         let revoked = Arc::new(Revoked::new(metrics));

@@ -32,7 +32,7 @@ use crate::proxy::owner::Aging;
 use crate::proxy::pool::Place;
 use crate::proxy::pool::exchange::Want;
 use crate::proxy::upgrade::handshake::{self, BadAgreement, Handshake, Wish};
-use crate::proxy::upgrade::registry::{Expiry, Farewell, Member};
+use crate::proxy::upgrade::registry::{Dialect, Expiry, Farewell, Member};
 use crate::proxy::upgrade::tunnel::{Broken, Ending, Tunnel};
 use crate::proxy::worker::{Snapshot, Worker};
 use crate::proxy::{clean, error, tokens};
@@ -148,7 +148,7 @@ pub fn open<M: Mint>(
     let status = response.status();
     finish.record.responds(Outcome { id: error::upstream_outcome(status), status, reason: None });
     finish.record.opens_tunnel();
-    let member = worker.tunnels().add(member);
+    let member = worker.tunnels().add(member.speaking(Dialect::of(response.headers())));
     // Not the whole wish: its key is a part of the buffer from which the head was read.
     let Wish { connection: caller, is_stream, .. } = wish;
     let opening = opens.map(|route| Box::new(Opening::new(worker, snapshot, route)));

@@ -32,6 +32,7 @@ const DOCUMENTS: [(&str, &str); 13] = [
     ("docs/integrations.md", include_str!("../../docs/integrations.md")),
     ("docs/operations.md", include_str!("../../docs/operations.md")),
     ("deploy/kubernetes/README.md", include_str!("../../deploy/kubernetes/README.md")),
+    ("deploy/examples/postgraphile/README.md", include_str!("../../deploy/examples/postgraphile/README.md")),
     ("deploy/fleet/README.md", include_str!("../../deploy/fleet/README.md")),
     ("deploy/authz/README.md", include_str!("../../deploy/authz/README.md")),
     ("docs/status.md", include_str!("../../docs/status.md")),
@@ -282,6 +283,7 @@ fn every_configuration_to_deploy_loads_without_a_warning() {
         "authz/mintgate.toml",
         "debian/mintgate.toml",
         "docker/mintgate.toml",
+        "examples/postgraphile/mintgate.toml",
         "fleet/hub/hub.toml",
         "fleet/shared/gateway.toml",
         "fleet/hub/sidecar.toml",
@@ -290,7 +292,10 @@ fn every_configuration_to_deploy_loads_without_a_warning() {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
         let parsed = validate::parse(&text, Path::new(file), &Deployed, Secrets::Required);
         let (_, warnings) = parsed.unwrap_or_else(|problems| panic!("{file}: {problems}"));
-        assert!(warnings.is_empty(), "{file}: {warnings}");
+        // Where one process is meant to hear the webhooks, that is said, and nothing else.
+        let (said, one) = (warnings.render(false), file.starts_with("examples/"));
+        assert_eq!(said.matches("warning: ").count(), usize::from(one), "{file}: {warnings}");
+        assert_eq!(said.contains("webhooks reach this process only"), one, "{file}: {warnings}");
     }
 }
 
@@ -299,8 +304,12 @@ struct Deployed;
 
 impl Environment for Deployed {
     fn var(&self, name: &str) -> Option<String> {
-        let set =
-            [("CLERK_PUBLISHABLE_KEY", "pk_live_Y2xlcmsuZXhhbXBsZS5jb20k"), ("APP_ORIGIN", "https://app.example.com")];
+        let set = [
+            ("CLERK_PUBLISHABLE_KEY", "pk_live_Y2xlcmsuZXhhbXBsZS5jb20k"),
+            ("APP_ORIGIN", "https://app.example.com"),
+            ("CLERK_SECRET_KEY", "sk_live_documents"),
+            ("CLERK_WEBHOOK_SIGNING_SECRET", "whsec_ZG9jdW1lbnRz"),
+        ];
         set.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned())
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Context;
 
 use futures_util::task::AtomicWaker;
+use http::header::{self, HeaderMap};
 use tokio::time::Instant;
 
 use crate::clock::{Now, Wall};
@@ -40,8 +41,20 @@ pub struct Member {
     whose: Option<(SessionId, UserId)>,
     expires: Option<Expiry>,
     oldest: Option<Instant>,
+    dialect: Dialect,
     told: AtomicU8,
     waker: AtomicWaker,
+}
+
+/// What the two ends agreed to speak, as far as it says what a close code means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dialect {
+    /// Codes from 4000 on mean what we say they do.
+    #[default]
+    Plain,
+    /// `graphql-transport-ws` has a meaning of its own for 4401: a subscription before the handshake, a mistake of the
+    /// client's. So its clients never come back after it, whatever they are told to try again.
+    GraphqlTransport,
 }
 
 /// A moment on both clocks; the earlier one decides. The monotonic clock does not care when the machine's clock is set,
@@ -71,10 +84,15 @@ pub enum Whose<'a> {
 
 impl Farewell {
     /// The code of the close frame (RFC 6455 section 7.4) and its reason.
-    pub fn close(self) -> (u16, &'static str) {
+    pub fn close(self, dialect: Dialect) -> (u16, &'static str) {
+        let expired = match dialect {
+            Dialect::Plain => 4401,
+            // Registered with IANA as "unauthorized".
+            Dialect::GraphqlTransport => 3000,
+        };
         match self {
-            Self::TokenExpired => (4401, "token expired"),
-            Self::SessionExpired => (4401, "session expired"),
+            Self::TokenExpired => (expired, "token expired"),
+            Self::SessionExpired => (expired, "session expired"),
             Self::Revoked => (4403, "session revoked"),
             Self::Draining => (1001, "the gateway is ending"),
             Self::TooOld => (1001, "the connection has reached its age limit"),
@@ -85,6 +103,18 @@ impl Farewell {
         [Self::TokenExpired, Self::SessionExpired, Self::Revoked, Self::Draining, Self::TooOld]
             .into_iter()
             .find(|farewell| *farewell as u8 == number)
+    }
+}
+
+// === impl Dialect ===
+
+impl Dialect {
+    /// The one that the head of a 101 agrees to.
+    pub fn of(agreement: &HeaderMap) -> Self {
+        match agreement.get(header::SEC_WEBSOCKET_PROTOCOL) {
+            Some(protocol) if protocol == "graphql-transport-ws" => Self::GraphqlTransport,
+            _ => Self::Plain,
+        }
     }
 }
 
@@ -148,6 +178,17 @@ impl Member {
     /// opened with does; `oldest`: when it has lived long enough.
     pub fn new(whose: Option<(SessionId, UserId)>, expires: Option<Expiry>, oldest: Option<Instant>) -> Self {
         Self { whose, expires, oldest, ..Self::default() }
+    }
+
+    /// The same, whose ends speak this.
+    #[must_use]
+    pub fn speaking(self, dialect: Dialect) -> Self {
+        Self { dialect, ..self }
+    }
+
+    /// What its ends speak.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     fn verdict(&self, now: Now, revoked: &Revoked) -> Option<Farewell> {

@@ -176,7 +176,7 @@ where
         if !this.parting
             && let Some(farewell) = this.member.told(cx)
         {
-            let (code, reason) = farewell.close();
+            let (code, reason) = farewell.close(this.member.dialect());
             this.part(frames::close(code, reason), frames::masked_close(code, reason));
         }
         let down = !this.silent && this.down.poll(cx, &mut this.upstream, &mut this.caller).is_ready();

@@ -28,6 +28,11 @@ async fn closed_as_told(mut visit: Visit, close: &std::sync::Mutex<Option<(bool,
 /// Opens a WebSocket, lets `end` bring its end about, and returns the code, the reason and the seconds after which the
 /// caller was told. Both ends must hear the same.
 async fn ended(tables: &str, bearer: bool, end: impl AsyncFnOnce(&mut Gateway)) -> (u16, String, u64) {
+    ended_as(tables, bearer, "", end).await
+}
+
+/// The same with these header lines in the handshake.
+async fn ended_as(tables: &str, bearer: bool, lines: &str, end: impl AsyncFnOnce(&mut Gateway)) -> (u16, String, u64) {
     let heard = std::sync::Arc::new(std::sync::Mutex::new(None));
     let there = std::sync::Arc::clone(&heard);
     let upstream = agreeing(move |visit| {
@@ -38,7 +43,7 @@ async fn ended(tables: &str, bearer: bool, end: impl AsyncFnOnce(&mut Gateway)) 
     let (mut gateway, _upstream) = in_front_of(upstream, tables).await;
     let bearer = if bearer { gateway.bearer("bob") } else { String::new() };
     let mut client = Wire::connect(gateway.address).await;
-    client.open("/", &bearer).await;
+    client.open("/", &format!("{bearer}{lines}")).await;
     tokio::time::pause();
     let began = Instant::now();
     end(&mut gateway).await;
@@ -81,6 +86,25 @@ async fn a_websocket_ends_with_its_session_token() {
     let (code, reason, seconds) = ended(&minting("{ close_at = \"session\" }"), true, async |_| {}).await;
     assert_eq!((code, reason.as_str()), (4401, "session expired"));
     assert!((63..=66).contains(&seconds), "a minute and the tolerance of the check: {seconds}");
+}
+
+/// Fails without the dialect of `graphql-transport-ws`: `graphql-ws`, Apollo's and urql's client among its users, counts
+/// 4401 among its own fatal codes and never connects again, whatever its options say.
+#[tokio::test]
+async fn a_graphql_client_is_told_of_an_expiry_in_a_way_that_lets_it_come_back() {
+    for (offered, told) in [("graphql-transport-ws", 3000), ("graphql-ws", 4401)] {
+        let lines = format!("Sec-WebSocket-Protocol: {offered}\r\n");
+        for (close_at, reason_) in [("token", "token expired"), ("session", "session expired")] {
+            let tables = minting(&format!("{{ close_at = \"{close_at}\" }}"));
+            let (code, reason, _) = ended_as(&tables, true, &lines, async |_| {}).await;
+            assert_eq!((code, reason.as_str()), (told, reason_), "{offered}");
+        }
+        let revoke = async |gateway: &mut Gateway| {
+            let sid = mintgate::session::SessionId::new("sess_emulator_bob").unwrap();
+            gateway.revoked.revoke_session(sid, Instant::now());
+        };
+        assert_eq!(ended_as(&minting("true"), true, &lines, revoke).await.0, 4403, "{offered}");
+    }
 }
 
 #[tokio::test]

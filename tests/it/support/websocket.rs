@@ -63,7 +63,7 @@ fn head(first: u8, mask: u8, length: usize) -> Vec<u8> {
     }
 }
 
-/// An upstream that agrees to every handshake and then runs the script.
+/// An upstream that agrees to every handshake, to the subprotocol too, and then runs the script.
 pub(crate) async fn agreeing<F, Fut>(script: F) -> Upstream
 where
     F: Fn(Visit) -> Fut + Send + Sync + Clone + 'static,
@@ -74,7 +74,10 @@ where
         async move {
             let Some(request) = visit.request().await else { return };
             let key = request.one("sec-websocket-key").unwrap();
-            visit.wire.send(agreement(&accept(key))).await;
+            let lines = request.one("sec-websocket-protocol").map(|name| format!("sec-websocket-protocol: {name}\r\n"));
+            let agreement =
+                agreement(&accept(key)).replace("\r\n\r\n", &format!("\r\n{}\r\n", lines.unwrap_or_default()));
+            visit.wire.send(agreement).await;
             script(visit).await;
         }
     })
