@@ -22,7 +22,7 @@ const GUIDE: &str = include_str!("../../docs/testing-your-application.md");
 const SECURITY: &str = include_str!("../../SECURITY.md");
 
 /// Every document, with what it contains that a test has to find.
-const DOCUMENTS: [(&str, &str); 13] = [
+const DOCUMENTS: [(&str, &str); 14] = [
     ("README.md", include_str!("../../README.md")),
     ("deploy/README.md", include_str!("../../deploy/README.md")),
     ("CHANGELOG.md", include_str!("../../CHANGELOG.md")),
