@@ -34,6 +34,8 @@ for (const variant of process.argv.length > 2 ? process.argv.slice(2) : Object.k
     await CHECKS[variant](parts);
   } catch (error) {
     failure = error;
+    // Subscribers and callers of the check that failed are still there, and lose what they talk to.
+    process.on("unhandledRejection", () => {});
     for (const part of [parts.postgraphile, parts.gateway]) console.error(`--- the end of ${part.log}\n${part.text().split("\n").slice(-12).join("\n")}`);
     console.error(`  ${error.message}`);
   }

@@ -1,9 +1,8 @@
-// Queries and mutations: who sees and changes what. Each check fails when its defence is taken out:
-//   the policy own_organization of app.notes "using (true)"           1: two organizations
-//   the policies change_own and remove_own without their conditions   2: changes
-//   `inject` out of mintgate.toml                                     1: nobody is anybody
-//   "anonymous" among the roles of own_organization, using (true)     3: no session
-//   `remove_headers` has no check here: PostGraphile reads no such header, which 6 shows
+// Queries and mutations: who sees and changes what. Each of these was taken out once:
+//   the condition of own_organization on app.notes: each sees its own rows, fails
+//   `author = app.current_person()` in change_own and remove_own: each changes its own rows, fails
+//   `inject` in mintgate.toml: nobody is anybody, and the first note is not written
+//   anonymous added to own_organization, for whoever has no organization: no session sees nothing, fails
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { CREATE, DELETE, NOTES, UPDATE, ask, check, create, good, notes, until } from "./support.mjs";

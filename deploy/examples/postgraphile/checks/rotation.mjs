@@ -1,13 +1,14 @@
 // New keys in the middle of traffic: no request fails. Without `retry_rejected` in mintgate.toml requests fail when the old
-// key is gone; with a key that PostGraphile learns only after the issuer uses it, when it begins to sign.
+// key is gone.
 import assert from "node:assert/strict";
-import { NOTES, ask, check, create, notes, pause, until } from "./support.mjs";
+import { CREATE, NOTES, ask, check, create, notes, pause, until } from "./support.mjs";
 
+const WRITTEN = "during a rotation";
 const SESSIONS = ["sess_ann", "sess_abe", "sess_gil"];
 
 /** Callers that ask one after the other, each with a session token not older than two seconds, until they are told. */
 function traffic({ url, emulator, callers = 12 }) {
-  const told = { stop: false, requests: 0, failed: [] };
+  const told = { stop: false, requests: 0, written: 0, failed: [] };
   const held = new Map();
   const fresh = async (session) => {
     const now = Date.now();
@@ -17,10 +18,13 @@ function traffic({ url, emulator, callers = 12 }) {
   const caller = async (number) => {
     const session = SESSIONS[number % SESSIONS.length];
     while (!told.stop) {
-      const answer = await ask(url, await fresh(session), NOTES).catch((error) => ({ text: error.message }));
-      told.requests += 1;
-      const seen = answer.data?.allNotes.nodes;
-      if (answer.status !== 200 || answer.errors || !seen?.length) told.failed.push(`${answer.status} ${answer.text}`.slice(0, 200));
+      // Now and then a mutation: a request that is sent once more must not be done twice.
+      const writes = (told.requests += 1) % 5 === 0;
+      const what = writes ? [CREATE, { body: WRITTEN }] : [NOTES];
+      const answer = await ask(url, await fresh(session), ...what).catch((error) => ({ text: error.message }));
+      told.written += writes;
+      const seen = writes ? answer.data?.createNote : answer.data?.allNotes.nodes.length;
+      if (answer.status !== 200 || answer.errors || !seen) told.failed.push(`${answer.status} ${answer.text}`.slice(0, 200));
       await pause(10);
     }
   };
@@ -28,12 +32,21 @@ function traffic({ url, emulator, callers = 12 }) {
   return { told, end: () => ((told.stop = true), all) };
 }
 
+/** Holds what traffic was told to what must be. */
+async function judge({ requests, written, failed }, postgres) {
+  assert.deepEqual(failed.slice(0, 3), [], `${failed.length} of ${requests} failed`);
+  assert.ok(requests > 100);
+  const there = await postgres.owner(`select count(*) from app.notes where body = '${WRITTEN}'`);
+  assert.equal(Number(there), written, "each mutation was done once");
+  return `${requests} requests of 12 callers, ${written} of them mutations, 0 failed`;
+}
+
 async function filled({ gateway, emulator }) {
   for (const session of SESSIONS) await create(gateway.url, await emulator.token(session), `of ${session}`);
 }
 
 /** The issuer's key signs session tokens and the template's: both are rotated at once, and the old one leaves the JWKS. */
-export async function issuersKey({ gateway, postgraphile, emulator }) {
+export async function issuersKey({ gateway, postgraphile, emulator, postgres }) {
   await filled({ gateway, emulator });
   await check("the issuer rotates its key and withdraws the old one: no request fails", async () => {
     const under = traffic({ url: gateway.url, emulator });
@@ -50,18 +63,16 @@ export async function issuersKey({ gateway, postgraphile, emulator }) {
     } finally {
       await under.end();
     }
-    const { requests, failed } = under.told;
-    assert.deepEqual(failed.slice(0, 3), [], `${failed.length} of ${requests} failed`);
-    assert.ok(requests > 100);
+    const sum = await judge(under.told, postgres);
     // More than the one refusal that this check has asked for itself: tokens of the old key were in use, and replaced.
     const refused = postgraphile.text().split("\n").filter((line) => line.startsWith("refused:")).length;
     assert.ok(refused > 1, "no token of the old key was in use");
-    return `${requests} requests of 12 callers, 0 failed; ${refused - 1} answered after a new mint`;
+    return `${sum}; ${refused - 1} answered after a new mint`;
   });
 }
 
 /** The template's own key, which PostGraphile shares: it knows the new one before the issuer signs with it. */
-export async function sharedKey({ gateway, emulator }, next) {
+export async function sharedKey({ gateway, emulator, postgres }, next) {
   await filled({ gateway, emulator });
   await check("the template's shared key is rotated: no request fails", async () => {
     const under = traffic({ url: gateway.url, emulator });
@@ -78,9 +89,6 @@ export async function sharedKey({ gateway, emulator }, next) {
     } finally {
       await under.end();
     }
-    const { requests, failed } = under.told;
-    assert.deepEqual(failed.slice(0, 3), [], `${failed.length} of ${requests} failed`);
-    assert.ok(requests > 100);
-    return `${requests} requests of 12 callers, 0 failed`;
+    return judge(under.told, postgres);
   });
 }
