@@ -1,7 +1,9 @@
 //! `mintgate check`: says whether the configuration is good, without running anything and without needing its secrets; and
-//! with `--online`, what the issuer says of it.
+//! with `--online`, what the issuer and Redis say of it.
 
+mod finding;
 mod online;
+mod shared;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,20 +16,20 @@ use crate::config::Config;
 use crate::config::validate::{self, Diagnostics, Environment, NoConfig, Secrets};
 use crate::token::clerk::BuildError;
 
-use self::online::{Findings, Level};
+use self::finding::{Findings, Level};
 use super::console::Console;
 
 /// The exit status for a configuration that cannot be used (`EX_USAGE` of sysexits.h), the same for every command.
 pub const BAD_CONFIG: u8 = 64;
-/// The exit status when the issuer says that the configuration will not work.
+/// The exit status when the issuer or Redis says that the configuration will not work.
 const REFUSED: u8 = 1;
-/// The exit status when the issuer does not say (`EX_UNAVAILABLE` of sysexits.h).
+/// The exit status when one of them does not say (`EX_UNAVAILABLE` of sysexits.h).
 const UNKNOWN: u8 = 69;
 
 /// Says whether the configuration is good; secrets need not be present.
 ///
-/// Exit status: 0 it is good, 64 it is bad or there is none; with --online also 1 the issuer says that it will not work,
-/// 69 the issuer does not say.
+/// Exit status: 0 it is good, 64 it is bad or there is none; with --online also 1 the issuer or Redis says that it will
+/// not work, 69 one of them does not say.
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
     /// The configuration; else $MINTGATE_CONFIG, ./mintgate.toml, /etc/mintgate/mintgate.toml.
@@ -37,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
     /// Ask the issuer too: whether it accepts the secret key, whether all keys are of one instance, whether the
-    /// templates are there, and how many active sessions the budget carries.
+    /// templates are there, and how many active sessions the budget carries; and Redis, where [cache.shared] names one.
     #[arg(long)]
     online: bool,
     /// Active sessions that are to be carried: those that make requests at one time.
@@ -104,6 +106,7 @@ pub fn run(args: &Args, environment: &dyn Environment, to: &mut Console<'_>) -> 
     if args.json {
         let mut report = report(&path, true, &diagnostics);
         report["hints"] = json!(hints);
+        report["shared"] = json!(config.shared.as_ref().map(shared::report));
         report["online"] = json!(findings.as_ref().map(|findings| &findings.list));
         report["capacity"] = json!(findings.as_ref().map(|findings| &findings.capacity));
         tell(&report, to.out)?;
@@ -114,6 +117,9 @@ pub fn run(args: &Args, environment: &dyn Environment, to: &mut Console<'_>) -> 
         writeln!(to.err, "hint: {hint}")?;
     }
     writeln!(to.out, "{}: ok ({})", path.display(), summary(&config, diagnostics.warnings()))?;
+    if let Some(configured) = &config.shared {
+        writeln!(to.out, "  {}", shared::described(&config, configured))?;
+    }
     write_findings(&findings.unwrap_or_default(), to.out)?;
     Ok(code)
 }
@@ -134,7 +140,13 @@ fn report(path: &Path, ok: bool, problems: &Diagnostics) -> Value {
 
 fn asked(config: &Config, sessions: Option<u64>) -> Result<Findings, CheckError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CheckError::Runtime)?;
-    Ok(runtime.block_on(online::ask(config, sessions))?)
+    runtime.block_on(async {
+        let mut findings = online::ask(config, sessions).await?;
+        if let Some(configured) = &config.shared {
+            shared::ask(configured, &mut findings).await;
+        }
+        Ok(findings)
+    })
 }
 
 fn write_findings(findings: &Findings, out: &mut dyn Write) -> io::Result<()> {
@@ -315,6 +327,35 @@ mod tests {
         assert_eq!((&unknown["severity"], &unknown["column"]), (&json!("error"), &json!(2)));
         let (code, report) = json(&[]);
         assert_eq!((code, &report["ok"], &report["file"]), (exit(64), &json!(false), &Value::Null));
+    }
+
+    /// Fails where it says nothing of it, or too much.
+    #[test]
+    fn what_is_said_of_the_shared_cache_names_everything_but_secrets() {
+        const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        let lines = "url = \"redis-sentinel://a,b:1/4#main\"\nusername = \"who\"\npassword = { env = \"PASSWORD\" }\n\
+                     encryption_key = { env = \"KEY\" }\nencryption_key_previous = { env = \"PREVIOUS\" }\n";
+        let budget = "[clerk.budget]\nrequests = 100\nreplicas = 4\n";
+        let text: &'static str = format!("{budget}[cache.shared]\n{lines}{GOOD}").leak();
+        let secrets =
+            [("PASSWORD", "redis-canary"), ("KEY", KEY), ("PREVIOUS", "BBECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")];
+        for present in [true, false] {
+            let files: Vec<_> =
+                [("./mintgate.toml", text)].into_iter().chain(secrets.into_iter().filter(|_| present)).collect();
+            let (code, out, err) = check(&files, None);
+            let expected = "  cache.shared: redis-sentinel://a:26379,b:1/4#main (user who), prefix \"mintgate:\", timeout 50ms, two \
+                            keys; one budget of 80 mints in 10s for all gateways, and while Redis is down 20 for each of 4\n";
+            assert_eq!(code, exit(0), "{err}");
+            assert!(out.ends_with(expected), "{out}");
+            let (_, json, _) = check_with(Args { json: true, ..Args::default() }, &files, None);
+            let report: Value = serde_json::from_str(&json).unwrap();
+            assert_eq!((&report["shared"]["keys"], &report["shared"]["timeout_ms"]), (&json!(2), &json!(50)));
+            for secret in ["redis-canary", &KEY[..20], "BBECAwQFBgcICQoLDA0O"] {
+                assert!(![&out, &err, &json].iter().any(|text| text.contains(secret)), "{secret}");
+            }
+        }
+        let (_, json, _) = check_with(Args { json: true, ..Args::default() }, &[("./mintgate.toml", GOOD)], None);
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["shared"], Value::Null);
     }
 
     /// Fails where a hint is given outside of a pod, or for a listener that others reach.

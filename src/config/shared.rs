@@ -92,6 +92,14 @@ impl CacheKey {
         key
     }
 
+    /// One that nobody else has: it stands in for a key that is not here while its file is looked at. `None` where there is no
+    /// randomness.
+    pub fn stand_in() -> Option<Self> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).ok()?;
+        Some(Self(Arc::new(SecretBox::new(Box::new(bytes)))))
+    }
+
     /// The bytes. Every call is a place to review.
     pub fn expose(&self) -> &[u8; 32] {
         self.0.expose_secret()
@@ -122,6 +130,37 @@ impl Redis {
             Reach::Socket(_) => &[],
             Reach::Cluster(nodes) | Reach::Sentinel { sentinels: nodes, .. } => nodes,
         }
+    }
+}
+
+impl fmt::Display for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let database = self.database;
+        if let Reach::Socket(path) = &self.reach {
+            write!(f, "unix:{}", path.display())?;
+            return if database > 0 { write!(f, "?db={database}") } else { Ok(()) };
+        }
+        let kind = match self.reach {
+            Reach::Server(_) | Reach::Socket(_) => "",
+            Reach::Cluster(_) => "-cluster",
+            Reach::Sentinel { .. } => "-sentinel",
+        };
+        let nodes: Vec<_> = self.nodes().iter().map(Node::to_string).collect();
+        write!(f, "redis{}{kind}://{}", if self.tls { "s" } else { "" }, nodes.join(","))?;
+        if database > 0 {
+            write!(f, "/{database}")?;
+        }
+        if let Reach::Sentinel { master, .. } = &self.reach {
+            write!(f, "#{master}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Gateways with one Redis: each token is minted once for all of them, nothing in it can be read, and none of its
 //! failures is a request's.
 
+mod checking;
 mod failing;
+mod reloading;
 mod revoking;
 mod spending;
 mod topologies;
@@ -39,7 +41,10 @@ fn key(byte: u8) -> String {
 
 /// `[cache.shared]` with more lines.
 fn section(redis: &Redis, more: &str) -> String {
-    let url = redis.url();
+    section_at(&redis.url(), more)
+}
+
+fn section_at(url: &str, more: &str) -> String {
     format!("[cache.shared]\nurl = \"{url}\"\nencryption_key = {{ env = \"MINTGATE_CACHE_KEY\" }}\n{more}\n{ROUTES}")
 }
 
@@ -328,23 +333,31 @@ async fn what_was_purged_does_not_come_back_out_of_redis() {
     let binary = Binary::start("fleet-purge", &config, &vars).await;
     let (client, url, alice) = (client(false), format!("http://{}/", binary.address), world.bearer(ALICE));
     let get = async || call(&client, Method::GET, &url, &[("authorization", &alice)], "").await.status;
+    let renewed = async || {
+        let scrape = call(&client, Method::GET, &format!("http://{}/metrics", binary.admin), &[], "").await.body;
+        let name = "mintgate_shared_operations_total{operation=\"renew\",result=\"ok\"}";
+        scrape.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0_u64)
+    };
+    let mut heard = 0;
     for whose in [format!("session={ALICE}"), "user=user_emulator_alice".to_owned(), "all".to_owned()] {
         assert_eq!(get().await, 200);
         let is_there = || redis.names().iter().any(|name| name.contains(":t:"));
         eventually("the value is there", is_there).await;
         let before = world.seen.take().pop().unwrap()["authorization"].clone();
         let mints = world.script.mints();
+        // It is read and takes no writes, so it does not hear of the purge.
+        redis.ask(&["REPLICAOF", "127.0.0.1", "1"]);
         post(&socket, "/purge", &whose).await;
         assert_eq!((get().await, world.script.mints()), (200, mints + 1), "{whose}");
-        let renewed = "mintgate_shared_operations_total{operation=\"renew\",result=\"ok\"}";
-        eventually_async("Redis has heard it", async || {
-            let scrape = call(&client, Method::GET, &format!("http://{}/metrics", binary.admin), &[], "").await.body;
-            scrape.contains(renewed)
-        })
-        .await;
+        assert_eq!(renewed().await, heard, "{whose}");
+        redis.ask(&["REPLICAOF", "NO", "ONE"]);
+        heard += 1;
+        eventually_async("Redis has heard it", async || renewed().await == heard).await;
         let fresh = Replica::boot(&world, &redis).await;
         fresh.ok(&alice).await;
         assert!(world.seen.take().iter().all(|head| head["authorization"] != before), "{whose}");
         post(&socket, "/purge", "all").await;
+        heard += 1;
+        eventually_async("Redis has heard it", async || renewed().await == heard).await;
     }
 }

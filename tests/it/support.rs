@@ -23,7 +23,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// # Panics
 /// When it does not become so.
 pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..6000 {
         if is_so() {
             return;
         }
@@ -37,7 +37,7 @@ pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 /// # Panics
 /// When it does not become so.
 pub(crate) async fn eventually_async(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..6000 {
         if is_so().await {
             return;
         }

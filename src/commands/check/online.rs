@@ -20,37 +20,7 @@ use crate::token::capacity::Capacity;
 use crate::token::clerk::instance::{InstanceError, Template};
 use crate::token::clerk::{BuildError, ClerkClient, FetchError};
 
-/// Something that the issuer says, or that it could not be asked.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub(super) struct Finding {
-    pub(super) level: Level,
-    pub(super) text: String,
-    pub(super) advice: Option<&'static str>,
-}
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Level {
-    /// It is as it should be.
-    Ok,
-    /// Worth knowing.
-    Note,
-    /// Probably not meant.
-    Warning,
-    /// It will not work.
-    Error,
-    /// Nobody knows: the issuer was not reached.
-    Unknown,
-}
-
-/// Everything that was found.
-#[derive(Debug, Default)]
-pub(super) struct Findings {
-    pub(super) list: Vec<Finding>,
-    /// What the tokens cost, where all their lifetimes are known.
-    pub(super) capacity: Option<Capacity>,
-}
+use super::finding::{Findings, Level};
 
 /// A key that the issuer publishes: its id, and its modulus.
 type Published = BTreeMap<String, Vec<u8>>;
@@ -61,36 +31,6 @@ const MIXED: &str = "one of the keys is of another instance: copy all of them fr
 const SHORT_TOKEN: Duration = Duration::from_mins(2);
 /// See the warning of the same name that needs nobody to be asked.
 const SHORT_WEBSOCKET: Duration = Duration::from_mins(5);
-
-// === impl Level ===
-
-impl Level {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Note => "note",
-            Self::Warning => "warning",
-            Self::Error => "error",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-// === impl Findings ===
-
-impl Findings {
-    pub(super) fn any(&self, level: Level) -> bool {
-        self.list.iter().any(|finding| finding.level == level)
-    }
-
-    fn add(&mut self, level: Level, text: String) {
-        self.list.push(Finding { level, text, advice: None });
-    }
-
-    fn advise(&mut self, level: Level, text: String, advice: &'static str) {
-        self.list.push(Finding { level, text, advice: Some(advice) });
-    }
-}
 
 /// Asks the issuer. `sessions`: so many are to be active at once.
 ///

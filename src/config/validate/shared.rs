@@ -8,14 +8,14 @@ use crate::config::raw::shapes::SecretRef;
 use crate::config::shared::{CacheKey, Node, Reach, Redis, Shared};
 
 use super::clerk::certificates;
-use super::context::Context;
+use super::context::{Context, Secrets};
 use super::net;
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// The section, which is off when it is absent. `None` also under `check` where the key is not there.
+/// The section, which is off when it is absent. Under `check` a key that is not there has one that stands in.
 pub(crate) fn read(field: &Field<raw::Shared>, cx: &mut Context<'_>) -> Option<Shared> {
     let raw = field.get()?;
     for (key, absent) in [("url", raw.url.is_absent()), ("encryption_key", raw.encryption_key.is_absent())] {
@@ -58,7 +58,10 @@ pub(crate) fn read(field: &Field<raw::Shared>, cx: &mut Context<'_>) -> Option<S
 }
 
 fn cache_key(at: &At<SecretRef>, cx: &mut Context<'_>) -> Option<CacheKey> {
-    let secret = cx.secret(at)?;
+    let Some(secret) = cx.secret(at) else {
+        // What else the section says is worth a look.
+        return if cx.secrets == Secrets::Optional { CacheKey::stand_in() } else { None };
+    };
     let key = CacheKey::parse(secret.expose());
     if key.is_none() {
         cx.error(&at.span, "not a key").label("32 bytes in base64").advice("make one: openssl rand -base64 32");

@@ -3,6 +3,7 @@
 //! Commands for one token go out together, so that a look is one round trip. A connection that gave no answer in time
 //! is never used again: a late answer cannot be taken for another one's. RESP2, in which nothing comes unasked.
 
+pub mod examine;
 mod stream;
 mod vault;
 mod way;

@@ -1,4 +1,5 @@
-//! A real `redis-server` of a test's own, which it may kill, stop, and ask.
+//! A real `redis-server` of a test's own, which it may kill, stop, and ask. REDIS_SERVER names another one to try, such as
+//! `valkey-server`.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -106,8 +107,14 @@ impl Drop for Redis {
     }
 }
 
+/// What is started as Redis.
+#[expect(clippy::disallowed_methods, reason = "whoever runs the tests names it")]
+pub(crate) fn server() -> String {
+    std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
 fn spawn(directory: &Directory, arguments: &[String]) -> Child {
-    let mut server = Command::new("redis-server");
+    let mut server = Command::new(server());
     server.args(["--port", "0", "--unixsocket"]).arg(directory.path("redis.sock"));
     server.args(["--save", "", "--rdbcompression", "no", "--dir"]).arg(directory.path(""));
     server.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

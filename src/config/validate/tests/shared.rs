@@ -127,6 +127,23 @@ fn a_key_that_is_not_there_is_told_of() {
     let source = source("url = \"redis://127.0.0.1\"\nencryption_key = { env = \"NONE\" }");
     let path = Path::new("/etc/mintgate/a.toml");
     let (config, warnings) = parse(&source, path, &outside(), Secrets::Optional).unwrap();
-    assert!(config.shared.is_none() && warnings.render(false).contains("the environment variable is not set"));
+    assert!(warnings.render(false).contains("the environment variable is not set"));
+    let (one, other) = (config.shared.unwrap().key, parse(&source, path, &outside(), Secrets::Optional).unwrap().0);
+    assert!(one != other.shared.unwrap().key, "what stands in for it is nobody else's");
+    assert!(parse(&source, path, &outside(), Secrets::Replaced).unwrap().0.shared.is_none());
     assert!(parse(&source, path, &outside(), Secrets::Required).is_err());
+}
+
+#[test]
+fn what_a_url_says_is_told_again() {
+    for text in [
+        "redis://cache.example:6380/2",
+        "rediss://[::1]:6379",
+        "unix:/run/redis.sock",
+        "unix:/run/redis.sock?db=3",
+        "rediss-cluster://a:6379,b:7001",
+        "redis-sentinel://a:26379,b:1/4#main",
+    ] {
+        assert_eq!(url(text).unwrap().redis.to_string(), text);
+    }
 }
