@@ -59,6 +59,7 @@ use crate::proxy::upgrade::registry::Member;
 use crate::proxy::worker::{Snapshot, Worker};
 use crate::record::{Outcome, Peer, Record};
 use crate::route::RouteError;
+use crate::session::SessionError;
 use crate::token::{Mint, MintError};
 use crate::transport::body::{RequestBody, ResponseBody};
 
@@ -261,11 +262,14 @@ async fn ready<'a, M: Mint>(
     let rejectable = Rejectable::new(plan, session, &head.headers, finish.record.is_degraded());
     let member = wish.and_then(Wish::handshake).and(plan.route.websocket).map(|rules| {
         let (session, now) = (session.map(|session| &**session), worker.clock().now());
-        Box::new(switch::member(&snapshot.gateway, plan, rules, session, &mut decision.injected, now))
+        Box::new(opening::member(&snapshot.gateway, plan, rules, session, &mut decision.injected, now))
     });
     if member.is_none() && wish.is_some_and(|wish| wish.is_stream) {
         // As an ordinary request it would open one all the same, with any success.
         return Err(Error::NotSpoken("the route opens no WebSockets"));
+    }
+    if member.is_none() && plan.route.late_session().is_some() {
+        return Err(SessionError::Missing.into());
     }
     if plan.route.show_token {
         let (owner, now) = (decision.aging.whose.owner(), worker.clock().now());

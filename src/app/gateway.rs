@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::{Authz, Config, Listen};
+use crate::config::{Authz, Config, Listen, Route};
 use crate::lifecycle::Spawner;
 use crate::metrics::{ListenerId, Metrics, Names};
 use crate::proxy::error::outcome_names;
@@ -125,5 +125,5 @@ pub(super) fn asking(config: &Config, authz: &Authz) -> Listen {
 
 /// Whether some route needs a verified session.
 pub(super) fn needs_key(config: &Config) -> bool {
-    config.routes.iter().any(|route| !route.session.is_empty())
+    config.routes.iter().any(Route::takes_sessions)
 }

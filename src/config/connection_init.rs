@@ -3,6 +3,8 @@
 /// What is done with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionInit {
+    /// Where the session token stands that the tunnel waits for; `None`: the session is the upgrade's.
+    pub session: Option<InPayload>,
     /// Where the minted token is put.
     pub token: InPayload,
     /// Which of the route's injections that token is.

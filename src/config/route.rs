@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
 
-use crate::config::connection_init::ConnectionInit;
+use crate::config::connection_init::{ConnectionInit, InPayload};
 use crate::config::url::Origin;
 use crate::headers::NameSet;
 use crate::metrics::{ListenerId, RouteId, TemplateId, UpstreamId};
@@ -307,6 +307,16 @@ pub struct BadTemplateName;
 // === impl Route ===
 
 impl Route {
+    /// Where its session stands that is found in the first message of a WebSocket; `session` is empty then.
+    pub fn late_session(&self) -> Option<&InPayload> {
+        self.connection_init.as_ref()?.session.as_ref()
+    }
+
+    /// Whether it takes verified sessions from somewhere.
+    pub fn takes_sessions(&self) -> bool {
+        !self.session.is_empty() || self.late_session().is_some()
+    }
+
     /// Every value of a session that it reads.
     pub fn claims(&self) -> impl Iterator<Item = &Claim> {
         let injected = self.inject.iter().flat_map(|injection| match &injection.source {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::HeaderMap;
+use http::header::{self, HeaderMap};
 use http::request::Parts;
 
 use crate::clock::{Clock, Now, Wall};
@@ -64,6 +64,9 @@ pub async fn admit<'g: 'h, 'h, M: Mint>(
     if let Some(source) = &plan.route.session_id {
         // Also a preflight: it comes from a browser, which has no business there.
         return Ok(Admitted { plan, caller: name(gateway, plan, source, head, target, *now, record)? });
+    }
+    if plan.route.late_session().is_some() {
+        return Ok(Admitted { plan, caller: later(plan, head, target, trusted, record)? });
     }
     if preflight {
         // A browser sends no credential with a preflight; whoever does so gets it removed. What is injected for who has shown
@@ -156,14 +159,7 @@ async fn session<'a, M: Mint>(
             record.caller(caller);
             Ok(Found::Session(credential, remembered))
         }
-        Err(VerifyError::NoKeys) => {
-            record.settled();
-            Err(Error::NoKeys)
-        }
-        Err(VerifyError::KeyRejected) => {
-            record.settled();
-            Err(MintError::RejectedKey.into())
-        }
+        Err(error @ (VerifyError::NoKeys | VerifyError::KeyRejected)) => Err(judged(error, record)),
         Err(VerifyError::Session(error)) => {
             record.verdict(error.verdict());
             let consumed = match error {
@@ -183,6 +179,46 @@ async fn session<'a, M: Mint>(
             }
         }
     }
+}
+
+/// Why a credential proves no session, recorded.
+pub fn judged(error: VerifyError, record: &mut Record) -> Error {
+    match error {
+        VerifyError::Session(error) => {
+            record.verdict(error.verdict());
+            error.into()
+        }
+        VerifyError::NoKeys => {
+            record.settled();
+            Error::NoKeys
+        }
+        VerifyError::KeyRejected => {
+            record.settled();
+            MintError::RejectedKey.into()
+        }
+    }
+}
+
+/// Steps 5 and 6 where the session comes in the first message of a WebSocket: nothing but the wish for one passes, and from
+/// a page only where the page is trusted, as it would have to be for a cookie. The upgrade gets nothing of a session.
+fn later(
+    plan: &Plan,
+    head: &Parts,
+    target: &Target<'_>,
+    trusted: bool,
+    record: &mut Record,
+) -> Result<Found<'static>, Error> {
+    // What a proxy forwards is nothing whose messages come by here.
+    if target.carrier == Carrier::Proxy || !handshake::wishes_websocket(&head.headers) {
+        record.verdict(Verdict::Missing);
+        return Err(SessionError::Missing.into());
+    }
+    if head.headers.contains_key(header::ORIGIN) {
+        let parties = &plan.route.rules.authorized_parties;
+        guard::check(&head.method, &head.headers, true, target.origin(head, trusted)?, parties)
+            .map_err(|_| Error::OriginForbidden)?;
+    }
+    Ok(Found::Nobody(Consumed::Any))
 }
 
 fn find<'a, M: Mint>(

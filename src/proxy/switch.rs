@@ -15,8 +15,6 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
-use crate::clock::Now;
-use crate::config::{CloseAt, WebSocket};
 use crate::listener::connection::Connection;
 use crate::listener::opened::Opened;
 use crate::listener::rest::Rest;
@@ -25,21 +23,18 @@ use crate::proxy::aging::Waiting;
 use crate::proxy::error::Error;
 use crate::proxy::finish::{Body, Finish};
 use crate::proxy::forward::{Answer, ForwardError};
-use crate::proxy::gateway::{Gateway, Plan};
 use crate::proxy::inject::{self, Injected, Slot};
-use crate::proxy::opening::Opening;
+use crate::proxy::opening::{self, Opening};
 use crate::proxy::owner::Aging;
 use crate::proxy::pool::Place;
 use crate::proxy::pool::exchange::Want;
 use crate::proxy::upgrade::handshake::{self, BadAgreement, Handshake, Wish};
-use crate::proxy::upgrade::registry::{Dialect, Expiry, Farewell, Member};
+use crate::proxy::upgrade::registry::{Dialect, Member};
 use crate::proxy::upgrade::tunnel::{Broken, Ending, Tunnel};
 use crate::proxy::worker::{Snapshot, Worker};
-use crate::proxy::{clean, error, tokens};
+use crate::proxy::{clean, error};
 use crate::record::{Outcome, Record};
-use crate::session::memory::Remembered;
 use crate::token::Mint;
-use crate::token::freshness::Border;
 use crate::transport::body::{RequestBody, ResponseBody};
 
 /// How long a caller whose upgrade was refused may still send what it had begun to.
@@ -86,7 +81,7 @@ pub async fn ask<M: Mint>(
         let mut injected: Injected = plan.slots.iter().filter_map(sent).collect();
         let session = aging.whose.verified().map(|session| &**session);
         // The tunnel ends with what is sent, not with what has died.
-        *member = self::member(gateway, plan, rules, session, &mut injected, clock.now());
+        *member = opening::member(gateway, plan, rules, session, &mut injected, clock.now());
         inject::inject(&mut head.headers, injected);
     }
     exchange.aim.at(&lease, &mut head)?;
@@ -103,31 +98,6 @@ pub async fn ask<M: Mint>(
     }
     let connection = hyper::upgrade::on(&mut response);
     Ok(Asked::Agreed(Box::new(Agreed { response: response.map(drop), connection, place: lease.into_place(), opens })))
-}
-
-/// What will end the tunnel beside its two ends.
-pub fn member<M: Mint>(
-    gateway: &Gateway<M>,
-    plan: &Plan,
-    rules: WebSocket,
-    session: Option<&Remembered>,
-    injected: &mut Injected,
-    now: Now,
-) -> Member {
-    let expires = session.and_then(|remembered| match rules.close_at {
-        CloseAt::Never => None,
-        CloseAt::Token => tokens::first_expiry(gateway, plan, remembered, injected, now)
-            .map(|Border { mono, wall }| Expiry { mono, wall, farewell: Farewell::TokenExpired }),
-        CloseAt::Session => {
-            // As long as a request with this token would be let in.
-            let wall = remembered.session.expires_at.plus(gateway.sessions.skew);
-            let mono = now.mono.checked_add(wall.since(now.wall))?;
-            Some(Expiry { mono, wall, farewell: Farewell::SessionExpired })
-        }
-    });
-    let whose = session.map(|remembered| (remembered.session.sid.clone(), remembered.session.sub.clone()));
-    let oldest = rules.max_lifetime.and_then(|limit| now.mono.checked_add(limit));
-    Member::new(whose, expires, oldest)
 }
 
 /// Tells the caller of the upstream's agreement. The tunnel begins when that is written; the record and its connection's

@@ -23,6 +23,8 @@ pub enum CredentialKind {
     Header,
     /// A header that names a session which nobody has verified here.
     SessionId,
+    /// The first message of a WebSocket.
+    ConnectionInit,
 }
 
 /// How the body of an answer ended.
@@ -112,6 +114,7 @@ impl CredentialKind {
             Self::Cookie => "cookie",
             Self::Header => "header",
             Self::SessionId => "session-id",
+            Self::ConnectionInit => "connection-init",
         }
     }
 }

@@ -93,6 +93,18 @@ pub fn find<'a>(
     Err(SessionError::Missing)
 }
 
+/// The credential in a text that stands for `Authorization`, behind this prefix, whose letter case does not matter.
+///
+/// # Errors
+/// `Invalid` when it cannot be a session token.
+pub fn behind<'a>(text: &'a str, prefix: &str) -> Result<Credential<'a>, SessionError> {
+    let fits = text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    if !fits || !text.is_ascii() {
+        return Err(SessionError::Invalid(Reason::Malformed));
+    }
+    Credential { token: text[prefix.len()..].trim_ascii().into(), place: Place::Bearer }.plausible()
+}
+
 /// Whether everybody reads the request's `__client_uat` cookies alike: plain numbers, and no name twice with two values.
 /// A browser has two of them for each instance; a request with many is not compared, and counts as ambiguous.
 pub fn client_uat_is_plain(headers: &HeaderMap) -> bool {

@@ -449,7 +449,9 @@ fn a_websocket_is_told_from_what_only_looks_like_one() {
                   [[routes]]\nname = \"open\"\nmatch = { path = \"/open\" }\nupstream = \"up\"\nsession = []\n\
                   [[routes]]\nname = \"first\"\nmatch = { path = \"/first\" }\nupstream = \"up\"\n\
                   inject = [{ header = \"x-token\", template = \"t\" }]\n\
-                  websocket = { rewrite_connection_init = { pointer = \"/headers/x-token\" } }\n";
+                  websocket = { rewrite_connection_init = { pointer = \"/headers/x-token\" } }\n\
+                  [[routes]]\nname = \"late\"\nmatch = { path = \"/late\" }\nupstream = \"up\"\n\
+                  session = [{ connection_init = \"/token\" }]\ninject = [{ header = \"x-token\", template = \"t\" }]\n";
     let config = written("explain-websocket.toml", tables);
     let token = unsigned(&json!({
         "iss": "https://clerk.example.com", "azp": "https://app.example.com", "sid": "sess_1", "sub": "user_1",
@@ -491,6 +493,15 @@ fn a_websocket_is_told_from_what_only_looks_like_one() {
         assert_eq!(told["ordinary"].is_object(), expected.starts_with("none"), "{told}");
         assert_eq!(told["opens"].is_object(), !expected.starts_with("none"), "{told}");
     }
+    let late = said(&mut explain(&config, &["GET", "wss://api.example.com/late"]), "");
+    for told in [
+        "looked for: the first message of the WebSocket, at payload / token",
+        "  first      nothing passes before it, at most 10 s, else 4401",
+    ] {
+        assert!(late.out.contains(told), "{late:?}");
+    }
+    let plain = said(&mut explain(&config, &["GET", "https://api.example.com/late"]), "");
+    assert!(plain.out.contains("401 session-missing"), "{plain:?}");
     let plain = said(&mut explain(&config, &["GET", "/", "--token", &token]), "");
     assert!(!plain.out.contains("websocket"), "{plain:?}");
 }

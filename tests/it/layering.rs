@@ -210,8 +210,8 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("proxy/admit", (8, 3)),
     ("proxy/shown", (8, 3)),
     ("proxy/worker", (8, 2)),
-    ("proxy/opening", (8, 3)),
-    ("proxy/switch", (8, 4)),
+    ("proxy/opening", (8, 4)),
+    ("proxy/switch", (8, 5)),
     ("proxy", (9, 0)),
     ("revocation", (9, 1)),
     // 10: what serves

@@ -11,6 +11,7 @@ mod hostile;
 mod identity;
 mod issuer_faults;
 mod jwks_faults;
+mod late_session;
 mod listeners;
 mod odd_paths;
 mod pools;

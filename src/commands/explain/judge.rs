@@ -19,7 +19,7 @@ use crate::app::StartError;
 use crate::app::gateway::{Lasting, names};
 use crate::clock::{Clock, Now};
 use crate::config::{
-    Access, CallerToken, Config, HostPattern, Identity, Listen, MintKind, Route, SessionIdSource, SessionSource, Source,
+    Access, CallerToken, Config, HostPattern, Identity, Listen, MintKind, Route, SessionIdSource, Source,
 };
 use crate::headers;
 use crate::lifecycle::Spawner;
@@ -165,8 +165,8 @@ async fn explain(
     if let Some((Plan { route, .. }, preflight)) = found {
         report.preflight = preflight;
         report.route = Some(matched(route, config, head));
-        if !route.session.is_empty() && !preflight {
-            report.session = Some(Session::new(sources(&route.session), signature));
+        if route.takes_sessions() && !preflight {
+            report.session = Some(Session::new(websocket::sources(route), signature));
         }
         let rules = &gateway.sessions.cookies;
         if let (Some(session), Ok(found)) =
@@ -238,7 +238,7 @@ async fn explain(
         handshake.ask(&mut left, admitted.plan.route.connection_init.is_none());
     }
     if let Some(WebSocket::Opens { verified, .. }) = &mut report.websocket {
-        *verified = matches!(admitted.caller, Found::Session(..));
+        *verified = matches!(admitted.caller, Found::Session(..)) || admitted.plan.route.late_session().is_some();
     }
     report.removed = removed(&head.headers, &left);
     if let Err(error) = inject(&mut report, &admitted, now) {
@@ -298,15 +298,6 @@ fn named(source: &SessionIdSource, head: &Parts, target: &Target<'_>, came: &Cam
         }
     });
     session
-}
-
-fn sources(sources: &[SessionSource]) -> Vec<String> {
-    let name = |source: &SessionSource| match source {
-        SessionSource::Bearer => "Authorization: Bearer".to_owned(),
-        SessionSource::Cookie => "Clerk's session cookie".to_owned(),
-        SessionSource::Header(name) => format!("header {name}"),
-    };
-    sources.iter().map(name).collect()
 }
 
 fn where_it_stood(credential: &Credential<'_>) -> String {

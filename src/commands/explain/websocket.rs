@@ -3,7 +3,8 @@
 use http::header::{self, HeaderMap};
 use http::request::Parts;
 
-use crate::config::{CloseAt, ConnectionInit, Route};
+use crate::config::{CloseAt, ConnectionInit, InPayload, Route, SessionSource};
+use crate::proxy::opening::PATIENCE;
 use crate::proxy::upgrade::handshake::{Handshake, Protocol};
 
 use super::report::WebSocket;
@@ -32,11 +33,27 @@ pub(super) fn judge(head: &Parts, route: &Route) -> Option<(WebSocket, Option<Ha
     }
 }
 
+/// Where the route looks for a session, in order.
+pub(super) fn sources(route: &Route) -> Vec<String> {
+    let name = |source: &SessionSource| match source {
+        SessionSource::Bearer => "Authorization: Bearer".to_owned(),
+        SessionSource::Cookie => "Clerk's session cookie".to_owned(),
+        SessionSource::Header(name) => format!("header {name}"),
+    };
+    let late =
+        |place: &InPayload| format!("the first message of the WebSocket, at payload / {}", place.steps.join(" / "));
+    route.session.iter().map(name).chain(route.late_session().map(late)).collect()
+}
+
 /// What is done with `connection_init`.
 fn first_message(route: &Route, init: &ConnectionInit) -> String {
     let place = init.token.steps.join(" / ");
     let header = &route.inject[init.injection].header;
-    format!("connection_init gets the token of {header} at payload / {place}; no extension is agreed to")
+    let waits = match init.session {
+        Some(_) => format!("nothing passes before it, at most {} s, else 4401; ", PATIENCE.as_secs()),
+        None => String::new(),
+    };
+    format!("{waits}connection_init gets the token of {header} at payload / {place}; no extension is agreed to")
 }
 
 /// A request that is explained has no body, but may say that it has one.

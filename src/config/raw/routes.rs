@@ -101,7 +101,8 @@ tables! {
         listener: String,
     }
 
-    /// A header that holds a session token, or (`session_id_header`) the id of a session that a program of this machine has verified.
+    /// A header that holds a session token, or (`session_id_header`) the id of a session that a program of this machine has verified,
+    /// or (`connection_init`) a place in the first message of a WebSocket.
     HeaderSource at "routes[].session[]" {
         /// The header that holds a session token.
         header: String,
@@ -111,6 +112,11 @@ tables! {
         trust: String as Words(&["unverified"]),
         /// What the program shows in `x-mintgate-caller`.
         caller_token: SecretRef,
+        /// A JSON pointer into the `payload` of a WebSocket's first message, where the session token stands: a browser cannot send it
+        /// in a header. Alone in `session`; the route is for WebSockets only.
+        connection_init: String,
+        /// What stands before that token: `"Bearer "`.
+        prefix: String,
     }
 
     /// What is done when the upstream refuses a minted token.
@@ -156,6 +162,16 @@ pub(crate) enum SessionSource {
     Header(At<String>),
     /// `{ session_id_header = "...", trust = "...", caller_token = ... }`
     Id { header: At<String>, trust: Field<String>, caller_token: Field<SecretRef> },
+    /// `{ connection_init = "...", prefix = "..." }`
+    Init { pointer: At<String>, prefix: Field<String> },
+}
+
+fn two_kinds(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<SessionSource> {
+    let advice = "{ header = \"...\" } holds a session token, { session_id_header = \"...\", trust = \"unverified\", \
+                  caller_token = { file = \"...\" } } an id, { connection_init = \"...\", prefix = \"...\" } says where one stands \
+                  in the first message of a WebSocket";
+    reader.problems.error(&value.span(), "a session source is of one kind").advice(advice);
+    None
 }
 
 // === impl SessionSource ===
@@ -171,20 +187,27 @@ impl Read for SessionSource {
         if let DeValue::String(text) = value.get_ref() {
             return reader.text(text, &value.span()).map(Self::Word);
         }
-        let HeaderSource { header, session_id_header, trust, caller_token, reported } =
+        let HeaderSource { header, session_id_header, trust, caller_token, connection_init, prefix, reported } =
             HeaderSource::read(value, reader)?;
+        let alone = header.is_absent() && session_id_header.is_absent();
+        match connection_init {
+            Field::Good(pointer) if alone && trust.is_absent() && caller_token.is_absent() => {
+                return Some(Self::Init { pointer, prefix });
+            }
+            Field::Bad => return None,
+            Field::Good(_) => {
+                return two_kinds(value, reader);
+            }
+            Field::Absent if !prefix.is_absent() => return two_kinds(value, reader),
+            Field::Absent => {}
+        }
         match (header, session_id_header) {
             (Field::Good(header), Field::Absent) if trust.is_absent() && caller_token.is_absent() => {
                 Some(Self::Header(header))
             }
             (Field::Absent, Field::Good(header)) => Some(Self::Id { header, trust, caller_token }),
             (Field::Bad, _) | (_, Field::Bad) => None,
-            (Field::Good(_), _) => {
-                let advice = "{ header = \"...\" } holds a session token, { session_id_header = \"...\", trust = \"unverified\", \
-                              caller_token = { file = \"...\" } } an id";
-                reader.problems.error(&value.span(), "a session source is one of two kinds").advice(advice);
-                None
-            }
+            (Field::Good(_), _) => two_kinds(value, reader),
             (Field::Absent, Field::Absent) => {
                 if !reported {
                     let advice = "the sources are \"bearer\", \"cookie\" and { header = \"...\" }";

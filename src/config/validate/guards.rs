@@ -34,8 +34,8 @@ pub(crate) fn session(field: &Field<Vec<At<raw::SessionSource>>>, cx: &mut Conte
                     continue;
                 }
             },
-            // Of another kind: it proves nothing.
-            raw::SessionSource::Id { .. } => continue,
+            // Of another kind: it proves nothing, or stands in no request's head.
+            raw::SessionSource::Id { .. } | raw::SessionSource::Init { .. } => continue,
             raw::SessionSource::Header(header) => match headers::credential(header, cx) {
                 Some(name) => SessionSource::Header(name),
                 None => continue,

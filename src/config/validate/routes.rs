@@ -131,7 +131,8 @@ fn route(
         require: guards::require(&raw.require, public, cx),
         allow_impersonation: guards::allow_impersonation(&raw.allow_impersonation, public, cx),
     };
-    note_needs(&session, &rules, place, &mut routes.needs);
+    let late = connection_init::is_source(&raw.session);
+    note_needs(&session, late, &rules, place, &mut routes.needs);
     let matcher = matcher(&std::mem::take(&mut raw.matching).or_default(), &routes.listeners, cx);
     let rewrite = rewrite(&raw.strip_prefix, &raw.rewrite_prefix, matcher.as_ref(), cx);
     let inject = inject::read(&raw.inject, public, routes, cx);
@@ -152,7 +153,7 @@ fn route(
     let mint_error = [("fail", OnMintError::Fail), ("pass", OnMintError::Pass), ("session", OnMintError::Session)];
     let preflight = [("pass", Preflight::Pass), ("reject", Preflight::Reject)];
     let on_no_session = cx.choice(&raw.on_no_session, &no_session, OnNoSession::Reject);
-    let sources = (!session_id::is_named(&raw.session)).then_some(&*session);
+    let sources = (!session_id::is_named(&raw.session) && !late).then_some(&*session);
     let clerk_app = guards::clerk_app(&raw, sources, on_no_session, &inject, cx);
     let on_no_session = if clerk_app { OnNoSession::Pass } else { on_no_session };
     let on_mint_error = cx.choice(&raw.on_mint_error, &mint_error, OnMintError::Fail);
@@ -167,9 +168,9 @@ fn route(
     let session_id = session_id::read(&raw, &around, cx);
     let log_access = cx.choice(&raw.access, &[("on", true), ("off", false)], true);
     let timeout = cx.limit(&raw.timeout, None);
-    let websocket =
-        websocket::read(&raw.websocket, &session, &inject, cx).filter(|_| !session_id::is_named(&raw.session));
-    let connection_init = connection_init::read(&raw, &inject, cx);
+    let websocket = websocket::read(&raw.websocket, late || !session.is_empty(), &inject, cx)
+        .filter(|_| !session_id::is_named(&raw.session));
+    let connection_init = connection_init::read(&raw, on_no_session, &inject, cx);
     let retry_rejected = retry::read(&raw.retry_rejected, &inject, cx);
     let upstream = upstream.map(|id| id.map(|id| upstreams.get(id)));
     let removed = upstream.flatten().map(|upstream| &upstream.remove_headers);
@@ -219,8 +220,8 @@ fn name(raw: &raw::Route, place: &Span, cx: &mut Context<'_>) -> Option<String> 
     Some(at.value.clone())
 }
 
-fn note_needs(session: &[SessionSource], rules: &SessionRules, place: &Span, needs: &mut Needs) {
-    if !session.is_empty() {
+fn note_needs(session: &[SessionSource], late: bool, rules: &SessionRules, place: &Span, needs: &mut Needs) {
+    if late || !session.is_empty() {
         needs.session.get_or_insert_with(|| place.clone());
     }
     if session.contains(&SessionSource::Cookie) {

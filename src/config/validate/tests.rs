@@ -286,7 +286,7 @@ fn the_samples_are_good() {
     let to = Rewrite::Replace { from: "/billing".to_owned(), to: "/api/v2".to_owned() };
     assert_eq!(egress.routes[1].rewrite, to);
     let full = good(FULL);
-    assert_eq!((full.routes.len(), full.upstreams.len(), full.routes[0].inject.len()), (3, 3, 7));
+    assert_eq!((full.routes.len(), full.upstreams.len(), full.routes[0].inject.len()), (4, 3, 7));
     let replicas: Vec<_> = full.upstreams[1].addresses.iter().map(|address| address.authority.as_str()).collect();
     assert_eq!(replicas, ["10.0.0.1:8443", "10.0.0.2:8443"]);
     assert_eq!(full.upstreams[2].addresses[0].authority, "127.0.0.1:8091");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::raw;
 use crate::config::raw::reader::Field;
 use crate::config::raw::shapes::Toggle;
-use crate::config::{CloseAt, Injection, MintSpec, SessionSource, Source, WebSocket};
+use crate::config::{CloseAt, Injection, MintSpec, Source, WebSocket};
 
 use super::context::Context;
 
@@ -15,7 +15,7 @@ const SHORT: Duration = Duration::from_mins(5);
 /// The key; `None`: no WebSocket opens.
 pub(crate) fn read(
     field: &Field<Toggle<raw::WebSocket>>,
-    session: &[SessionSource],
+    has_session: bool,
     inject: &[Injection],
     cx: &mut Context<'_>,
 ) -> Option<WebSocket> {
@@ -28,7 +28,7 @@ pub(crate) fn read(
     let close_at = cx.choice(&raw.close_at, &words, CloseAt::Never);
     if let Some(at) = raw.close_at.get() {
         let advice = "write \"token\" with an `expires_in` of 5m or more, or \"never\" with a `max_lifetime`";
-        if close_at == CloseAt::Session && session.is_empty() {
+        if close_at == CloseAt::Session && !has_session {
             cx.error(&at.span, "the route has no session that could expire")
                 .advice("name the places of the credential in `session`, or write \"never\"");
         } else if close_at == CloseAt::Session {

@@ -85,11 +85,7 @@ pub enum Whose<'a> {
 impl Farewell {
     /// The code of the close frame (RFC 6455 section 7.4) and its reason.
     pub fn close(self, dialect: Dialect) -> (u16, &'static str) {
-        let expired = match dialect {
-            Dialect::Plain => 4401,
-            // Registered with IANA as "unauthorized".
-            Dialect::GraphqlTransport => 3000,
-        };
+        let expired = dialect.expired();
         match self {
             Self::TokenExpired => (expired, "token expired"),
             Self::SessionExpired => (expired, "session expired"),
@@ -109,6 +105,15 @@ impl Farewell {
 // === impl Dialect ===
 
 impl Dialect {
+    /// The code for what a fresh token cures.
+    pub fn expired(self) -> u16 {
+        match self {
+            Self::Plain => 4401,
+            // Registered with IANA as "unauthorized".
+            Self::GraphqlTransport => 3000,
+        }
+    }
+
     /// The one that the head of a 101 agrees to.
     pub fn of(agreement: &HeaderMap) -> Self {
         match agreement.get(header::SEC_WEBSOCKET_PROTOCOL) {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 use super::first::{First, Status};
 use super::flow::{Failure, Flow};
 use super::frames;
-use super::registry::Member;
+use super::registry::{Dialect, Member};
 use crate::listener::rest::Rest;
 
 /// How long both ends have to answer a close frame of ours; and the other end, once one has ended, for each step that it
@@ -92,6 +92,11 @@ impl<C, U> Tunnel<C, U> {
     /// How far the message is that is held back; `None`: none is.
     pub fn first(&self) -> Option<Status> {
         self.up.first()
+    }
+
+    /// What its ends speak.
+    pub fn dialect(&self) -> Dialect {
+        self.member.dialect()
     }
 
     /// Takes out the message that is whole. It is held back all the same.

@@ -214,7 +214,7 @@ fn a_named_session_is_written_out_and_alone() {
     let own = UNVERIFIED.replace("x-sid", "authorization");
     refused(&named(LOOPBACK, &own, MINT), "this header has a session source of its own", "\"authorization\"");
     let both = "{ header = \"x-a\", trust = \"unverified\" }";
-    refused(&named(LOOPBACK, both, MINT), "a session source is one of two kinds", both);
+    refused(&named(LOOPBACK, both, MINT), "a session source is of one kind", both);
     let literal = UNVERIFIED.replace("{ env = \"BILLING_API_KEY\" }", "\"hush\"");
     let said = said(&named(LOOPBACK, &literal, MINT));
     assert!(said.contains("a secret is never written in the configuration") && !said.contains("hush"), "{said}");

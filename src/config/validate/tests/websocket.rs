@@ -193,3 +193,52 @@ fn the_first_message_gets_the_one_token_or_the_named_one() {
         + "[authz]\nlisten = \"127.0.0.1:6473\"\n";
     assert!(said(&carried).contains("opens no WebSocket here"), "{}", said(&carried));
 }
+
+#[test]
+fn a_session_in_the_first_message_is_alone_and_nothing_is_known_of_it_before() {
+    let source = "{ connection_init = \"/headers/Authorization\", prefix = \"Bearer \" }";
+    let late = |session: &str, inject: &str, keys: &str| {
+        with(&format!("session = [{session}]\n{keys}"))
+            .replace("[{ header = \"x-token\", template = \"t\" }]", &format!("[{inject}]"))
+    };
+    let (minted, fixed) = (
+        "{ header = \"x-token\", template = \"t\" }",
+        "{ header = \"apikey\", value = { env = \"CLERK_SECRET_KEY\" } }",
+    );
+    let both = format!("{fixed}, {minted}");
+    let read = |keys: &str| {
+        let (config, _) =
+            parse_in(&outside(), &late(source, &both, keys)).unwrap_or_else(|problems| panic!("{problems}"));
+        let route = config.routes[0].clone();
+        assert!(route.session.is_empty() && route.takes_sessions());
+        route.connection_init.unwrap()
+    };
+    let same = read("require = { org_role = [\"org:admin\"] }");
+    assert_eq!((same.session.as_ref(), same.injection, same.token.prefix.as_str()), (Some(&same.token), 1, "Bearer "));
+    let moved = read("websocket = { close_at = \"token\", rewrite_connection_init = { pointer = \"/token\" } }");
+    assert_eq!((moved.session, &moved.token.steps[..]), (same.session, &["token".to_owned()][..]));
+    for (session, inject, keys, problem) in [
+        (format!("{source}, \"bearer\"").as_str(), minted, "", "has a route of its own"),
+        (source, fixed, "", "no minted token that could be put there"),
+        (source, &format!("{minted}, {{ header = \"x-other\", template = \"u\" }}"), "", "several minted tokens"),
+        (source, &format!("{minted}, {{ header = \"x-id\", claim = \"sub\" }}"), "", "nothing is known of the session"),
+        (
+            source,
+            &format!("{minted}, {{ header = \"x-s\", session_token = true }}"),
+            "",
+            "nothing is known of the session",
+        ),
+        (source, minted, "websocket = false", "the route opens none"),
+        (source, minted, "on_no_session = \"pass\"", "without a session the WebSocket is closed"),
+        (source, minted, "clerk_app = true", "a Clerk application does not find"),
+        (source, minted, "forward_credential = true", "no credential that could be forwarded"),
+        (source, minted, "forward_clerk_cookies = true", "no cookie of Clerk's"),
+        (source, minted, "retry_rejected = { statuses = [401] }", "no request is sent again"),
+        ("{ connection_init = \"headers\" }", minted, "", "not a JSON pointer to a member"),
+        ("{ connection_init = \"/a\", header = \"x\" }", minted, "", "a session source is of one kind"),
+        ("{ header = \"x-s\", prefix = \"Bearer \" }", minted, "", "a session source is of one kind"),
+    ] {
+        let said = said(&late(session, inject, keys));
+        assert!(said.contains(problem), "{session} {inject} {keys}: {said}");
+    }
+}
