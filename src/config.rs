@@ -7,6 +7,7 @@ mod connection_init;
 mod listening;
 pub mod raw;
 pub mod reference;
+mod rejected;
 mod restart;
 mod route;
 pub mod schema;
@@ -22,10 +23,11 @@ use std::time::Duration;
 
 pub use self::connection_init::{ConnectionInit, InPayload};
 pub use self::listening::{ClientAuth, Tls, Trusted};
+pub use self::rejected::{BadPointer, JsonMatch, Pointer, RetryRejected, Scalar, Step};
 pub use self::route::{
     BadTemplateName, CallerToken, Claim, CloseAt, Expectation, HostPattern, Injection, Matcher, MintKind, MintSpec,
-    OnMintError, OnNoSession, Preflight, Requirement, RetryRejected, Rewrite, Route, SessionIdSource, SessionRules,
-    SessionSource, Source, TemplateName, WebSocket,
+    OnMintError, OnNoSession, Preflight, Requirement, Rewrite, Route, SessionIdSource, SessionRules, SessionSource,
+    Source, TemplateName, WebSocket,
 };
 pub use self::shared::Shared;
 pub use self::traces::{OtlpProtocol, Traces};

@@ -17,6 +17,7 @@ pub mod inject;
 pub mod opening;
 pub mod owner;
 pub mod pool;
+pub mod refused;
 pub mod request;
 pub mod retry;
 pub mod shown;
@@ -131,8 +132,8 @@ pub fn handle<M: Mint>(
         let mut answer = match forwarded.await {
             Ok(Forwarded::Answer(answer, deadline)) => {
                 let (head, incoming) = answer.into_parts();
-                let body =
-                    ResponseBody::incoming(incoming, &snapshot.gateway.plans.response_trailers, finish, deadline);
+                let (ahead, forbidden) = (finish.ahead.take(), &snapshot.gateway.plans.response_trailers);
+                let body = ResponseBody::incoming(incoming, ahead, forbidden, finish, deadline);
                 Response::from_parts(head, body)
             }
             Ok(Forwarded::Tunnel(agreed, member)) => {
@@ -216,7 +217,7 @@ fn exchange<'a, M: Mint>(
                 Box::pin(async move { waiting.send_again(*error, copy, record).await }).await?
             }
         };
-        if let Some(retry) = retry.filter(|retry| retry.is_refusal(answer.response.status())) {
+        if let Some(retry) = retry.filter(|retry| retry.may_be_refusal(&answer.response)) {
             let waiting = Waiting::new(&exchange, &snapshot.gateway, plan, worker.clock(), &finish.aging);
             answer = Box::pin(retry.again(waiting, answer, &mut finish.record)).await?;
         }
@@ -281,8 +282,8 @@ async fn ready<'a, M: Mint>(
 
 /// The upstream's answer as the caller gets it; its connection is kept until both bodies are over.
 fn answered(answer: Answer, finish: &mut Finish, plan: &Plan, plans: &Plans, replaced: bool) -> Response<Incoming> {
-    let Answer { mut response, lease } = answer;
-    (finish.lease, finish.aging) = (Some(lease), Aging::NONE);
+    let Answer { mut response, ahead, lease } = answer;
+    (finish.lease, finish.ahead, finish.aging) = (Some(lease), ahead, Aging::NONE);
     present(response.headers_mut(), plan, plans, replaced);
     if let Some(shown) = finish.shown.take() {
         response.headers_mut().insert(headers::TOKEN, shown);

@@ -24,7 +24,7 @@ use self::reader::{At, Field, Read, Reader, Table, tables};
 use self::shapes::Named;
 
 pub(crate) use self::issuer::{Budget, Clerk};
-pub(crate) use self::routes::{Inject, Match, RetryRejected, RewriteInit, Route, SessionSource, WebSocket};
+pub(crate) use self::routes::{Inject, Match, RetryJson, RetryRejected, RewriteInit, Route, SessionSource, WebSocket};
 pub(crate) use self::serving::{Admin, Cache, Listen, ListenTls, Log, Server};
 pub(crate) use self::shared::Shared;
 pub(crate) use self::traces::Traces;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Method, StatusCode};
+use http::{HeaderName, Method};
 
 use crate::config::connection_init::{ConnectionInit, InPayload};
+use crate::config::rejected::RetryRejected;
 use crate::config::url::Origin;
 use crate::headers::NameSet;
 use crate::metrics::{ListenerId, RouteId, TemplateId, UpstreamId};
@@ -63,15 +64,6 @@ pub struct Route {
     pub retry_rejected: Option<RetryRejected>,
     /// Take a path that can be read in several ways, where all of them are this route's.
     pub allow_odd_paths: bool,
-}
-
-/// `retry_rejected`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RetryRejected {
-    /// Answers that mean 'the token was refused, and nothing was done'.
-    pub statuses: Vec<StatusCode>,
-    /// Bytes of a request body that are kept for it.
-    pub max_body: usize,
 }
 
 /// `match = { ... }`

@@ -12,6 +12,7 @@ use crate::proxy::owner::Aging;
 use crate::proxy::pool::Lease;
 use crate::proxy::upgrade::tunnel::{self, Broken};
 use crate::record::{BodyEnd, Record};
+use crate::transport::body::ahead::Ahead;
 use crate::transport::body::{AnswerError, BodyFate, Ending, ResponseBody};
 
 /// The body of every answer.
@@ -24,7 +25,9 @@ pub struct Finish {
     pub record: Record,
     /// The upstream's connection. The request's body must be over too before it serves again.
     pub lease: Option<Lease>,
-    /// What has become of that body, where there is one and the upstream is asked.
+    /// What was read of the answer's body before it is passed on.
+    pub ahead: Option<Box<Ahead>>,
+    /// What has become of the request's body, where there is one and the upstream is asked.
     pub body: Option<Arc<BodyFate>>,
     /// The caller's.
     pub connection: Arc<Connection>,
@@ -47,6 +50,7 @@ impl Finish {
         Box::new(Self {
             record,
             lease: None,
+            ahead: None,
             body: None,
             connection,
             aging: Aging::NONE,

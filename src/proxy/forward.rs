@@ -17,6 +17,7 @@ use crate::proxy::copy::Copy;
 use crate::proxy::pool::exchange::{Protocol, SendError, Want};
 use crate::proxy::pool::{Lease, Pool};
 use crate::proxy::upgrade::handshake::BadAgreement;
+use crate::transport::body::ahead::Ahead;
 use crate::transport::body::{BodyError, BodyFate, RequestBody};
 use crate::transport::connect::ConnectError;
 
@@ -70,6 +71,8 @@ pub struct Patience {
 pub struct Answer {
     /// The head as the upstream sent it.
     pub response: Response<Incoming>,
+    /// What was read of its body already. Boxed: it is rare.
+    pub ahead: Option<Box<Ahead>>,
     /// Goes back to its pool when both bodies are over.
     pub lease: Lease,
 }
@@ -136,7 +139,7 @@ impl Exchange<'_> {
         if !is_framed_once(response.headers()) {
             return Err(ForwardError::Framing);
         }
-        Ok(Answer { response, lease })
+        Ok(Answer { response, ahead: None, lease })
     }
 
     /// A connection, within the time that there is for the answer.

@@ -25,7 +25,7 @@ use crate::token::cache::TokenCache;
 use crate::token::{Issuer, Mint};
 use crate::traces::Tracer;
 use crate::transport::body::BodyRules;
-use crate::transport::body::tee::Room;
+use crate::transport::body::room::Room;
 use crate::transport::tls::client::ClientTls;
 
 /// How long a request waits for the keys that its token may be signed with.
@@ -133,7 +133,7 @@ pub struct Plan {
     pub body: BodyRules,
     /// To the response head.
     pub response_timeout: Option<Duration>,
-    /// For the bodies that `retry_rejected` keeps, of all requests together.
+    /// For the bodies that `retry_rejected` keeps, of all requests and their answers together.
     pub kept: Arc<Room>,
     /// Which of the slots is the token of `route.connection_init`.
     first: Option<usize>,

@@ -3,17 +3,22 @@
 //! Only the token that was sent is replaced, only when it is old enough to be at fault, and by at most one forced mint of
 //! its key in 10 s; the cache decides that ([`TokenCache::replace`](crate::token::cache::TokenCache::replace)). Where no
 //! better token is to be had, or the request's body cannot be sent again, the refusal is the answer.
+//!
+//! Where the answer's body has to say so, its beginning is held back until it is known: a bounded number of bytes, for a
+//! bounded time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Request, StatusCode};
+use http::{Request, Response};
+use http_body::Body as _;
 use http_body_util::BodyExt;
-use tokio::time::{Instant, timeout};
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::config::RetryRejected;
+use crate::config::{JsonMatch, RetryRejected};
 use crate::proxy::aging::Waiting;
 use crate::proxy::copy::Copy;
 use crate::proxy::error::Error;
@@ -23,10 +28,11 @@ use crate::proxy::inject::{Slot, SlotSource};
 use crate::proxy::owner::Owner;
 use crate::proxy::pool::exchange::Want;
 use crate::proxy::upgrade::handshake;
-use crate::proxy::{request, tokens};
+use crate::proxy::{refused, request, tokens};
 use crate::record::Record;
 use crate::session::memory::Remembered;
 use crate::token::{Mint, Token};
+use crate::transport::body::ahead::Ahead;
 use crate::transport::body::tee::Tee;
 use crate::transport::body::{BodyFate, RequestBody};
 
@@ -35,6 +41,9 @@ const DRAINED: usize = 64 * 1024;
 
 /// How long that may take.
 const DRAINING: Duration = Duration::from_millis(20);
+
+/// How long an answer is held back whose body may say that a token was refused. One that takes longer streams on.
+const HELD: Duration = Duration::from_secs(1);
 
 /// A request whose refusal could be the fault of a token that we have put into it.
 #[derive(Debug)]
@@ -79,25 +88,39 @@ impl<'a> Rejectable<'a> {
 // === impl Retry ===
 
 impl Retry<'_> {
-    /// Whether the status says that a token was refused.
-    pub fn is_refusal(&self, status: StatusCode) -> bool {
-        self.request.rules.statuses.contains(&status)
+    /// Whether a token was refused, as the answer's head says; with `json`, whether its body may say so.
+    pub fn may_be_refusal(&self, response: &Response<Incoming>) -> bool {
+        let rules = self.request.rules;
+        rules.statuses.contains(&response.status())
+            && rules.json.as_ref().is_none_or(|_| {
+                let body = response.body();
+                let short = body.size_hint().lower() <= rules.max_body as u64;
+                !body.is_end_stream() && short && refused::is_json(response.headers())
+            })
     }
 
-    /// The answer to the request with another token, or the refusal where there is none.
+    /// The answer to the request with another token, or the one that has come where it is no refusal or there is no better
+    /// token.
     ///
     /// # Errors
     /// What the second sending meets.
     pub async fn again<M: Mint>(
         self,
         waiting: Waiting<'_, M>,
-        refusal: Answer,
+        mut refusal: Answer,
         record: &mut Record,
     ) -> Result<Answer, Error> {
         let exchange = waiting.exchange;
-        let Self { request: Rejectable { plan, session, .. }, copy, tee } = self;
+        let Self { request: Rejectable { plan, session, rules }, copy, tee } = self;
         if tee.as_ref().is_some_and(|tee| !tee.can_be_taken()) {
             return Ok(refusal);
+        }
+        if let Some(json) = &rules.json {
+            let end = Instant::now() + HELD;
+            let end = exchange.patience.whole.map_or(end, |whole| whole.min(end));
+            if !says(&mut refusal, json, rules.max_body, plan, end).await {
+                return Ok(refusal);
+            }
         }
         let mut head = copy.into_head();
         let values = values(plan, &session, &head.headers, &waiting, record).await;
@@ -140,6 +163,14 @@ impl Retry<'_> {
     }
 }
 
+/// Whether the answer's body says that a token was refused; as far as it was read for that, it passes on all the same.
+async fn says(answer: &mut Answer, json: &JsonMatch, limit: usize, plan: &Plan, end: Instant) -> bool {
+    let ahead = answer.ahead.insert(Box::new(Ahead::new(&plan.kept)));
+    // Too late: there is no whole body then, and what has come of it streams on.
+    let _ = timeout_at(end, ahead.read(answer.response.body_mut(), limit)).await;
+    ahead.whole().is_some_and(|body| refused::says(body, json))
+}
+
 /// The header values that stand in the place of those that were `sent`; none where there is no better token.
 async fn values<M: Mint>(
     plan: &Plan,
@@ -173,7 +204,7 @@ fn value(slot: &Slot, token: &Token) -> Option<HeaderValue> {
 /// Reads what is left of an answer that nobody gets, so that its connection can serve again; one with more to say, or
 /// to take, is closed.
 async fn discard(answer: Answer, whole: bool) {
-    let Answer { response, lease } = answer;
+    let Answer { response, lease, .. } = answer;
     let (mut body, mut left) = (response.into_body(), DRAINED);
     let drain = async {
         while let Some(frame) = body.frame().await {

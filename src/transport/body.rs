@@ -1,5 +1,7 @@
 //! The two bodies that pass through: a request's on its way up, an answer's on its way down.
 
+pub mod ahead;
+pub mod room;
 pub mod tee;
 pub mod upload;
 
@@ -14,7 +16,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use self::tee::{Again, Room, Tee};
+use self::ahead::{Ahead, Next};
+use self::room::Room;
+use self::tee::{Again, Tee};
 use self::upload::{Streaming, clean_trailers};
 use crate::headers::NameSet;
 
@@ -73,6 +77,8 @@ enum Source {
     /// Then trailers. Boxed: it is rare, and would make every body larger.
     WithTrailers(Box<(Bytes, HeaderMap)>),
     Incoming(Incoming, Arc<NameSet>),
+    /// What was read of it goes first. Rare as well.
+    Ahead(Box<(Ahead, Incoming, Arc<NameSet>)>),
 }
 
 // === impl RequestBody ===
@@ -191,15 +197,27 @@ impl<E: Ending> ResponseBody<E> {
         Self { source, ending: Some(ending), deadline: None }
     }
 
-    /// Streams the upstream's body, without the trailers that are forbidden.
-    pub fn incoming(incoming: Incoming, forbidden: &Arc<NameSet>, mut ending: E, deadline: Option<Instant>) -> Self {
-        if incoming.is_end_stream() {
+    /// Streams the upstream's body, without the trailers that are forbidden; first what was read of it already.
+    pub fn incoming(
+        incoming: Incoming,
+        ahead: Option<Box<Ahead>>,
+        forbidden: &Arc<NameSet>,
+        mut ending: E,
+        deadline: Option<Instant>,
+    ) -> Self {
+        let over = ahead.as_ref().map_or_else(|| incoming.is_end_stream(), |ahead| ahead.is_over());
+        if over {
             // Told now: hyper does not poll a body that is over before it began.
             ending.complete();
             return Self::empty(ending);
         }
         let deadline = deadline.map(|at| Box::pin(tokio::time::sleep_until(at)));
-        Self { source: Source::Incoming(incoming, Arc::clone(forbidden)), ending: Some(ending), deadline }
+        let forbidden = Arc::clone(forbidden);
+        let source = match ahead {
+            None => Source::Incoming(incoming, forbidden),
+            Some(ahead) => Source::Ahead(Box::new((*ahead, incoming, forbidden))),
+        };
+        Self { source, ending: Some(ending), deadline }
     }
 
     fn end(&mut self) {
@@ -277,6 +295,36 @@ impl<E: Ending + Unpin> Body for ResponseBody<E> {
                     }
                 },
             },
+            Source::Ahead(rest) => match rest.0.next() {
+                Next::Data(data) => {
+                    if let Some(ending) = &mut this.ending {
+                        ending.passed(data.len(), this.deadline.as_ref().map(|deadline| deadline.deadline()));
+                    }
+                    if rest.0.is_over() {
+                        this.end();
+                    }
+                    Poll::Ready(Some(Ok(Frame::data(data))))
+                }
+                Next::Trailers(trailers) => {
+                    let frame = clean_trailers(Frame::trailers(trailers), &rest.2);
+                    this.source = Source::Empty;
+                    this.end();
+                    Poll::Ready(Some(Ok(frame)))
+                }
+                Next::Over => {
+                    this.source = Source::Empty;
+                    this.end();
+                    Poll::Ready(None)
+                }
+                Next::Broken(error) => Poll::Ready(Some(this.break_off(AnswerError::Broken(error)))),
+                Next::Rest => {
+                    if let Source::Ahead(rest) = std::mem::replace(&mut this.source, Source::Empty) {
+                        let (_, incoming, forbidden) = *rest;
+                        this.source = Source::Incoming(incoming, forbidden);
+                    }
+                    Pin::new(this).poll_frame(cx)
+                }
+            },
         }
     }
 
@@ -286,6 +334,7 @@ impl<E: Ending + Unpin> Body for ResponseBody<E> {
             Source::WithTrailers(_) => false,
             Source::Full(bytes) => bytes.is_empty(),
             Source::Incoming(incoming, _) => incoming.is_end_stream(),
+            Source::Ahead(rest) => rest.0.is_over(),
         }
     }
 
@@ -295,6 +344,11 @@ impl<E: Ending + Unpin> Body for ResponseBody<E> {
             Source::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::WithTrailers(rest) => SizeHint::with_exact(rest.0.len() as u64),
             Source::Incoming(incoming, _) => incoming.size_hint(),
+            Source::Ahead(rest) => match rest.1.size_hint().exact() {
+                Some(left) => SizeHint::with_exact(left.saturating_add(rest.0.len() as u64)),
+                // As unknown as it was announced: trailers may follow.
+                None => SizeHint::default(),
+            },
         }
     }
 }

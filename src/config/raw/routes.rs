@@ -6,7 +6,7 @@ use toml::de::DeValue;
 use super::describe::Form::{Duration, Limit, SizeLimit, Words};
 use super::describe::{Describe, Shape};
 use super::reader::{At, Field, Read, Reader, Table, tables};
-use super::shapes::{Named, OneOrMany, SecretRef, Toggle};
+use super::shapes::{Named, OneOrMany, Scalar, SecretRef, Toggle};
 
 tables! {
     /// A route: the requests that it matches, where they go, what they need, and what is put into them. An exact host goes before
@@ -121,10 +121,21 @@ tables! {
 
     /// What is done when the upstream refuses a minted token.
     RetryRejected at "routes[].retry_rejected" {
-        /// Answers by which the upstream says that it has done nothing, as it did not take the token: `[401]`.
+        /// Answers by which the upstream says that it has done nothing, as it did not take the token: `[401]`. With `json`, those
+        /// that may say so, 200 among them.
         statuses: Vec<At<i64>> = required,
-        /// Of a longer body nothing is kept, and the refusal is passed on.
+        /// What an answer of these statuses has to say besides, in a body of JSON.
+        json: RetryJson,
+        /// Of a longer body nothing is kept, and the refusal is passed on. With `json`, an answer that is longer is none.
         max_body: String = "64KiB" as SizeLimit,
+    }
+
+    /// What the body of an answer says where a token was refused, and nothing was done.
+    RetryJson at "routes[].retry_rejected.json" {
+        /// A JSON pointer into it: `"/errors/0/extensions/code"`.
+        pointer: String = required,
+        /// The values of which one stands there: texts, whole numbers, `true` or `false`.
+        equals: Vec<At<Scalar>> = required,
     }
 
     /// A header that is set, from exactly one of `template`, `claim`, `session_token`, `minted_session_token` and `value`.

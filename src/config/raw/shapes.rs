@@ -27,6 +27,13 @@ pub(crate) enum NumberOrWord {
     Word(String),
 }
 
+/// A text, a whole number, `true` or `false`.
+pub(crate) enum Scalar {
+    Text(String),
+    Integer(i64),
+    Flag(bool),
+}
+
 /// `true` or `false`, or a table that says more than `true`.
 pub(crate) enum Toggle<T> {
     Flag(bool),
@@ -53,6 +60,20 @@ impl Read for NumberOrWord {
         match value.get_ref() {
             DeValue::String(text) => reader.text(text, &value.span()).map(Self::Word),
             _ => f64::read(value, reader).map(Self::Number),
+        }
+    }
+}
+
+impl Read for Scalar {
+    fn read(value: &Spanned<DeValue<'_>>, reader: &mut Reader<'_>) -> Option<Self> {
+        match value.get_ref() {
+            DeValue::String(text) => reader.text(text, &value.span()).map(Self::Text),
+            DeValue::Boolean(flag) => Some(Self::Flag(*flag)),
+            DeValue::Integer(_) => i64::read(value, reader).map(Self::Integer),
+            _ => {
+                reader.wrong_type(value, "a text, a whole number, true or false");
+                None
+            }
         }
     }
 }
@@ -134,6 +155,13 @@ impl<T: Describe> Describe for Toggle<T> {
 impl Describe for NumberOrWord {
     fn shape() -> Shape {
         Shape::Either(Box::new(Shape::Part), Box::new(Shape::Text))
+    }
+}
+
+impl Describe for Scalar {
+    fn shape() -> Shape {
+        let unquoted = Shape::Either(Box::new(Shape::Integer), Box::new(Shape::Flag));
+        Shape::Either(Box::new(Shape::Text), Box::new(unquoted))
     }
 }
 

@@ -4,7 +4,8 @@ use http::StatusCode;
 
 use crate::config::raw;
 use crate::config::raw::reader::{At, Field, Table};
-use crate::config::{Injection, RetryRejected, Source};
+use crate::config::raw::shapes;
+use crate::config::{BadPointer, Injection, JsonMatch, Pointer, RetryRejected, Scalar, Source};
 
 use super::context::Context;
 
@@ -19,6 +20,9 @@ const LATER: [u16; 3] = [408, 425, 429];
 
 const ADVICE: &str = "name what the upstream answers to a token that it refuses, before it has done anything: [401]";
 
+const JSON_ADVICE: &str =
+    "write what the body says then: json = { pointer = \"/errors/0/extensions/code\", equals = [\"invalid-jwt\"] }";
+
 /// The table.
 pub(crate) fn read(
     field: &Field<raw::RetryRejected>,
@@ -26,6 +30,7 @@ pub(crate) fn read(
     cx: &mut Context<'_>,
 ) -> Option<RetryRejected> {
     let table = field.get()?;
+    let with_json = !table.value.json.is_absent();
     let mut statuses = Vec::new();
     match &table.value.statuses {
         Field::Good(list) => {
@@ -33,7 +38,7 @@ pub(crate) fn read(
                 cx.error(&list.span, "no answer would be retried").advice(ADVICE);
             }
             for at in &list.value {
-                statuses.extend(status(at, &statuses, cx));
+                statuses.extend(status(at, &statuses, with_json, cx));
             }
         }
         Field::Bad => {}
@@ -51,13 +56,23 @@ pub(crate) fn read(
         Some(at) if at.value == "off" => 0,
         _ => cx.size(&table.value.max_body, MAX_BODY, 0..=MOST),
     };
-    Some(RetryRejected { statuses, max_body: usize::try_from(max_body).unwrap_or(usize::MAX) })
+    if let (true, 0, Field::Good(at)) = (with_json, max_body, &table.value.max_body) {
+        cx.error(&at.span, "no answer would be read for `json`").advice("`max_body` is for answers too: \"64KiB\"");
+    }
+    let json = table.value.json.get().and_then(|at| json(at, cx));
+    Some(RetryRejected { statuses, json, max_body: usize::try_from(max_body).unwrap_or(usize::MAX) })
 }
 
-fn status(at: &At<i64>, seen: &[StatusCode], cx: &mut Context<'_>) -> Option<StatusCode> {
-    let code = u16::try_from(at.value).ok().filter(|code| (400..500).contains(code));
+fn status(at: &At<i64>, seen: &[StatusCode], with_json: bool, cx: &mut Context<'_>) -> Option<StatusCode> {
+    let refuses = |code: u16| (400..500).contains(&code) || code == 200 && with_json;
+    let code = u16::try_from(at.value).ok().filter(|code| refuses(*code));
     let Some(status) = code.and_then(|code| StatusCode::from_u16(code).ok()) else {
-        cx.error(&at.span, "not a status that refuses a request").label("from 400 to 499").advice(ADVICE);
+        let problem = cx.error(&at.span, "not a status that refuses a request");
+        if at.value == 200 {
+            problem.label("only with `json`").advice(JSON_ADVICE);
+        } else {
+            problem.label(if with_json { "200, or from 400 to 499" } else { "from 400 to 499" }).advice(ADVICE);
+        }
         return None;
     };
     if LATER.contains(&status.as_u16()) {
@@ -69,4 +84,41 @@ fn status(at: &At<i64>, seen: &[StatusCode], cx: &mut Context<'_>) -> Option<Sta
         return None;
     }
     Some(status)
+}
+
+fn json(table: &At<raw::RetryJson>, cx: &mut Context<'_>) -> Option<JsonMatch> {
+    for (name, absent) in [("pointer", table.pointer.is_absent()), ("equals", table.equals.is_absent())] {
+        if absent && !table.reported() {
+            cx.error(&table.span, format!("`json` needs `{name}`")).advice(JSON_ADVICE);
+        }
+    }
+    let pointer = table.pointer.get().and_then(|at| {
+        let parsed = Pointer::parse(at);
+        if let Err(bad) = &parsed {
+            let advice = match bad {
+                BadPointer::Relative => "write the names from the outermost on: \"/errors/0/extensions/code\"",
+                BadPointer::Tilde => "write `~` as `~0` and a `/` inside a name as `~1`",
+                BadPointer::Deep => "at most 64 names",
+            };
+            cx.error(&at.span, bad.to_string()).advice(advice);
+        }
+        parsed.ok()
+    });
+    let list = table.equals.get()?;
+    if list.value.is_empty() {
+        cx.error(&list.span, "no answer would be retried").advice(JSON_ADVICE);
+    }
+    let mut equals = Vec::new();
+    for at in &list.value {
+        let scalar = match &at.value {
+            shapes::Scalar::Text(text) => Scalar::Text(text.clone()),
+            shapes::Scalar::Integer(integer) => Scalar::Integer(*integer),
+            shapes::Scalar::Flag(flag) => Scalar::Flag(*flag),
+        };
+        if equals.contains(&scalar) {
+            cx.error(&at.span, "this value is listed already");
+        }
+        equals.push(scalar);
+    }
+    Some(JsonMatch { pointer: pointer?, equals })
 }

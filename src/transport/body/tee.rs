@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -12,17 +11,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
+use super::room::{Room, Share};
 use super::upload::{BodyError, Streaming};
 
 /// Chunks that are kept at most: tiny ones hold more memory than their bytes.
 const MAX_CHUNKS: usize = 1024;
-
-/// Room for what the bodies of many requests keep together. Whoever finds none keeps nothing.
-#[derive(Debug)]
-pub struct Room {
-    held: AtomicUsize,
-    most: usize,
-}
 
 /// What is shared by the body that is being sent and whoever may send it again.
 #[derive(Debug)]
@@ -43,9 +36,8 @@ struct Passing {
 }
 
 struct Kept {
-    /// Where `held` is counted, to be given back at the end.
-    shared: Arc<Room>,
-    held: usize,
+    /// Where its bytes are counted.
+    share: Share,
     chunks: VecDeque<Bytes>,
     trailers: Option<HeaderMap>,
     /// The end was seen: the body is not asked once more.
@@ -60,49 +52,27 @@ pub struct Again {
     announced: SizeHint,
 }
 
-// === impl Room, Kept ===
+// === impl Kept ===
 
 /// What a caller sends may hold anything.
 impl fmt::Debug for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kept").field("held", &self.held).field("ended", &self.ended).finish_non_exhaustive()
-    }
-}
-
-impl Room {
-    /// Room for so many bytes.
-    pub fn new(most: usize) -> Self {
-        Self { held: AtomicUsize::new(0), most }
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        let fits = self.held.fetch_add(bytes, Relaxed).saturating_add(bytes) <= self.most;
-        if !fits {
-            self.held.fetch_sub(bytes, Relaxed);
-        }
-        fits
+        f.debug_struct("Kept").field("held", &self.share.held()).field("ended", &self.ended).finish_non_exhaustive()
     }
 }
 
 impl Kept {
-    fn new(shared: &Arc<Room>) -> Self {
-        Self { shared: Arc::clone(shared), held: 0, chunks: VecDeque::new(), trailers: None, ended: false }
+    fn new(room: &Arc<Room>) -> Self {
+        Self { share: Share::new(room), chunks: VecDeque::new(), trailers: None, ended: false }
     }
 
     /// Whether there was room for it.
     fn push(&mut self, data: &Bytes) -> bool {
-        let fits = self.chunks.len() < MAX_CHUNKS && self.shared.take(data.len());
+        let fits = self.chunks.len() < MAX_CHUNKS && self.share.grow(data.len());
         if fits {
-            self.held += data.len();
             self.chunks.push_back(data.clone());
         }
         fits
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.shared.held.fetch_sub(self.held, Relaxed);
     }
 }
 
@@ -232,8 +202,6 @@ mod tests {
         let small = Bytes::from_static(b"x");
         assert!((0..MAX_CHUNKS).all(|_| kept.push(&small)));
         assert!(!kept.push(&small));
-        assert_eq!((kept.chunks.len(), room.held.load(Relaxed)), (MAX_CHUNKS, MAX_CHUNKS));
-        drop(kept);
-        assert_eq!(room.held.load(Relaxed), 0);
+        assert_eq!((kept.chunks.len(), kept.share.held()), (MAX_CHUNKS, MAX_CHUNKS));
     }
 }

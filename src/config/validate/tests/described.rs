@@ -4,7 +4,7 @@ use super::*;
 use crate::config::raw::describe::{self, Form, Key, Preset, Shape, TableShape};
 
 /// A configuration in parts: what a table is called, and its lines.
-const PARTS: [(&str, &str); 20] = [
+const PARTS: [(&str, &str); 21] = [
     ("clerk", "[clerk]\nsecret_key = { env = \"CLERK_SECRET_KEY\" }\nissuer = \"https://clerk.example.com\""),
     ("clerk.budget", "[clerk.budget]"),
     ("server", "[server]"),
@@ -24,6 +24,7 @@ const PARTS: [(&str, &str); 20] = [
     ("routes[].match", "[routes.match]"),
     ("routes[].websocket", "[routes.websocket]"),
     ("routes[].retry_rejected", "[routes.retry_rejected]\nstatuses = [401]"),
+    ("routes[].retry_rejected.json", "[routes.retry_rejected.json]\npointer = \"/code\"\nequals = [\"invalid-jwt\"]"),
     ("routes[].inject[]", "[[routes.inject]]\nheader = \"authorization\"\ntemplate = \"t\""),
 ];
 
