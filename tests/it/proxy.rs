@@ -21,6 +21,7 @@ mod refusals;
 mod require;
 mod resend;
 mod retry;
+mod retry_json;
 mod retry_rules;
 mod session;
 mod session_id;
