@@ -316,6 +316,10 @@ impl<E: Ending + Unpin> Body for ResponseBody<E> {
                     this.end();
                     Poll::Ready(None)
                 }
+                Next::Breaking => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
                 Next::Broken(error) => Poll::Ready(Some(this.break_off(AnswerError::Broken(error)))),
                 Next::Rest => {
                     if let Source::Ahead(rest) = std::mem::replace(&mut this.source, Source::Empty) {

@@ -21,6 +21,8 @@ pub struct Ahead {
     /// What has come behind it, and was too much to be kept.
     last: Option<Bytes>,
     end: End,
+    /// Whether what came before a break has had its chance to be written.
+    written: bool,
 }
 
 /// Bytes in one piece, and where they are counted.
@@ -51,6 +53,8 @@ pub(super) enum Next {
     Trailers(HeaderMap),
     /// Nothing more.
     Over,
+    /// It breaks off here, as soon as what came before has been written: a connection that is given up writes nothing more.
+    Breaking,
     /// It broke off here.
     Broken(hyper::Error),
     /// What has not been read yet.
@@ -62,7 +66,7 @@ pub(super) enum Next {
 impl Ahead {
     /// Nothing yet; what will be kept takes of this room.
     pub fn new(room: &Arc<Room>) -> Self {
-        Self { kept: Kept { bytes: Vec::new(), share: Share::new(room) }, last: None, end: End::Open }
+        Self { kept: Kept { bytes: Vec::new(), share: Share::new(room) }, last: None, end: End::Open, written: false }
     }
 
     /// Reads until the body is over, or longer than `limit`, or there is no room for more of it. Given up in between, it
@@ -111,8 +115,13 @@ impl Ahead {
         if let Some(last) = self.last.take() {
             return Next::Data(last);
         }
-        if matches!(self.end, End::Open) {
-            return Next::Rest;
+        match &self.end {
+            End::Open => return Next::Rest,
+            End::Broken(_) if !self.written => {
+                self.written = true;
+                return Next::Breaking;
+            }
+            _ => {}
         }
         match std::mem::replace(&mut self.end, End::Whole) {
             End::Trailers(trailers) => Next::Trailers(trailers),
