@@ -7,9 +7,9 @@ use super::case::Window;
 use super::tally::{COLUMNS, Column, number};
 
 const WIDTH: f64 = 760.0;
-/// Where lines begin and end.
+/// Where lines begin and end, with room for half of a tick's text beside them.
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 744.0;
+const RIGHT: f64 = 732.0;
 /// Of one panel, and from one to the next.
 const HEIGHT: f64 = 110.0;
 const STEP: f64 = 156.0;
