@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::case::Window;
+use super::Outcome;
+use super::case::{Case, Window};
 use super::tally::{COLUMNS, Column, number};
 
 const WIDTH: f64 = 760.0;
-/// Where lines begin and end.
+/// Where lines begin and end, with room for half of a tick's text beside them.
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 744.0;
+const RIGHT: f64 = 732.0;
 /// Of one panel, and from one to the next.
 const HEIGHT: f64 = 110.0;
 const STEP: f64 = 156.0;
@@ -76,6 +77,30 @@ const PANELS: [Panel; 4] = [
     },
 ];
 
+// === impl Line ===
+
+impl<'a> Line<'a> {
+    /// What tells the case from the others is its name.
+    pub fn of(name: String, case: &Case, outcome: &'a Outcome) -> Self {
+        Self {
+            name,
+            columns: &outcome.columns,
+            measured: case.measured,
+            factor: outcome.sample.factor,
+            bad: [case.issuer.outage, case.issuer.storm].into_iter().flatten().collect(),
+        }
+    }
+
+    /// By what a count of one column is divided, so that it is the whole fleet's in a second.
+    fn seconds(&self) -> f64 {
+        self.measured.as_secs_f64() / number(COLUMNS as u64) / self.factor
+    }
+
+    fn values(&self, panel: &Panel) -> Vec<f64> {
+        self.columns.iter().map(|column| (panel.value)(column, self.seconds())).collect()
+    }
+}
+
 fn percent(count: u64, column: &Column) -> f64 {
     100.0 * number(count) / number(column.requests.max(1))
 }
@@ -111,11 +136,7 @@ fn rows(names: usize) -> f64 {
 fn draw(svg: &mut String, panel: &Panel, lines: &[Line<'_>], top: f64) {
     text(svg, 16.0, top + 16.0, " font-weight=\"600\"", panel.title);
     let (above, below) = (top + 26.0, top + 26.0 + HEIGHT);
-    let seconds = |line: &Line<'_>| line.measured.as_secs_f64() / number(COLUMNS as u64) / line.factor;
-    let values: Vec<Vec<f64>> = lines
-        .iter()
-        .map(|line| line.columns.iter().map(|column| (panel.value)(column, seconds(line))).collect())
-        .collect();
+    let values: Vec<Vec<f64>> = lines.iter().map(|line| line.values(panel)).collect();
     let most = values.iter().flatten().copied().fold(panel.least, f64::max);
     let scale = round_up(most);
     let longest = lines.iter().map(|line| line.measured).max().unwrap_or_default().as_secs_f64().max(1.0);
@@ -206,6 +227,21 @@ mod tests {
         assert_eq!([0.5, 1.0, 1.1, 34.0, 51.0].map(|of| short(round_up(of))), ["0.5", "1", "2", "50", "100"]);
         assert_eq!([0.0, 0.25, 50.0, 20_000.0].map(short), ["0", "0.25", "50", "20k"]);
         assert_eq!(ticks(600.0).into_iter().map(short).collect::<Vec<_>>().concat(), "012345678910");
+    }
+
+    /// Fails where the factor divides, which showed a part of a part.
+    #[test]
+    fn calls_of_a_part_are_drawn_as_those_of_the_whole() {
+        let case = crate::simulate::tests::case();
+        let budget = crate::config::Budget { requests: 150, ..case.budget.clone() };
+        let whole = Case { replicas: 10, sessions: 1500, budget, measured: Duration::from_mins(3), ..case };
+        let part = Case { sample: Some(5), ..whole.clone() };
+        let [whole, part] = [whole, part].map(|case| {
+            let outcome = crate::simulate::run(&case, &mut |_| ()).unwrap();
+            let line = Line::of(String::new(), &case, &outcome);
+            line.values(&PANELS[0]).iter().sum::<f64>() / number(COLUMNS as u64)
+        });
+        assert!((whole - part).abs() < 0.05 * whole, "{whole} {part}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::token::fake::budget;
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// One replica with a hundred sessions, an issuer without a limit and a budget that is never short.
-fn case() -> Case {
+pub(super) fn case() -> Case {
     Case {
         seed: 1,
         replicas: 1,

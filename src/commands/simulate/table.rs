@@ -103,13 +103,8 @@ impl<'a> Row<'a> {
         ];
         let name: Vec<String> =
             parts.iter().filter(|(_, of)| differs(*of)).map(|(what, of)| format!("{}{what}", of(case))).collect();
-        Line {
-            name: if name.is_empty() { title(std::slice::from_ref(*case)) } else { name.join(", ") },
-            columns: &outcome.columns,
-            measured: case.measured,
-            factor: 1.0 / outcome.sample.factor,
-            bad: [case.issuer.outage, case.issuer.storm].into_iter().flatten().collect(),
-        }
+        let name = if name.is_empty() { title(std::slice::from_ref(*case)) } else { name.join(", ") };
+        Line::of(name, case, outcome)
     }
 }
 
