@@ -128,9 +128,9 @@ export async function startPostgres(directory) {
 }
 
 /** Clerk's place. `about` is what it says of itself, `key` what the template `postgraphile` is signed with. */
-export async function startEmulator(directory, { key = secret(), webhooks, flags = [] } = {}) {
+export async function startEmulator(directory, { key = secret(), webhooks, flags = ["--rate-limit", "off"] } = {}) {
   const hook = webhooks ? ["--webhook-url", webhooks] : [];
-  const all = ["emulator", "--json", "--listen", "127.0.0.1:0", "--rate-limit", "off", "--seed", here("seed.toml"), ...hook, ...flags];
+  const all = ["emulator", "--json", "--listen", "127.0.0.1:0", "--seed", here("seed.toml"), ...hook, ...flags];
   const server = start("emulator", directory, BINARY, all, { PGJWT_KEY: key });
   const about = await server.line((line) => json(line));
   const call = async (method, path, body, headers = {}) => {
@@ -151,6 +151,13 @@ export async function startEmulator(directory, { key = secret(), webhooks, flags
     token: async (session, life = 60) => (await call("GET", `/_emulator/token?session=${session}&expires_in_seconds=${life}`)).text(),
     stop: () => server.stop(),
   };
+}
+
+/** A Node program that says on which URL it listens: one of the back ends of compare.mjs. */
+export async function startBackend(directory, name, environment) {
+  const server = start(name, directory, process.execPath, [here(`compare/${name}.mjs`)], environment);
+  const url = await server.line((line) => json(line)?.listening);
+  return { url, log: server.log, text: () => server.text(), stop: () => server.stop() };
 }
 
 /** PostGraphile on `database`, verifying as `environment` says. */
@@ -196,9 +203,9 @@ export async function startGateway(directory, { emulator, upstream, template, we
 
 /**
  * All of it, in one of the `VARIANTS`. `environment`: more variables for mintgate; `verify`: how PostGraphile verifies, if
- * not as the variant says.
+ * not as the variant says; `flags`: the emulator's, if it is to have a rate limit.
  */
-export async function startAll(variant = "hs256", { environment = {}, verify = VARIANTS[variant].verify } = {}) {
+export async function startAll(variant = "hs256", { environment = {}, verify = VARIANTS[variant].verify, flags } = {}) {
   const parts = [];
   const begin = async (part) => (parts.unshift(await part), parts[0]);
   const stop = async () => {
@@ -209,7 +216,7 @@ export async function startAll(variant = "hs256", { environment = {}, verify = V
     const webhooksPort = await freePort();
     const [postgres, emulator] = [
       await begin(startPostgres(directory)),
-      await begin(startEmulator(directory, { webhooks: `http://127.0.0.1:${webhooksPort}/webhooks/clerk` })),
+      await begin(startEmulator(directory, { webhooks: `http://127.0.0.1:${webhooksPort}/webhooks/clerk`, flags })),
     ];
     const { template } = VARIANTS[variant];
     const { issuer } = emulator.about;
