@@ -140,7 +140,7 @@ async fn a_planted_pause_stops_nobody() {
     }
 }
 
-/// While units are short somebody asks again and again. Fails where that uses his allowance up: then he would take what the own
+/// While units are short somebody asks again and again, and gets one of all when there is one: he does not take what the own
 /// bucket has, beside that of all.
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_unit_does_not_wait_for_the_store() {
@@ -168,7 +168,7 @@ async fn who_waits_for_a_unit_does_not_wait_for_the_store() {
     assert_eq!(fleet.replicas[0].counted(SharedOperation::Budget, SharedResult::Skipped), 0);
 }
 
-/// A wait counts from when it was asked, not from when the answer came. Fails where a slow store makes each wait longer.
+/// A unit is had when it flows in, or as much later as the store takes for one answer.
 #[tokio::test(start_paused = true)]
 async fn a_slow_store_makes_no_wait_for_a_unit_longer_than_its_last_answer() {
     for millis in [0, 20, 40] {

@@ -189,14 +189,16 @@ async fn who_starts_hears_of_purges_from_then_on() {
     late.wire.feel(Mood::Lost);
     said().await;
     one.outbox.push(purged(3));
-    said().await;
+    sleep(Duration::from_secs(3)).await;
+    one.outbox.push(purged(5));
+    sleep(Duration::from_secs(3)).await;
     late.wire.feel(Mood::Well);
-    said().await;
+    sleep(Duration::from_secs(10)).await;
     one.outbox.push(purged(4));
     said().await;
     let heard: Vec<_> = late.heard.lock().unwrap().iter().map(|(word, _)| word.clone()).collect();
     let purges: Vec<_> = heard.iter().filter(|word| matches!(word, Word::Purge(_))).cloned().collect();
-    assert_eq!(purges, [purged(3), purged(4)]);
+    assert_eq!(purges, [purged(3), purged(5), purged(4)]);
     assert!(heard.contains(&revoked(2)));
 }
 
@@ -207,8 +209,10 @@ async fn who_changes_its_store_hears_the_purges_that_concern_its_memory() {
     sleep(Duration::from_hours(9)).await;
     fleet.replicas[0].outbox.push(purged(1));
     sleep(Duration::from_hours(2)).await;
-    fleet.replicas[0].outbox.push(purged(2));
-    sleep(Duration::from_mins(30)).await;
+    for number in [2, 3] {
+        fleet.replicas[0].outbox.push(purged(number));
+        sleep(Duration::from_mins(15)).await;
+    }
     let (heard, one) = (Heard::default(), &fleet.replicas[0]);
     let counts = one.metrics.control().common();
     let means = Means { clock: fleet.clock.clone(), tasks: Spawner::current(), counts };
@@ -217,7 +221,8 @@ async fn who_changes_its_store_hears_the_purges_that_concern_its_memory() {
     let hear = Hear::by(move |word, age| hears.lock().unwrap().push((word.clone(), age)));
     drop(follow::begin(&level, Duration::from_hours(1), &hear, &Spawner::current()));
     said().await;
-    assert_eq!(heard.lock().unwrap().iter().map(|(word, _)| word.clone()).collect::<Vec<_>>(), [purged(2)]);
+    let heard: Vec<_> = heard.lock().unwrap().iter().map(|(word, _)| word.clone()).collect();
+    assert_eq!(heard, [purged(2), purged(3)]);
 }
 
 /// Fails where it is said before all words were heard.
@@ -229,14 +234,15 @@ async fn who_starts_knows_when_it_has_heard_whom_to_refuse() {
     }
     said().await;
     let late = fleet.fresh();
+    late.wire.feel(Mood::Slow(Duration::from_millis(20)));
     let caught_up = late.caught_up.lock().unwrap().take().unwrap();
     assert!(late.heard.lock().unwrap().is_empty());
-    let begun = Instant::now();
     assert!(caught_up.within(Duration::from_secs(5)).await);
-    assert_eq!((late.heard.lock().unwrap().len(), begun.elapsed().as_millis()), (50, 0));
+    assert_eq!(late.heard.lock().unwrap().len(), 50);
     // Where there is nothing, that is known too.
     let empty = Fleet::new(1);
     let caught_up = empty.replicas[0].caught_up.lock().unwrap().take().unwrap();
+    let begun = Instant::now();
     assert!(caught_up.within(Duration::from_secs(5)).await && begun.elapsed().as_millis() == 0);
 }
 
