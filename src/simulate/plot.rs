@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::Outcome;
 use super::case::{Case, Window};
+use super::sample::Sample;
 use super::tally::{COLUMNS, Column, number};
 
 const WIDTH: f64 = 760.0;
@@ -80,13 +80,13 @@ const PANELS: [Panel; 4] = [
 // === impl Line ===
 
 impl<'a> Line<'a> {
-    /// What tells the case from the others is its name.
-    pub fn of(name: String, case: &Case, outcome: &'a Outcome) -> Self {
+    /// What tells the case from the others is its name; the columns are those of this part of it.
+    pub fn of(name: String, case: &Case, sample: &Sample, columns: &'a [Column]) -> Self {
         Self {
             name,
-            columns: &outcome.columns,
+            columns,
             measured: case.measured,
-            factor: outcome.sample.factor,
+            factor: sample.factor,
             bad: [case.issuer.outage, case.issuer.storm].into_iter().flatten().collect(),
         }
     }
@@ -94,6 +94,12 @@ impl<'a> Line<'a> {
     /// By what a count of one column is divided, so that it is the whole fleet's in a second.
     fn seconds(&self) -> f64 {
         self.measured.as_secs_f64() / number(COLUMNS as u64) / self.factor
+    }
+
+    /// Calls of the issuer in a second, as they are drawn.
+    #[cfg(test)]
+    pub(super) fn calls(&self) -> Vec<f64> {
+        self.values(&PANELS[0])
     }
 
     fn values(&self, panel: &Panel) -> Vec<f64> {
@@ -227,21 +233,6 @@ mod tests {
         assert_eq!([0.5, 1.0, 1.1, 34.0, 51.0].map(|of| short(round_up(of))), ["0.5", "1", "2", "50", "100"]);
         assert_eq!([0.0, 0.25, 50.0, 20_000.0].map(short), ["0", "0.25", "50", "20k"]);
         assert_eq!(ticks(600.0).into_iter().map(short).collect::<Vec<_>>().concat(), "012345678910");
-    }
-
-    /// Fails where the factor divides, which showed a part of a part.
-    #[test]
-    fn calls_of_a_part_are_drawn_as_those_of_the_whole() {
-        let case = crate::simulate::tests::case();
-        let budget = crate::config::Budget { requests: 150, ..case.budget.clone() };
-        let whole = Case { replicas: 10, sessions: 1500, budget, measured: Duration::from_mins(3), ..case };
-        let part = Case { sample: Some(5), ..whole.clone() };
-        let [whole, part] = [whole, part].map(|case| {
-            let outcome = crate::simulate::run(&case, &mut |_| ()).unwrap();
-            let line = Line::of(String::new(), &case, &outcome);
-            line.values(&PANELS[0]).iter().sum::<f64>() / number(COLUMNS as u64)
-        });
-        assert!((whole - part).abs() < 0.05 * whole, "{whole} {part}");
     }
 
     #[test]

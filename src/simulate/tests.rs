@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::arrivals::{Pattern, Routing};
 use super::case::{Model, Window};
+use super::plot::Line;
 use super::*;
 use crate::config::{self, Rate};
 use crate::token::fake::budget;
@@ -11,7 +12,7 @@ use crate::token::fake::budget;
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// One replica with a hundred sessions, an issuer without a limit and a budget that is never short.
-pub(super) fn case() -> Case {
+fn case() -> Case {
     Case {
         seed: 1,
         replicas: 1,
@@ -150,6 +151,20 @@ fn a_part_of_a_fleet_shows_what_the_whole_does() {
         let off = (part.hit_ratio - whole.hit_ratio).abs().max((part.refused - whole.refused).abs());
         assert!(off < 0.02, "{part:?}\n{whole:?}");
     }
+}
+
+/// Fails where the factor divides, which showed a part of a part.
+#[test]
+fn calls_of_a_part_are_drawn_as_those_of_the_whole() {
+    let budget = config::Budget { requests: 150, ..case().budget };
+    let whole = Case { replicas: 10, sessions: 1500, budget, measured: 3 * MINUTE, ..case() };
+    let part = Case { sample: Some(5), ..whole.clone() };
+    let [whole, part] = [whole, part].map(|case| {
+        let outcome = simulated(&case);
+        let calls = Line::of(String::new(), &case, &outcome.sample, &outcome.columns).calls();
+        calls.iter().sum::<f64>() / tally::number(calls.len() as u64)
+    });
+    assert_near(part, whole, 0.05);
 }
 
 /// Fails where each replica mints for itself although they share a level, or where all of them have but one share of the

@@ -104,7 +104,7 @@ impl<'a> Row<'a> {
         let name: Vec<String> =
             parts.iter().filter(|(_, of)| differs(*of)).map(|(what, of)| format!("{}{what}", of(case))).collect();
         let name = if name.is_empty() { title(std::slice::from_ref(*case)) } else { name.join(", ") };
-        Line::of(name, case, outcome)
+        Line::of(name, case, &outcome.sample, &outcome.columns)
     }
 }
 
