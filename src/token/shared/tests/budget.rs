@@ -140,7 +140,7 @@ async fn a_planted_pause_stops_nobody() {
     }
 }
 
-/// While units are short somebody asks again and again, and gets one of all when there is one: he does not take what the own
+/// While units are short somebody asks again and again. Fails where that uses his allowance up: then he would take what the own
 /// bucket has, beside that of all.
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_unit_does_not_wait_for_the_store() {
@@ -152,7 +152,8 @@ async fn who_waits_for_a_unit_does_not_wait_for_the_store() {
         assert_eq!(fleet.store.draw(&seal().fund(), ask).await.unwrap(), Drawn::Taken);
     }
     fleet.replicas[0].wire.feel(Mood::Slow(Duration::from_millis(12)));
-    // ... and take each unit that flows in for a while.
+    // ... and take each unit that flows in for a while, a moment before anybody else could.
+    let ask = Ask { rate: 0.009, ..ask };
     let others = async {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(2) {
@@ -161,16 +162,17 @@ async fn who_waits_for_a_unit_does_not_wait_for_the_store() {
         }
     };
     let begun = Instant::now();
-    let (minted, ()) = tokio::join!(spenders[0].mint(request(&key(1))), others);
-    assert!(minted.is_ok());
-    let took = begun.elapsed();
+    let mint = async { spenders[0].mint(request(&key(1))).await.map(|_| begun.elapsed()) };
+    let ((), took) = tokio::join!(others, mint);
+    let took = took.unwrap();
     assert!(took >= Duration::from_secs(2) && took <= Duration::from_millis(2200), "{took:?}");
     assert_eq!(fleet.replicas[0].counted(SharedOperation::Budget, SharedResult::Skipped), 0);
 }
 
-/// A unit is had when it flows in, or as much later as the store takes for one answer.
+/// A wait counts from when it was asked: a unit is had when it flows in, however long an answer takes. Fails where it counts from
+/// the answer.
 #[tokio::test(start_paused = true)]
-async fn a_slow_store_makes_no_wait_for_a_unit_longer_than_its_last_answer() {
+async fn a_slow_store_makes_no_wait_for_a_unit_longer() {
     for millis in [0, 20, 40] {
         let (fleet, issuer) = (Fleet::new(1), instant());
         let spenders = spenders(&fleet, &issuer, 1);
@@ -179,7 +181,7 @@ async fn a_slow_store_makes_no_wait_for_a_unit_longer_than_its_last_answer() {
         let begun = Instant::now();
         assert!(spenders[0].mint(request(&key(1))).await.is_ok());
         // A unit flows in within 125 ms.
-        assert!(begun.elapsed() <= Duration::from_millis(125 + millis + 5), "{millis} {:?}", begun.elapsed());
+        assert!(begun.elapsed() <= Duration::from_millis(130), "{millis} {:?}", begun.elapsed());
     }
 }
 
