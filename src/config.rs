@@ -5,6 +5,7 @@
 
 mod connection_init;
 mod listening;
+mod pointer;
 pub mod raw;
 pub mod reference;
 mod rejected;
@@ -23,7 +24,8 @@ use std::time::Duration;
 
 pub use self::connection_init::{ConnectionInit, InPayload};
 pub use self::listening::{ClientAuth, Tls, Trusted};
-pub use self::rejected::{BadPointer, JsonMatch, Pointer, RetryRejected, Scalar, Step};
+pub use self::pointer::{BadPointer, Pointer, Step};
+pub use self::rejected::{JsonMatch, RetryRejected, Scalar};
 pub use self::route::{
     BadTemplateName, CallerToken, Claim, CloseAt, Expectation, HostPattern, Injection, Matcher, MintKind, MintSpec,
     OnMintError, OnNoSession, Preflight, Requirement, Rewrite, Route, SessionIdSource, SessionRules, SessionSource,

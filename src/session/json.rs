@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::config::Step;
+
 /// A string that borrows from the input unless it holds an escape.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
@@ -66,15 +68,13 @@ pub(crate) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -
 /// What a JSON pointer (RFC 6901) points to, as it is written there. One object after the other is read, and never the
 /// whole as values: a number keeps all its digits.
 pub(crate) fn at<'a>(json: &'a RawValue, pointer: &str) -> Option<&'a RawValue> {
-    pointer.split('/').skip(1).try_fold(json, |here, step| {
-        let step = step.replace("~1", "/").replace("~0", "~");
+    pointer.split('/').skip(1).map(Step::read).try_fold(json, |here, step| {
         if here.get().trim_start().starts_with('[') {
-            let digits = step.bytes().all(|byte| byte.is_ascii_digit()) && (step == "0" || !step.starts_with('0'));
             let list: Vec<&RawValue> = serde_json::from_str(here.get()).ok()?;
-            list.get(step.parse::<usize>().ok().filter(|_| digits)?).copied()
+            list.get(step.index?).copied()
         } else {
             let members: BTreeMap<Text<'_>, &RawValue> = serde_json::from_str(here.get()).ok()?;
-            members.get(&Text(step.into())).copied()
+            members.get(&Text(step.name.into_string().into())).copied()
         }
     })
 }

@@ -459,7 +459,7 @@ fn a_websocket_is_told_from_what_only_looks_like_one() {
     }));
     let (upgrade, connection) = ("Upgrade: websocket", "Connection: keep-alive, Upgrade");
     let (version, key) = ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==");
-    let opens = "a tunnel opens when the upstream answers 101\n  is closed  4401 when the session token expires \
+    let opens = "a tunnel opens when the upstream answers 101\n  is closed  4401, or 3000 over graphql-transport-ws, when the session token expires \
                  (close_at = \"session\"), 1001 after 43200 s (max_lifetime)\nremoved      authorization\n";
     for (method, url, lines, expected) in [
         ("GET", "/", &[upgrade, connection, version, key][..], opens),

@@ -305,9 +305,11 @@ impl Report {
                     ("never", _) => "at no expiry (close_at = \"never\")",
                     (_, false) => "at no expiry: close_at needs a verified session",
                     ("token", true) => {
-                        "4401 when the first injected token that was minted expires (close_at = \"token\")"
+                        "4401, or 3000 over graphql-transport-ws, when the first injected token that was minted expires (close_at = \"token\")"
                     }
-                    (_, true) => "4401 when the session token expires (close_at = \"session\")",
+                    (_, true) => {
+                        "4401, or 3000 over graphql-transport-ws, when the session token expires (close_at = \"session\")"
+                    }
                 };
                 let oldest = max_lifetime.map(|seconds| format!(", 1001 after {seconds} s (max_lifetime)"));
                 row(out, "  is closed", &format!("{expiry}{}", oldest.unwrap_or_default()))?;

@@ -5,7 +5,7 @@ use crate::config::raw;
 use crate::config::raw::problem::Span;
 use crate::config::raw::reader::{At, Field, Table};
 use crate::config::raw::shapes::Toggle;
-use crate::config::{ConnectionInit, InPayload, Injection, MintKind, OnNoSession, Source};
+use crate::config::{ConnectionInit, InPayload, Injection, MintKind, OnNoSession, Pointer, Source};
 
 use super::context::Context;
 use super::inject;
@@ -112,10 +112,10 @@ fn pointer(table: &At<raw::RewriteInit>, cx: &mut Context<'_>) -> Option<InPaylo
 /// A pointer into the payload, and the prefix.
 fn place(at: &At<String>, prefix: &Field<String>, cx: &mut Context<'_>) -> Option<InPayload> {
     let prefix = inject::prefix(prefix, cx);
-    let steps = at.split('/').map(|step| step.replace("~1", "/").replace("~0", "~"));
-    let mut steps: Vec<String> = steps.collect();
-    let escapes = at.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
-    if !escapes || steps.len() < 2 || !steps.remove(0).is_empty() || steps.iter().any(String::is_empty) {
+    let pointer = Pointer::parse(at).ok();
+    let names = pointer.iter().flat_map(Pointer::steps).map(|step| step.name.to_string());
+    let steps: Vec<String> = names.collect();
+    if steps.is_empty() || steps.iter().any(String::is_empty) {
         cx.error(&at.span, "not a JSON pointer to a member of the payload")
             .advice("write \"/headers/Authorization\"; `~` is written `~0`, and a `/` inside a name `~1`");
         return None;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::raw;
 use crate::config::raw::problem::{Span, nearest};
 use crate::config::raw::reader::{At, Field, Table};
-use crate::config::{Claim, Expectation, Injection, MintKind, MintSpec, Source, TemplateName};
+use crate::config::{Claim, Expectation, Injection, MintKind, MintSpec, Pointer, Source, TemplateName};
 use crate::headers::NameSet;
 use crate::metrics::TemplateId;
 use crate::secret;
@@ -220,12 +220,13 @@ fn mint_spec(
 /// A value of a session, by its name or by a pointer into the claims.
 pub(crate) fn claim(at: &At<String>, cx: &mut Context<'_>) -> Option<Claim> {
     if at.starts_with('/') {
-        // RFC 6901 section 3: `~` stands only before 0 or 1.
-        if at.split('~').skip(1).all(|rest| rest.starts_with(['0', '1'])) {
-            return Some(Claim::Pointer(at.value.clone()));
-        }
-        cx.error(&at.span, "not a JSON pointer").advice("write `~` as `~0` and a `/` inside a name as `~1`");
-        return None;
+        return match Pointer::parse(at) {
+            Ok(_) => Some(Claim::Pointer(at.value.clone())),
+            Err(bad) => {
+                cx.error(&at.span, bad.to_string()).advice(bad.advice());
+                None
+            }
+        };
     }
     if let Some((_, claim)) = CLAIMS.into_iter().find(|(name, _)| *name == at.value) {
         return Some(claim);

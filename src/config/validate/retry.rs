@@ -5,7 +5,7 @@ use http::StatusCode;
 use crate::config::raw;
 use crate::config::raw::reader::{At, Field, Table};
 use crate::config::raw::shapes;
-use crate::config::{BadPointer, Injection, JsonMatch, Pointer, RetryRejected, Scalar, Source};
+use crate::config::{Injection, JsonMatch, Pointer, RetryRejected, Scalar, Source};
 
 use super::context::Context;
 
@@ -95,12 +95,7 @@ fn json(table: &At<raw::RetryJson>, cx: &mut Context<'_>) -> Option<JsonMatch> {
     let pointer = table.pointer.get().and_then(|at| {
         let parsed = Pointer::parse(at);
         if let Err(bad) = &parsed {
-            let advice = match bad {
-                BadPointer::Relative => "write the names from the outermost on: \"/errors/0/extensions/code\"",
-                BadPointer::Tilde => "write `~` as `~0` and a `/` inside a name as `~1`",
-                BadPointer::Deep => "at most 64 names",
-            };
-            cx.error(&at.span, bad.to_string()).advice(advice);
+            cx.error(&at.span, bad.to_string()).advice(bad.advice());
         }
         parsed.ok()
     });

@@ -22,15 +22,16 @@ websocket = { rewrite_connection_init = { pointer = "/headers/Authorization", pr
 const MANY: usize = 64 * 1024;
 
 /// Frames that an upstream has got.
-type Got = Arc<Mutex<Vec<Frame>>>;
+pub(super) type Got = Arc<Mutex<Vec<Frame>>>;
 
-/// An upstream that keeps every frame, answers each message with `ack`, and a close frame with the same.
-async fn keeping() -> (Upstream, Got) {
+/// An upstream that says this at once, keeps every frame, answers each message with `ack`, and a close frame with the same.
+pub(super) async fn keeping(hello: &'static [u8]) -> (Upstream, Got) {
     let got = Got::default();
     let kept = Arc::clone(&got);
     let upstream = agreeing(move |mut visit| {
         let kept = Arc::clone(&kept);
         async move {
+            visit.wire.send(hello).await;
             loop {
                 visit.wire.wait().await;
                 let Ok(next) = visit.wire.frame().await else { return };
@@ -62,7 +63,7 @@ fn init(headers: &Value) -> Vec<u8> {
 
 #[tokio::test]
 async fn the_first_message_gets_the_token_and_loses_what_the_caller_put_there() {
-    let (upstream, got) = keeping().await;
+    let (upstream, got) = keeping(b"").await;
     let (gateway, upstream) = in_front_of(upstream, REWRITING).await;
     let mut client = Wire::connect(gateway.address).await;
     client.open("/", &gateway.bearer("bob")).await;
@@ -118,7 +119,7 @@ async fn a_first_message_that_is_none_reaches_no_upstream_and_its_sender_is_told
         (masked(0x83, &spoofed), 1002, "opcode"),
         ([masked(0x01, &spoofed[..5]), masked(0x81, &spoofed)].concat(), 1002, "within another"),
     ] {
-        let (upstream, got) = keeping().await;
+        let (upstream, got) = keeping(b"").await;
         let (gateway, _upstream) = in_front_of(upstream, REWRITING).await;
         let mut client = Wire::connect(gateway.address).await;
         client.open("/", &gateway.bearer("bob")).await;
@@ -139,7 +140,7 @@ async fn a_first_message_that_is_none_reaches_no_upstream_and_its_sender_is_told
 /// Who says nothing is as idle as on every other route; a farewell passes, and nothing after it.
 #[tokio::test]
 async fn a_caller_that_closes_before_its_first_message_is_heard() {
-    let (upstream, got) = keeping().await;
+    let (upstream, got) = keeping(b"").await;
     let (gateway, _upstream) = in_front_of(upstream, REWRITING).await;
     let mut client = Wire::connect(gateway.address).await;
     client.open("/", &gateway.bearer("bob")).await;
@@ -153,7 +154,7 @@ async fn a_caller_that_closes_before_its_first_message_is_heard() {
 /// Fails when the value of the upgrade's header is put into the message, whatever has become of it.
 #[tokio::test]
 async fn a_token_that_has_died_before_the_first_message_is_minted_anew() {
-    let (upstream, got) = keeping().await;
+    let (upstream, got) = keeping(b"").await;
     let (gateway, upstream) = in_front_of(upstream, REWRITING).await;
     let mut client = Wire::connect(gateway.address).await;
     client.open("/", &gateway.bearer("bob")).await;
@@ -169,7 +170,7 @@ async fn a_token_that_has_died_before_the_first_message_is_minted_anew() {
 
 #[tokio::test]
 async fn where_there_is_no_session_the_message_goes_without_a_token_and_without_a_spoofed_one() {
-    let (upstream, got) = keeping().await;
+    let (upstream, got) = keeping(b"").await;
     let (gateway, upstream) = in_front_of(upstream, &format!("{REWRITING}on_no_session = \"pass\"\n")).await;
     let mut client = Wire::connect(gateway.address).await;
     client.open("/", "").await;
@@ -182,7 +183,7 @@ async fn where_there_is_no_session_the_message_goes_without_a_token_and_without_
 /// Fails when the offer stays in the upgrade, or the upstream's agreement to what nobody offered is believed.
 #[tokio::test]
 async fn no_extension_is_agreed_to_where_the_first_message_is_read() {
-    let (upstream, _) = keeping().await;
+    let (upstream, _) = keeping(b"").await;
     let (gateway, upstream) = in_front_of(upstream, REWRITING).await;
     let mut client = Wire::connect(gateway.address).await;
     let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
@@ -198,7 +199,7 @@ async fn no_extension_is_agreed_to_where_the_first_message_is_read() {
 
 #[tokio::test]
 async fn the_first_message_of_a_stream_gets_the_token_too() {
-    let (upstream, got) = keeping().await;
+    let (upstream, got) = keeping(b"").await;
     let (gateway, upstream) = in_front_of(upstream, REWRITING).await;
     let mut client = Client::connect(gateway.address).await;
     let nowhere = http::Request::get("http://gateway.test/nowhere/../x").body(http2::empty()).unwrap();
@@ -222,7 +223,7 @@ async fn the_first_message_of_a_stream_gets_the_token_too() {
 /// What ends an upgrade with an error ends the message with that error's code.
 #[tokio::test]
 async fn a_first_message_without_its_token_closes_as_the_error_says() {
-    let (upstream, got) = keeping().await;
+    let (upstream, got) = keeping(b"").await;
     let (gateway, _upstream) = in_front_of(upstream, REWRITING).await;
     let mut client = Wire::connect(gateway.address).await;
     client.open("/", &gateway.bearer("bob")).await;

@@ -1,17 +1,16 @@
 //! The session comes in the first message of a WebSocket: who is let in, and that nothing passes before.
 
-use std::sync::{Arc, Mutex};
-
 use http::Request;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::first_message::{Got, keeping};
 use super::{get, in_front_of};
 use crate::support::eventually;
 use crate::support::gateway::{Boot, Gateway, PARTY};
 use crate::support::http2::{self, Client};
 use crate::support::upstream::Upstream;
-use crate::support::websocket::{Frame, agreeing, frame, masked, open};
+use crate::support::websocket::{frame, masked, open};
 use crate::support::wire::Wire;
 
 const LATE: &str = r#"
@@ -22,32 +21,9 @@ session = [{ connection_init = "/headers/Authorization", prefix = "Bearer " }]
 inject = [{ header = "authorization", prefix = "Bearer ", template = "custom_hasura" }]
 "#;
 
-/// Frames that an upstream has got.
-type Got = Arc<Mutex<Vec<Frame>>>;
-
-/// An upstream that says hello at once, keeps every frame, answers each message with `ack`, and a close frame with the same.
+/// An upstream that says hello at once.
 async fn greeting() -> (Upstream, Got) {
-    let got = Got::default();
-    let kept = Arc::clone(&got);
-    let upstream = agreeing(move |mut visit| {
-        let kept = Arc::clone(&kept);
-        async move {
-            visit.wire.send(frame(0x81, b"hello")).await;
-            loop {
-                visit.wire.wait().await;
-                let Ok(next) = visit.wire.frame().await else { return };
-                let (first, payload) = (next.first, next.payload.clone());
-                kept.lock().unwrap().push(next);
-                match first {
-                    0x81 => visit.wire.send(frame(0x81, b"ack")).await,
-                    0x88 => return visit.wire.send(frame(0x88, &payload)).await,
-                    _ => {}
-                }
-            }
-        }
-    })
-    .await;
-    (upstream, got)
+    keeping(b"\x81\x05hello").await
 }
 
 fn init(headers: &Value) -> Vec<u8> {

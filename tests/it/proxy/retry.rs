@@ -49,7 +49,7 @@ async fn refusing(refusal: impl Into<String>) -> Upstream {
 }
 
 /// Has a token minted and lets it grow old enough to be at fault.
-async fn with_an_old_token(gateway: &Gateway) -> Wire {
+pub(super) async fn with_an_old_token(gateway: &Gateway) -> Wire {
     let mut client = Wire::connect(gateway.address).await;
     assert_eq!(client.ask(get("/first", &gateway.bearer("alice"))).await.outcome(), (200, ""));
     tokio::time::pause();

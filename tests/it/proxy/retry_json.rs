@@ -1,16 +1,16 @@
 //! `retry_rejected` with `json`: a refusal that stands in an answer's body, and answers that only look like one.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use http::{Method, Request, Response};
 use tokio::sync::Notify;
 
+use super::retry::with_an_old_token;
 use super::{get, in_front_of};
 use crate::support::gateway::Gateway;
 use crate::support::http2::{self, with_trailers};
 use crate::support::upstream::{OK, Upstream};
-use crate::support::wire::{Message, Wire};
+use crate::support::wire::Message;
 
 /// As for Hasura. A connection outlives the time that makes a token old.
 const RETRYING: &str = r#"
@@ -70,16 +70,6 @@ async fn refusing(refusal: impl Into<String>, all: bool) -> Upstream {
         }
     })
     .await
-}
-
-/// Has a token minted and lets it grow old enough to be at fault.
-async fn with_an_old_token(gateway: &Gateway) -> Wire {
-    let mut client = Wire::connect(gateway.address).await;
-    assert_eq!(client.ask(get("/first", &gateway.bearer("alice"))).await.outcome(), (200, ""));
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(11)).await;
-    tokio::time::resume();
-    client
 }
 
 /// How an answer is framed, and what is in it.

@@ -44,7 +44,11 @@ fn what_a_route_requires_is_read() {
 #[test]
 fn what_no_session_could_have_is_refused() {
     refused(&with("require = { org_rle = [\"a\"] }"), "not a value of a session", "org_rle");
-    refused(&with("require = { \"/a~2\" = [\"a\"] }"), "not a JSON pointer", "\"/a~2\"");
+    refused(
+        &with("require = { \"/a~2\" = [\"a\"] }"),
+        "not a JSON pointer: `~` stands for itself only as `~0`",
+        "\"/a~2\"",
+    );
     refused(&with("require = { org_id = [] }"), "no session could have one of no values", "[]");
     refused(&with("require = { org_id = [1] }"), "expected a string, found an integer", "1");
     let public = "[[routes]]\nname = \"api\"\nupstream = \"http://127.0.0.1:1\"\nsession = []\n";
