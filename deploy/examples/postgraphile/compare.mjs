@@ -11,7 +11,7 @@ import { plot } from "./compare/plot.mjs";
 import { ORIGIN, VARIANTS, startAll, startBackend } from "./stack.mjs";
 
 const { values: options } = parseArgs({
-  options: { seconds: { type: "string", default: "5" }, rounds: { type: "string", default: "3" }, write: { type: "boolean" } },
+  options: { seconds: { type: "string", default: "12" }, rounds: { type: "string", default: "3" }, write: { type: "boolean" } },
 });
 const [SECONDS, ROUNDS] = [Number(options.seconds), Number(options.rounds)];
 const LATENCY = 150;
