@@ -18,7 +18,8 @@ async function* events(settings, withPgClient, subscriber, cursor) {
     for (;;) {
       const { rows } = await withPgClient(settings, (client) =>
         client.query({
-          text: `select id::text, note_id::text, kind, body from app.note_events where id > $1 order by id limit ${BATCH}`,
+          // By the column: a bare `id` would be the text that is selected, and '101' comes before '99'.
+          text: `select id::text, note_id::text, kind, body from app.note_events e where id > $1 order by e.id limit ${BATCH}`,
           values: [cursor],
         }),
       );

@@ -4,6 +4,7 @@
 //   mintgate's 3000 (it sent 4401): the client gives up at the first expiry
 //   the cursor, at the server: what happened between two connections is missed
 //   the cursor, at the client: events come twice
+//   the order by the id's number (it was by its text): 10 before 9, and some twice
 import assert from "node:assert/strict";
 import { createClient } from "graphql-ws";
 import { WebSocket } from "ws";
@@ -104,6 +105,17 @@ export async function subscriptions({ gateway, emulator, postgres }, template, l
     for (const { state } of both) assert.deepEqual([...new Set(state.closes)], ["3000 token expired"]);
     for (const { end } of both) await end();
     return `${acme.length + globex.length} events over ${both[0].state.closes.length + both[1].state.closes.length} reconnections`;
+  });
+
+  await check("one who was away for long gets all of it, in its order", async () => {
+    const all = await happened("org_acme", "0");
+    // More than a look of the server's brings, and ids of one, two, three digits.
+    assert.ok(all.length > 100 && all[0].length === 1 && all.at(-1).length > 2, `too few events: ${all.length}`);
+    const away = subscriber(socket, token("sess_abe"), "0");
+    await until("all have come", () => away.state.seen.length >= all.length);
+    assert.deepEqual(ids(away), all);
+    await away.end();
+    return `${all.length} events`;
   });
 
   await check("after a switch the next connection has the new organization, and none of the old one's events", async () => {
