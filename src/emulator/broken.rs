@@ -14,10 +14,10 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use serde_json::json;
 
-use crate::emulator::error::{ApiError, json_response};
+use crate::emulator::error::{ApiError, MAX_BODY, json_response};
 use crate::emulator::faults::{Call, Effect, Fault, Malformed, Then, refusal};
 use crate::emulator::params::Params;
 use crate::emulator::state::Instance;
@@ -64,6 +64,7 @@ pub(crate) async fn play(State(instance): State<Arc<Instance>>, request: Request
     match then {
         Then::Nothing => next.run(request).await,
         Then::Refuse { status, code, retry_after } => {
+            read_whole(request).await;
             let mut answer = refusal(status, code).answer();
             if let Some(seconds) = retry_after {
                 answer.headers_mut().insert(RETRY_AFTER, seconds.into());
@@ -73,9 +74,19 @@ pub(crate) async fn play(State(instance): State<Arc<Instance>>, request: Request
         // The caller's leaving ends it.
         Then::Hang => std::future::pending().await,
         // hyper sends no head whose body fails before it was flushed: the connection ends without an answer.
-        Then::Reset => Body::from_stream(stream::once(async { Err::<Bytes, _>(broken()) })).into_response(),
+        Then::Reset => {
+            read_whole(request).await;
+            Body::from_stream(stream::once(async { Err::<Bytes, _>(broken()) })).into_response()
+        }
         Then::Spoil(how) => spoil(next.run(request).await, how).await,
     }
+}
+
+/// A connection that ends while bytes of its request are on their way is reset by TCP, which can take an answer with it:
+/// what the caller sees would depend on how its writes fall.
+async fn read_whole(request: Request) {
+    // A body that is too long, or broken off, gets the same.
+    drop(Limited::new(request.into_body(), MAX_BODY).collect().await);
 }
 
 fn broken() -> io::Error {

@@ -1,5 +1,6 @@
 //! Scripted faults over a real socket: what the caller of a broken issuer sees.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,6 +58,32 @@ async fn mint_with(fault: &str) -> String {
     let other = raw(served.at, "POST", &format!("/v1/sessions/{BOB}/tokens/plain"), "").await;
     assert!(other.starts_with("HTTP/1.1 200 "), "the fault is over: {other}");
     broken
+}
+
+/// The fault's end, as a caller sees it that writes its body after its head, as many do.
+async fn end_with(fault: &str) -> io::Result<String> {
+    let served = served();
+    raw(served.at, "POST", "/_emulator/faults", fault).await;
+    let mut stream = TcpStream::connect(served.at).await.unwrap();
+    let head = format!(
+        "POST /v1/sessions/{ALICE}/tokens/plain HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {DEFAULT_SECRET_KEY}\r\n\
+         Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Long enough for an answer to the head alone. In a slower one the claim holds too.
+    let early = tokio::time::timeout(Duration::from_millis(200), stream.readable()).await;
+    assert!(early.is_err(), "it ends before its request does");
+    stream.write_all(b"{}").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.map(|_| answer)
+}
+
+#[tokio::test]
+async fn a_fault_waits_for_the_whole_request() {
+    let reset = end_with(r#"{"endpoint":"mint","reset":true}"#).await;
+    assert_eq!(reset.unwrap(), "", "an orderly end without an answer");
+    let refused = end_with(r#"{"endpoint":"mint","status":429}"#).await.unwrap();
+    assert!(refused.starts_with("HTTP/1.1 429 "), "{refused}");
 }
 
 fn body(answer: &str) -> &str {
