@@ -55,6 +55,15 @@ impl Ways {
         if let Some(at) = raw.allow_from.get().filter(|at| at.is_empty()) {
             cx.error(&at.span, "nobody could ask").advice("leave it out for this machine, or list who may ask");
         }
+        if let (Some(at), Some(way)) = (raw.listen.get(), &way)
+            && clear(way, &raw.tls)
+            && !raw.allow_from.is_absent()
+        {
+            cx.problems
+                .warning(&at.span, "minted tokens pass in clear text, where other machines listen")
+                .label("the answers hold them")
+                .advice("add tls = { cert = \"cert.pem\", key = \"key.pem\" }, or have the proxy ask over loopback");
+        }
         Some(Authz { way: way?, allow_from })
     }
 
@@ -67,13 +76,11 @@ impl Ways {
     ) -> Option<TokenApi> {
         let raw = field.get()?;
         let way = self.way("[token_api]", raw, &raw.listen, &raw.tls, cx);
-        if let (Some(at), Some(way)) = (raw.listen.get(), &way) {
-            let open = matches!(&way.listen, ListenAddress::Tcp(at) if !at.ip().to_canonical().is_loopback());
-            // By what is written: under `check` a key may be absent.
-            if open && raw.tls.is_absent() {
-                cx.error(&at.span, "secret keys and tokens would pass in clear text, where other machines listen")
-                    .advice("add tls = { cert = \"cert.pem\", key = \"key.pem\" }, or listen on a loopback address");
-            }
+        if let (Some(at), Some(way)) = (raw.listen.get(), &way)
+            && clear(way, &raw.tls)
+        {
+            cx.error(&at.span, "secret keys and tokens would pass in clear text, where other machines listen")
+                .advice("add tls = { cert = \"cert.pem\", key = \"key.pem\" }, or listen on a loopback address");
         }
         let callers = callers(&raw.callers, secret_keys, cx);
         self.mint = Some(field.get().and_then(|at| at.listen.get()).map_or(raw.span.clone(), |at| at.span.clone()));
@@ -125,6 +132,11 @@ impl Ways {
         self.taken.push((address.clone(), section));
         Some(Way { tls: listen::tls(tls, &[&address], cx), listen: address })
     }
+}
+
+/// Whether what passes can be read by other machines. By what is written: under `check` a certificate may be absent.
+fn clear(way: &Way, tls: &Field<raw::ListenTls>) -> bool {
+    tls.is_absent() && matches!(&way.listen, ListenAddress::Tcp(at) if !at.ip().to_canonical().is_loopback())
 }
 
 fn callers(field: &Field<Vec<At<raw::ApiCaller>>>, secret_keys: &[Secret], cx: &mut Context<'_>) -> Vec<ApiCaller> {

@@ -110,6 +110,18 @@ fn the_token_api_is_not_for_other_machines_in_clear_text() {
 }
 
 #[test]
+fn answers_with_tokens_in_clear_text_are_warned_of() {
+    let warned = |address: &str, more: &str| {
+        let authz = AUTHZ.replace("127.0.0.1:6473", address);
+        said(&format!("{LEAST}{authz}{more}\n")).contains("warning: minted tokens pass in clear text")
+    };
+    let private = "allow_from = [\"private\"]";
+    assert!(warned("0.0.0.0:6473", private) && warned("10.0.0.1:6473", private));
+    assert!(!warned("127.0.0.1:6473", private) && !warned("unix:authz.sock", private));
+    assert!(!warned("0.0.0.0:6473", ""), "nobody but this machine may ask");
+}
+
+#[test]
 fn callers_are_told_apart() {
     for (callers, problem) in [
         (
