@@ -34,6 +34,15 @@ pub enum PeerAddress {
     Unix,
 }
 
+// === impl ListenAddress ===
+
+impl ListenAddress {
+    /// Whether other machines can reach it. Of systemd's sockets nothing is known.
+    pub fn is_exposed(&self) -> bool {
+        matches!(self, Self::Tcp(address) if !address.ip().to_canonical().is_loopback())
+    }
+}
+
 // === impl BoundAddress ===
 
 impl BoundAddress {

@@ -64,7 +64,6 @@ pub(crate) async fn play(State(instance): State<Arc<Instance>>, request: Request
     match then {
         Then::Nothing => next.run(request).await,
         Then::Refuse { status, code, retry_after } => {
-            read_whole(request).await;
             let mut answer = refusal(status, code).answer();
             if let Some(seconds) = retry_after {
                 answer.headers_mut().insert(RETRY_AFTER, seconds.into());
@@ -82,8 +81,8 @@ pub(crate) async fn play(State(instance): State<Arc<Instance>>, request: Request
     }
 }
 
-/// A connection that ends while bytes of its request are on their way is reset by TCP, which can take an answer with it:
-/// what the caller sees would depend on how its writes fall.
+/// Without an answer hyper drops the connection, and TCP makes a reset of that while bytes of the request are on their way:
+/// what the caller sees would depend on how its writes fall. Behind an answer the listener reads them off.
 async fn read_whole(request: Request) {
     // A body that is too long, or broken off, gets the same.
     drop(Limited::new(request.into_body(), MAX_BODY).collect().await);

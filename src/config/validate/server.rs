@@ -74,7 +74,7 @@ fn control(raw: &raw::Admin, admin: &ListenAddress, data: &[Listen], cx: &mut Co
         cx.error(&at.span, "another listener has this address").advice("give `control` one of its own");
     }
     match &listen {
-        ListenAddress::Tcp(address) if !address.ip().to_canonical().is_loopback() => {
+        address if address.is_exposed() => {
             cx.error(&at.span, "other machines could reach this address")
                 .advice("write \"unix:/run/mintgate/control.sock\", or a loopback address and a `token`");
         }

@@ -103,7 +103,7 @@ fn reachable(place: &Span, caller: &CallerToken, around: &Around<'_>, cx: &mut C
     for listen in around.listeners.iter().filter(|listen| around.listener.is_none_or(|own| own == listen.id)) {
         let name = &listen.name;
         match &listen.address {
-            ListenAddress::Tcp(address) if !address.ip().to_canonical().is_loopback() => {
+            address if address.is_exposed() => {
                 cx.error(place, format!("the listener `{name}` can be reached from other machines"))
                     .label("whoever names a session there gets its tokens")
                     .advice("give the route a listener on a Unix socket or a loopback address: match = { listener = \"...\" }");

@@ -57,7 +57,7 @@ impl Ways {
         }
         if let (Some(at), Some(way)) = (raw.listen.get(), &way)
             && clear(way, &raw.tls)
-            && !raw.allow_from.is_absent()
+            && allow_from.networks.iter().any(|network| !network.addr().to_canonical().is_loopback())
         {
             cx.problems
                 .warning(&at.span, "minted tokens pass in clear text, where other machines listen")
@@ -136,7 +136,7 @@ impl Ways {
 
 /// Whether what passes can be read by other machines. By what is written: under `check` a certificate may be absent.
 fn clear(way: &Way, tls: &Field<raw::ListenTls>) -> bool {
-    tls.is_absent() && matches!(&way.listen, ListenAddress::Tcp(at) if !at.ip().to_canonical().is_loopback())
+    tls.is_absent() && way.listen.is_exposed()
 }
 
 fn callers(field: &Field<Vec<At<raw::ApiCaller>>>, secret_keys: &[Secret], cx: &mut Context<'_>) -> Vec<ApiCaller> {

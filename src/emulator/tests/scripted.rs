@@ -1,6 +1,5 @@
 //! Scripted faults over a real socket: what the caller of a broken issuer sees.
 
-use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,15 +29,18 @@ fn served() -> Served {
     Served { at, shutdown }
 }
 
+fn head(method: &str, target: &str, length: usize) -> String {
+    format!(
+        "{method} {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {DEFAULT_SECRET_KEY}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
 /// Everything that comes back for one request, to the end of the connection.
 async fn raw(at: SocketAddr, method: &str, target: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(at).await.unwrap();
-    let head = format!(
-        "{method} {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {DEFAULT_SECRET_KEY}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
+    let request = head(method, target, body.len()) + body;
+    stream.write_all(request.as_bytes()).await.unwrap();
     let (mut out, mut buffer) = (Vec::new(), [0; 8192]);
     // An endless answer is read in part.
     while out.len() < 256 * 1024 {
@@ -60,30 +62,21 @@ async fn mint_with(fault: &str) -> String {
     broken
 }
 
-/// The fault's end, as a caller sees it that writes its body after its head, as many do.
-async fn end_with(fault: &str) -> io::Result<String> {
+/// Fails where the connection ends at once: that is a reset, for which one of the SDKs tries again, and for this it does not.
+#[tokio::test]
+async fn a_reset_waits_for_a_body_that_is_written_after_its_head() {
     let served = served();
-    raw(served.at, "POST", "/_emulator/faults", fault).await;
+    raw(served.at, "POST", "/_emulator/faults", r#"{"endpoint":"mint","reset":true}"#).await;
     let mut stream = TcpStream::connect(served.at).await.unwrap();
-    let head = format!(
-        "POST /v1/sessions/{ALICE}/tokens/plain HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {DEFAULT_SECRET_KEY}\r\n\
-         Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
-    );
+    let head = head("POST", &format!("/v1/sessions/{ALICE}/tokens/plain"), 2);
     stream.write_all(head.as_bytes()).await.unwrap();
-    // Long enough for an answer to the head alone. In a slower one the claim holds too.
+    // A slower machine may see nothing in this time; then it shows less, and fails nothing.
     let early = tokio::time::timeout(Duration::from_millis(200), stream.readable()).await;
     assert!(early.is_err(), "it ends before its request does");
     stream.write_all(b"{}").await.unwrap();
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.map(|_| answer)
-}
-
-#[tokio::test]
-async fn a_fault_waits_for_the_whole_request() {
-    let reset = end_with(r#"{"endpoint":"mint","reset":true}"#).await;
-    assert_eq!(reset.unwrap(), "", "an orderly end without an answer");
-    let refused = end_with(r#"{"endpoint":"mint","status":429}"#).await.unwrap();
-    assert!(refused.starts_with("HTTP/1.1 429 "), "{refused}");
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "", "an orderly end");
 }
 
 fn body(answer: &str) -> &str {

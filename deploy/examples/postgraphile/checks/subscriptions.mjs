@@ -4,7 +4,7 @@
 //   mintgate's 3000 (it sent 4401): the client gives up at the first expiry
 //   the cursor, at the server: what happened between two connections is missed
 //   the cursor, at the client: events come twice
-//   the order by the id's number (it was by its text): 10 before 9, and some twice
+//   the order by the id's number (it was by its text): one who was away for long never gets all
 import assert from "node:assert/strict";
 import { createClient } from "graphql-ws";
 import { WebSocket } from "ws";

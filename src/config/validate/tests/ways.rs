@@ -118,7 +118,11 @@ fn answers_with_tokens_in_clear_text_are_warned_of() {
     let private = "allow_from = [\"private\"]";
     assert!(warned("0.0.0.0:6473", private) && warned("10.0.0.1:6473", private));
     assert!(!warned("127.0.0.1:6473", private) && !warned("unix:authz.sock", private));
-    assert!(!warned("0.0.0.0:6473", ""), "nobody but this machine may ask");
+    for here in ["", "allow_from = [\"loopback\", \"unix\"]"] {
+        assert!(!warned("0.0.0.0:6473", here), "nobody but this machine may ask");
+    }
+    let tls = "tls = { cert = \"cert.pem\", key = \"key.pem\" }\n";
+    assert!(!warned("0.0.0.0:6473", &format!("{tls}{private}")));
 }
 
 #[test]
