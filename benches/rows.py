@@ -59,12 +59,12 @@ def listener():
 
 
 class Emulator:
-    def __init__(self, binary):
-        self.binary = binary
+    def __init__(self, binary, environment=None):
+        self.binary, self.environment = binary, {**os.environ, **(environment or {})}
 
     def __enter__(self):
         command = [self.binary, "emulator", "--json", "--listen", "127.0.0.1:0", "--rate-limit", "off"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self.environment)
         self.facts = json.loads(self.process.stdout.readline())
         return self
 
@@ -108,12 +108,12 @@ upstream = "bench"
 """
 
 
-def pass_through(row, requests, emulator, tokens, command, environment=None):
-    """Starts a gateway by `command`, to which its configuration is added, has so many requests pass through it and ends it."""
+def pass_through(row, requests, emulator, tokens, command, environment=None, more=""):
+    """Starts a gateway by `command`, to which its configuration is added, with `more` in front of it, has so many requests pass through it and ends it."""
     with tempfile.TemporaryDirectory() as directory, listener() as upstream:
         here = pathlib.Path(directory)
         here.joinpath("key.pem").write_text(emulator["jwt_key"])
-        here.joinpath("mintgate.toml").write_text(configuration(row, emulator, upstream.getsockname()[1]))
+        here.joinpath("mintgate.toml").write_text(more + configuration(row, emulator, upstream.getsockname()[1]))
         environment = {"PATH": os.environ["PATH"], "CLERK_SECRET_KEY": emulator["secret_key"], **(environment or {})}
         with open(here / "log", "w+") as log:
             gateway = subprocess.Popen([*command, "run", "--config", str(here / "mintgate.toml")], env=environment, stderr=log)

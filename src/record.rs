@@ -17,8 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, StatusCode};
 use tokio::time::Instant;
 
 use crate::address::PeerAddress;
@@ -30,7 +29,7 @@ use crate::traces::Tracer;
 use crate::traces::mint::Origin;
 use crate::traces::span::{Steps, Trace};
 use id::RequestIds;
-use value::{Host, Lookups};
+use value::{Asked, Lookups};
 
 pub use id::RequestId;
 pub use value::{BodyEnd, CredentialKind};
@@ -91,9 +90,8 @@ pub struct Record {
     start: Instant,
     peer: PeerAddress,
     method: Method,
-    /// The target and the host stay empty where no request is logged.
-    target: Option<PathAndQuery>,
-    host: Option<Host>,
+    /// `None` where no request is logged.
+    asked: Option<Asked>,
     route: RouteId,
     route_logs: bool,
     degraded: bool,
@@ -138,21 +136,13 @@ impl Recorder {
         let traced = |tracer: &Arc<Tracer>| tracer.begin(request, peer.trusted, peer.scheme, &self.clock, start);
         let trace = self.tracer.as_ref().map(traced);
         let shown = self.access != Access::Off || trace.as_ref().is_some_and(|trace| trace.steps.is_some());
-        let (target, host) = if shown {
-            let uri = request.uri();
-            let named = || request.headers().get(header::HOST).cloned().map(Host::Header);
-            (uri.path_and_query().cloned(), uri.authority().cloned().map(Host::Authority).or_else(named))
-        } else {
-            (None, None)
-        };
         Record {
             recorder: Arc::clone(self),
             id,
             start,
             peer: peer.address,
             method: request.method().clone(),
-            target,
-            host,
+            asked: shown.then(|| Asked::of(request)),
             route: self.metrics.no_route(),
             route_logs: true,
             degraded: false,
@@ -321,14 +311,11 @@ impl Record {
         self.bytes += bytes as u64;
     }
 
-    /// The request has become a tunnel, which is open until the record ends. It lives long: nothing of it keeps the
-    /// buffer of the request's head.
+    /// The request has become a tunnel, which is open until the record ends.
     pub fn opens_tunnel(&mut self) {
         if self.received.replace(0).is_none() {
             self.recorder.shard.websockets(self.route).add(1);
         }
-        self.target = self.target.take().and_then(|target| PathAndQuery::try_from(target.as_str()).ok());
-        self.host = self.host.take().map(Host::owned);
     }
 
     /// Bytes of the tunnel that reached the caller, and that reached the upstream.

@@ -156,7 +156,7 @@ ROWS = {
         "Resident at 256 connections after a million requests, 1000 sessions in turn. nginx closes a connection after its "
         "default of 1000 requests, since it frees memory with it; in the other rows it keeps them.",
         [Variant(peer, peer, lambda url: settle(few, url), million) for peer in
-         ("nginx-closed", "haproxy", "nginx-lua-closed", "envoy-jwt-cache", "node", "mintgate")],
+         ("nginx-closed", "haproxy", "nginx-lua-closed", "envoy-jwt-cache", "node", *OURS)],
         "nginx-closed", figure="rss_mb", rounds=1),
     "ready": Row(
         "Ready after start",

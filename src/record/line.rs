@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::field::display;
 
-use super::value::{Escaped, shown};
+use super::value::{Asked, Escaped, shown};
 use super::{BodyEnd, CredentialKind, Outcome, Record, TARGET};
 use crate::metrics::{CLIENT_GONE, Verdict};
 use crate::telemetry::Access;
@@ -37,8 +37,8 @@ impl Record {
         let recorder = &*self.recorder;
         let began = recorder.clock.wall().minus(total).to_system();
         let code = self.outcome.map_or(CLIENT_GONE, |outcome| self.code(outcome));
-        let host = self.host.as_ref().map(|host| display(Escaped(host.as_bytes())));
-        let path = self.target.as_ref().map(|target| display(Escaped(target.path().as_bytes())));
+        let host = self.asked.as_ref().and_then(Asked::host).map(display);
+        let path = self.asked.as_ref().and_then(Asked::path).map(display);
         let (sub, sid, org) = match &self.caller {
             Some(caller) => (caller.sub(), Some(caller.sid()), caller.org()),
             None => (None, None, None),

@@ -6,7 +6,7 @@
 use http::{Method, Version};
 use tokio::time::Instant;
 
-use super::value::{Escaped, shown};
+use super::value::{Asked, Escaped, shown};
 use super::{BodyEnd, CredentialKind, Record};
 use crate::metrics::CLIENT_GONE;
 use crate::traces::context::SpanId;
@@ -69,11 +69,11 @@ impl Record {
         if !steps.scheme.is_empty() {
             span.say("url.scheme", steps.scheme);
         }
-        if let Some(target) = &self.target {
-            span.say("url.path", Escaped(target.path().as_bytes()).to_string());
+        if let Some(path) = self.asked.as_ref().and_then(Asked::path) {
+            span.say("url.path", path.to_string());
         }
-        if let Some(host) = &self.host {
-            let text = Escaped(host.as_bytes()).to_string();
+        if let Some(host) = self.asked.as_ref().and_then(Asked::host) {
+            let text = host.to_string();
             let port =
                 text.rsplit_once(':').and_then(|(host, port)| Some((host.to_owned(), port.parse::<u16>().ok()?)));
             match port.filter(|(host, _)| !host.contains(':') || host.ends_with(']')) {

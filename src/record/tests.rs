@@ -2,6 +2,8 @@
 
 use std::io;
 
+use bytes::Bytes;
+use http::{HeaderValue, Uri};
 use tracing::subscriber::DefaultGuard;
 
 use super::*;
@@ -242,6 +244,23 @@ async fn an_id_is_kept_from_a_trusted_peer_alone() {
     let request = Request::get("/").header("x-request-id", "from-a-peer").body(()).unwrap();
     assert_eq!(test.begin_with(&request, true).id().to_string(), "from-a-peer");
     assert_ne!(test.begin_with(&request, false).id().to_string(), "from-a-peer");
+}
+
+/// A download of an hour would keep 8 KB or more for it.
+#[test]
+fn a_record_keeps_nothing_of_the_buffer_that_the_head_was_read_into() {
+    let test = Test::new(Access::All, Identity::None);
+    let buffer = Bytes::from(b"/a?bexample.com".to_vec());
+    let host = HeaderValue::from_maybe_shared(buffer.slice(4..)).unwrap();
+    let target = Uri::from_maybe_shared(buffer.slice(..4)).unwrap();
+    let request = Request::get(target).header("host", host).body(()).unwrap();
+    let record = test.begin_with(&request, false);
+    assert!(!buffer.is_unique(), "the request is made of it");
+    drop(request);
+    assert!(buffer.is_unique());
+    drop(record);
+    let line: serde_json::Value = serde_json::from_str(&test.lines.text()).unwrap();
+    assert_eq!((&line["path"], &line["host"]), (&"/a".into(), &"example.com".into()));
 }
 
 #[test]

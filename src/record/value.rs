@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use http::HeaderValue;
-use http::uri::Authority;
+use http::{HeaderValue, Request, header};
 
 use crate::metrics::Lookup;
 use crate::secret::Digest;
@@ -38,10 +37,12 @@ pub enum BodyEnd {
     Broken,
 }
 
-/// HTTP/1 names the host in a header, HTTP/2 in the target. Both are handles on the request's own bytes.
-pub(super) enum Host {
-    Header(HeaderValue),
-    Authority(Authority),
+/// The path and the host that a request asked for, in bytes of their own: what is under way, maybe for hours, keeps nothing
+/// of the buffer that its head was read into.
+pub(super) struct Asked {
+    /// The path, then the host.
+    bytes: Box<[u8]>,
+    path: usize,
 }
 
 /// How many token look-ups of one request had which result.
@@ -60,24 +61,28 @@ pub(super) fn shown(identity: Identity, id: &str) -> Option<String> {
     }
 }
 
-// === impl Host, Lookups ===
+// === impl Asked, Lookups ===
 
-impl Host {
-    /// The same, in bytes of its own.
-    pub(super) fn owned(self) -> Self {
-        match self {
-            Self::Header(value) => Self::Header(HeaderValue::from_bytes(value.as_bytes()).unwrap_or(value)),
-            Self::Authority(authority) => Self::Authority(Authority::try_from(authority.as_str()).unwrap_or(authority)),
-        }
+impl Asked {
+    /// HTTP/1 names the host in a header, HTTP/2 in the target. User info is refused with 400, and the line about that must
+    /// not show it.
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        let uri = request.uri();
+        let named = || request.headers().get(header::HOST).map(HeaderValue::as_bytes);
+        let host = uri.authority().map(|authority| authority.as_str().as_bytes()).or_else(named).unwrap_or_default();
+        let host = host.rsplit(|&byte| byte == b'@').next().unwrap_or_default();
+        let path = uri.path().as_bytes();
+        Self { bytes: [path, host].concat().into(), path: path.len() }
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        let bytes = match self {
-            Self::Header(value) => value.as_bytes(),
-            Self::Authority(authority) => authority.as_str().as_bytes(),
-        };
-        // User info is refused with 400, and the line about that must not show it.
-        bytes.rsplit(|&byte| byte == b'@').next().unwrap_or_default()
+    /// Without the query; `None`: a target that has none.
+    pub(super) fn path(&self) -> Option<Escaped<'_>> {
+        self.bytes.get(..self.path).filter(|path| !path.is_empty()).map(Escaped)
+    }
+
+    /// With the port, where one is said.
+    pub(super) fn host(&self) -> Option<Escaped<'_>> {
+        self.bytes.get(self.path..).filter(|host| !host.is_empty()).map(Escaped)
     }
 }
 
@@ -173,9 +178,15 @@ mod tests {
 
     #[test]
     fn user_info_is_not_part_of_a_host() {
-        let authority = |text: &'static str| Host::Authority(Authority::from_static(text));
-        assert_eq!(authority("alice:canary@example.com:80").as_bytes(), b"example.com:80");
-        assert_eq!(Host::Header(HeaderValue::from_static("canary@example.com")).as_bytes(), b"example.com");
+        let asked = |target: &str, host: &str| {
+            let asked = Asked::of(&Request::get(target).header(header::HOST, host).body(()).unwrap());
+            [asked.path(), asked.host()].map(|said| said.map(|said| said.to_string()))
+        };
+        let said = |text: &str| Some(text.to_owned());
+        assert_eq!(asked("http://alice:canary@example.com:80/a?b", "other"), [said("/a"), said("example.com:80")]);
+        assert_eq!(asked("/", "canary@example.com"), [said("/"), said("example.com")]);
+        assert_eq!(asked("example.com:443", ""), [None, said("example.com:443")]);
+        assert_eq!(asked("*", ""), [said("*"), None]);
     }
 
     #[test]
