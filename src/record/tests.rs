@@ -201,7 +201,7 @@ async fn no_secret_reaches_a_line() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_cannot_forge_a_line() {
     let test = Test::new(Access::All, Identity::None);
-    let host = http::HeaderValue::from_bytes(b"a\xff status=200\t\"x").unwrap();
+    let host = HeaderValue::from_bytes(b"a\xff status=200\t\"x").unwrap();
     let request = Request::get("/a\u{9b}31m\u{202e}\"b").header("host", host).body(()).unwrap();
     drop(test.begin_with(&request, false));
     let line = test.line();

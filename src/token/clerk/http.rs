@@ -34,6 +34,10 @@ use crate::transport::tls::{provider, roots};
 /// An idle connection is kept so long: shorter than servers and their load balancers keep theirs.
 const IDLE: Duration = Duration::from_secs(50);
 
+/// So many of them are kept. Mints at the issuer's limit take up the connections that others have just left, so few are idle
+/// at a time; what a burst needed beside these is not worth 35 KB each and a session of TLS until the time is over.
+pub(super) const MAX_IDLE: usize = 16;
+
 /// Pings on HTTP/2, so that a connection that died silently is found before a mint needs it.
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -154,6 +158,7 @@ impl Http {
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(MAX_IDLE)
             .http1_max_buf_size(MAX_HEAD)
             .http2_max_header_list_size(32 * 1024)
             .http2_keep_alive_interval(PING_EVERY)

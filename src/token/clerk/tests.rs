@@ -26,12 +26,15 @@ enum Act {
     Reset(String),
     /// Writes a head and a body without end.
     Endless,
+    /// Writes these bytes once so many requests have come.
+    Together(usize, String),
 }
 
 struct Server {
     url: String,
     seen: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
 }
 
 impl Server {
@@ -39,15 +42,21 @@ impl Server {
     async fn start(acts: Vec<Act>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = Self { url, seen: Arc::default(), connections: Arc::default() };
+        let server = Self { url, seen: Arc::default(), connections: Arc::default(), open: Arc::default() };
         let (seen, connections, tasks) =
             (Arc::clone(&server.seen), Arc::clone(&server.connections), Spawner::current());
+        let open = Arc::clone(&server.open);
         let acts: Arc<[Act]> = acts.into();
         drop(Spawner::current().spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 connections.fetch_add(1, Relaxed);
-                drop(tasks.spawn(serve(stream, Arc::clone(&acts), Arc::clone(&seen))));
+                open.fetch_add(1, Relaxed);
+                let (acts, seen, open) = (Arc::clone(&acts), Arc::clone(&seen), Arc::clone(&open));
+                drop(tasks.spawn(async move {
+                    serve(stream, acts, seen).await;
+                    open.fetch_sub(1, Relaxed);
+                }));
             }
         }));
         server
@@ -81,6 +90,12 @@ async fn serve(mut stream: TcpStream, acts: Arc<[Act]>, seen: Arc<Mutex<Vec<Stri
             Act::Endless => {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").await;
                 while stream.write_all(&[b' '; 8192]).await.is_ok() {}
+            }
+            Act::Together(all, text) => {
+                while seen.lock().unwrap().len() < all {
+                    tokio::task::yield_now().await;
+                }
+                let _ = stream.write_all(text.as_bytes()).await;
             }
         }
     }
@@ -245,6 +260,7 @@ async fn every_answer_means_what_the_table_says() {
         let shown = match &act {
             Act::Say(text) | Act::Hang(text) | Act::Reset(text) => text.clone(),
             Act::Endless => "endless".to_owned(),
+            Act::Together(all, _) => format!("{all} together"),
         };
         let (result, server) = mint(vec![act]).await;
         let error = result.expect_err(&shown);
@@ -429,6 +445,26 @@ async fn a_warm_client_mints_on_the_connection_that_is_there() {
     client.mint(request(None)).await.unwrap();
     assert!(server.seen()[0].starts_with("GET /v1/jwks HTTP/1.1\r\n"));
     assert_eq!(server.connections.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn of_the_connections_that_a_burst_needed_a_few_are_kept() {
+    const BURST: usize = 40;
+    let body = format!(r#"{{"jwt":"{}"}}"#, jwt("{}"));
+    let server = Server::start(vec![Act::Together(BURST, text("200 OK", "", &body))]).await;
+    let (client, _) = client(&server.url, &["sk_test_one"]);
+    let minted = futures_util::future::join_all((0..BURST).map(|_| client.mint(request(None)))).await;
+    assert!(minted.iter().all(Result::is_ok));
+    assert_eq!(server.connections.load(Relaxed), BURST);
+    for _ in 0..1000 {
+        if server.open.load(Relaxed) == http::MAX_IDLE {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(server.open.load(Relaxed), http::MAX_IDLE);
+    client.mint(request(None)).await.unwrap();
+    assert_eq!(server.connections.load(Relaxed), BURST, "the next one finds one of them");
 }
 
 /// Fails when the secret goes with every download, when any status will do, and without a cap.
