@@ -13,6 +13,7 @@ pub mod sequel;
 pub mod socket;
 pub mod streams;
 pub mod timer;
+mod turns;
 pub mod watched;
 
 use std::future::{Future, poll_fn};
@@ -37,10 +38,11 @@ use tokio_rustls::TlsAcceptor;
 use crate::address::PeerAddress;
 use crate::config::Limits;
 use crate::lifecycle::{Shutdown, Spawner};
-use crate::listener::connection::{Connection, Version};
+use crate::listener::connection::{Connection, Phase, Version};
 use crate::listener::refusals::Refusals;
 use crate::listener::socket::{Socket, Stream};
 use crate::listener::streams::Streams;
+use crate::listener::turns::{Place, Turns};
 use crate::listener::watched::Watched;
 use crate::live::Live;
 use crate::metrics::Shard;
@@ -75,6 +77,8 @@ pub struct Serving {
     tls: Option<Live<ServerTls>>,
     /// Whether a stream of HTTP/2 may become a WebSocket.
     websockets: bool,
+    /// Of all HTTP/1 connections of the worker.
+    turns: Turns,
     /// HTTP/1 settings, made once, and what is remembered of failed handshakes.
     builders: Arc<Builders>,
 }
@@ -112,7 +116,8 @@ impl Serving {
         // hyper's floor for the buffer is 8 KiB.
         http1.max_buf_size(head.max(8192)).half_close(false);
         let builders = Arc::new(Builders { http1, refusals: Refusals::default() });
-        Self { limits, spawner, shutdown, tls: None, websockets: false, builders }
+        let turns = Turns::new(spawner.clone());
+        Self { limits, spawner, shutdown, turns, tls: None, websockets: false, builders }
     }
 
     /// Settings of HTTP/2, whose streams know their connection.
@@ -243,7 +248,15 @@ impl Serving {
         let (mut registered, mut asked, mut woken) = (false, false, false);
         // Boxed: only a drain needs it.
         let mut leave: Option<Pin<Box<Sleep>>> = None;
+        let mut place = Place::default();
         poll_fn(|cx| {
+            // Outside a request it was most likely woken by the next one.
+            if connection.version() == Version::Http1
+                && connection.phase() != Phase::Busy
+                && self.turns.poll(&mut place, cx).is_pending()
+            {
+                return Poll::Pending;
+            }
             // The drain's waker is this task's, which stays the same: registering it once is enough, and afterwards a
             // poll costs one load instead of a lock that all connections share.
             if !asked && leave.is_none() && (!registered || self.shutdown.is_draining()) {

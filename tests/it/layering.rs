@@ -129,6 +129,7 @@ const LAYERS: &[(&str, (u8, u8))] = &[
     ("listener/rest", (3, 0)),
     ("listener/sequel", (3, 0)),
     ("listener/timer", (3, 0)),
+    ("listener/turns", (3, 0)),
     ("listener/connection", (3, 1)),
     ("listener/socket", (3, 2)),
     ("listener/streams", (3, 2)),
