@@ -137,7 +137,7 @@ mod tests {
             served.lock().unwrap().push(number);
         }))
         .await;
-        assert_eq!(served.into_inner().unwrap(), Vec::from_iter(all));
+        assert_eq!(served.into_inner().unwrap(), all.collect::<Vec<_>>());
     }
 
     #[tokio::test]
