@@ -44,7 +44,7 @@ impl Copy {
             values.extend_from_slice(value.as_bytes());
             lines.push(Line { name: name.clone(), end: values.len(), sensitive: value.is_sensitive() });
         }
-        // Towards HTTP/2 alone, where they are the upstream's own.
+        // Towards HTTP/2 alone, where they are the upstream's, or made of the caller's `Host` anew.
         let (scheme, authority) = (uri.scheme().cloned(), uri.authority().cloned());
         Self { method: request.method().clone(), scheme, authority, version: request.version(), path, lines, values }
     }

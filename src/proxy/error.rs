@@ -280,9 +280,12 @@ impl Asked {
     /// Reads the head. `parties`: whose pages may read our errors.
     pub fn of(head: &Parts, parties: &[Origin]) -> Self {
         let origin = head.headers.get(header::ORIGIN);
-        let trusted =
-            origin.filter(|origin| parties.iter().any(|party| party.as_str().as_bytes() == origin.as_bytes()));
-        Self { closes: head.version < Version::HTTP_2, grpc: is_grpc(head), origin: trusted.cloned() }
+        let trusted = origin.and_then(|origin| {
+            let party = parties.iter().find(|party| party.as_str().as_bytes() == origin.as_bytes())?;
+            // The same in bytes of its own: the header's are those that the whole head was read into.
+            HeaderValue::from_str(party.as_str()).ok()
+        });
+        Self { closes: head.version < Version::HTTP_2, grpc: is_grpc(head), origin: trusted }
     }
 }
 

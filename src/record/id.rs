@@ -27,11 +27,12 @@ pub(super) struct RequestIds {
 
 impl RequestId {
     /// A peer's id, unless it is longer than 128 bytes or holds anything but visible ASCII without quote, comma and
-    /// backslash.
+    /// backslash. In bytes of its own, as what else a record keeps.
     pub(super) fn kept(value: &HeaderValue) -> Option<Self> {
         let plain = |&byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b',');
         let bytes = value.as_bytes();
-        ((1..=128).contains(&bytes.len()) && bytes.iter().all(plain)).then(|| Self::Kept(value.clone()))
+        let fit = (1..=128).contains(&bytes.len()) && bytes.iter().all(plain);
+        fit.then(|| HeaderValue::from_bytes(bytes).ok().map(Self::Kept)).flatten()
     }
 
     /// The id as a header.

@@ -250,17 +250,19 @@ async fn an_id_is_kept_from_a_trusted_peer_alone() {
 #[test]
 fn a_record_keeps_nothing_of_the_buffer_that_the_head_was_read_into() {
     let test = Test::new(Access::All, Identity::None);
-    let buffer = Bytes::from(b"/a?bexample.com".to_vec());
-    let host = HeaderValue::from_maybe_shared(buffer.slice(4..)).unwrap();
+    let buffer = Bytes::from(b"/a?bexample.comfrom-a-peer".to_vec());
+    let host = HeaderValue::from_maybe_shared(buffer.slice(4..15)).unwrap();
+    let id = HeaderValue::from_maybe_shared(buffer.slice(15..)).unwrap();
     let target = Uri::from_maybe_shared(buffer.slice(..4)).unwrap();
-    let request = Request::get(target).header("host", host).body(()).unwrap();
-    let record = test.begin_with(&request, false);
+    let request = Request::get(target).header("host", host).header("x-request-id", id).body(()).unwrap();
+    let record = test.begin_with(&request, true);
     assert!(!buffer.is_unique(), "the request is made of it");
     drop(request);
     assert!(buffer.is_unique());
     drop(record);
     let line: serde_json::Value = serde_json::from_str(&test.lines.text()).unwrap();
-    assert_eq!((&line["path"], &line["host"]), (&"/a".into(), &"example.com".into()));
+    let shown = [&line["path"], &line["host"], &line["request_id"]];
+    assert_eq!(shown, ["/a", "example.com", "from-a-peer"]);
 }
 
 #[test]

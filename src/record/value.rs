@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, header};
 
 use crate::metrics::Lookup;
@@ -71,7 +72,7 @@ impl Asked {
         let named = || request.headers().get(header::HOST).map(HeaderValue::as_bytes);
         let host = uri.authority().map(|authority| authority.as_str().as_bytes()).or_else(named).unwrap_or_default();
         let host = host.rsplit(|&byte| byte == b'@').next().unwrap_or_default();
-        let path = uri.path().as_bytes();
+        let path = uri.path_and_query().map_or("", PathAndQuery::path).as_bytes();
         Self { bytes: [path, host].concat().into(), path: path.len() }
     }
 

@@ -465,6 +465,7 @@ async fn of_the_connections_that_a_burst_needed_a_few_are_kept() {
     assert_eq!(server.open.load(Relaxed), http::MAX_IDLE);
     client.mint(request(None)).await.unwrap();
     assert_eq!(server.connections.load(Relaxed), BURST, "the next one finds one of them");
+    assert_eq!(server.open.load(Relaxed), http::MAX_IDLE);
 }
 
 /// Fails when the secret goes with every download, when any status will do, and without a cap.
