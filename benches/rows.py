@@ -109,7 +109,8 @@ upstream = "bench"
 
 
 def pass_through(row, requests, emulator, tokens, command, environment=None, more=""):
-    """Starts a gateway by `command`, to which its configuration is added, with `more` in front of it, has so many requests pass through it and ends it."""
+    """Starts a gateway by `command`, to which its configuration is added, with `more` in front, has so many requests pass through
+    it and ends it."""
     with tempfile.TemporaryDirectory() as directory, listener() as upstream:
         here = pathlib.Path(directory)
         here.joinpath("key.pem").write_text(emulator["jwt_key"])
