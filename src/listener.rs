@@ -347,3 +347,54 @@ pub async fn turn_away(serving: &Serving, socket: Socket, answer: &[u8]) {
     // A caller that breaks off here has got all that there was for it.
     let _ = tokio::time::timeout(patience, polite).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use futures_util::future::join_all;
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::listener::connection::tests::{connection, limits};
+
+    /// Fails where all requests that have come are begun before the sockets are looked at again.
+    #[tokio::test]
+    async fn requests_that_came_together_are_begun_in_turns() {
+        let serving = Serving::new(Arc::new(limits(None)), Spawner::current(), Shutdown::new());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (begun, before_the_first_end) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (mut callers, mut sockets) = (Vec::new(), Vec::new());
+        for _ in 0..turns::TURN * 3 {
+            let mut caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            caller.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+            callers.push(caller);
+            sockets.push(listener.accept().await.unwrap().0);
+        }
+        join_all(sockets.into_iter().map(|socket| {
+            let (serving, connection) = (serving.clone(), Arc::new(connection()));
+            let (on, begun, first) = (Arc::clone(&connection), Arc::clone(&begun), Arc::clone(&before_the_first_end));
+            let service = service_fn(move |_| {
+                let (on, begun, first) = (Arc::clone(&on), Arc::clone(&begun), Arc::clone(&first));
+                async move {
+                    on.begin_request();
+                    begun.fetch_add(1, Relaxed);
+                    // Goes on after the next look at the sockets, as what waits for an answer does at the earliest.
+                    tokio::task::yield_now().await;
+                    let _ = first.compare_exchange(0, begun.load(Relaxed), Relaxed, Relaxed);
+                    on.end_request(Instant::now());
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"done"))))
+                }
+            });
+            Spawner::current()
+                .spawn(async move { serving.serve(Socket::Tcp(socket).into(), connection, service).await })
+        }))
+        .await;
+        assert_eq!(begun.load(Relaxed), callers.len());
+        assert!(before_the_first_end.load(Relaxed) <= turns::TURN as usize * 2, "{before_the_first_end:?}");
+    }
+}

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use crate::lifecycle::Spawner;
 
 /// Connections that are served in one turn. 32 are as good with 256 callers, but do nothing for 64.
-const TURN: u32 = 8;
+pub(super) const TURN: u32 = 8;
 
 /// The turns of one worker. Cheap to clone.
 #[derive(Debug, Clone)]
