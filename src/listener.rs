@@ -360,23 +360,41 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::listener::connection::tests::{connection, limits};
+    use crate::address::BoundAddress;
+    use crate::listener::connection::Ends;
+    use crate::metrics::ListenerId;
+
+    const LIMITS: Limits = Limits {
+        max_connections: 100,
+        max_header_bytes: 8192,
+        max_uri_bytes: 8192,
+        first_byte: None,
+        header_read: None,
+        idle: None,
+        body_progress: None,
+        write_stall: None,
+        request_body: None,
+        max_age: None,
+    };
 
     /// Fails where all requests that have come are begun before the sockets are looked at again.
     #[tokio::test]
     async fn requests_that_came_together_are_begun_in_turns() {
-        let serving = Serving::new(Arc::new(limits(None)), Spawner::current(), Shutdown::new());
+        let serving = Serving::new(Arc::new(LIMITS), Spawner::current(), Shutdown::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let ends =
+            Ends { peer: PeerAddress::Tcp(address), local: BoundAddress::Tcp(address), listener: ListenerId::new(0) };
         let (begun, before_the_first_end) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (mut callers, mut sockets) = (Vec::new(), Vec::new());
         for _ in 0..turns::TURN * 3 {
-            let mut caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let mut caller = TcpStream::connect(address).await.unwrap();
             caller.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
             callers.push(caller);
             sockets.push(listener.accept().await.unwrap().0);
         }
         join_all(sockets.into_iter().map(|socket| {
-            let (serving, connection) = (serving.clone(), Arc::new(connection()));
+            let (serving, connection) = (serving.clone(), Arc::new(Connection::new(ends.clone(), None, &LIMITS)));
             let (on, begun, first) = (Arc::clone(&connection), Arc::clone(&begun), Arc::clone(&before_the_first_end));
             let service = service_fn(move |_| {
                 let (on, begun, first) = (Arc::clone(&on), Arc::clone(&begun), Arc::clone(&first));

@@ -383,13 +383,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use std::future::poll_fn;
     use std::net::SocketAddr;
 
     use super::*;
 
-    pub(in crate::listener) fn limits(max_age: Option<Duration>) -> Limits {
+    fn limits(max_age: Option<Duration>) -> Limits {
         let some = |seconds| Some(Duration::from_secs(seconds));
         Limits {
             max_connections: 1,
@@ -405,7 +405,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::listener) fn connection() -> Connection {
+    fn connection() -> Connection {
         aged(None)
     }
 
